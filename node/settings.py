@@ -1,0 +1,294 @@
+"""Settings: one frozen, validated tree, read from `config/node.toml` and the environment.
+
+Every key can be overridden by an environment variable: ``OVERREAD_<SECTION>__<KEY>``, e.g. ``OVERREAD_DIMSE__PORT``.
+Lists of tables (routes, destinations) are given there as JSON. Unknown keys, wrong types and impossible combinations
+raise `SettingsError`, whose message names file, key and fix. Units are in the names.
+"""
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from node.errors import Permanent
+
+AeTitle = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=16, pattern=r"^[^\\\x00-\x1f]+$")]
+"""Application Entity title (PS3.5 Table 6.2-1): 1 to 16 characters, no backslash, no control character."""
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+"""Name of a route or destination: letters, digits, dot, dash and underscore, at most 64."""
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+Priority = Literal["stat", "routine", "low"]
+
+
+class SettingsError(Permanent):
+    """The configuration cannot be used; the message lists each problem with file, key and fix."""
+
+
+class Section(BaseModel):
+    """A table of the configuration file: frozen, and unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class NodeSettings(Section):
+    """`[node]`: who this node is and where it keeps its data."""
+
+    ae_title: AeTitle = Field("OVERREAD", description="AE title of the node: called by senders, calling towards destinations.")
+    data_dir: Path = Field(
+        Path("data"),
+        description="Folder of database, received instances and results; relative to the configuration file. "
+        "Give it a file system of its own.",
+    )
+    database_url: str = Field(
+        "", description="SQLAlchemy URL; empty means SQLite in data_dir (`overread.sqlite`)."
+    )
+
+
+class DimseSettings(Section):
+    """`[dimse]`: the DICOM listener."""
+
+    host: str = Field("0.0.0.0", description="Address to listen on.")
+    port: Port = Field(11112, description="TCP port to listen on.")
+    maximum_pdu_bytes: int = Field(131072, ge=4096, le=1 << 20, description="Largest PDU we accept (PS3.8 D.1), in bytes.")
+    maximum_associations: int = Field(64, ge=1, le=1000, description="Open associations at once; more are rejected (transient).")
+    maximum_object_mb: int = Field(4096, ge=1, description="Largest object accepted, in MB (10^6 bytes).")
+    require_called_ae_title: bool = Field(
+        True, description="Reject associations that call another AE title than node.ae_title."
+    )
+    allowed_calling_ae_titles: tuple[AeTitle, ...] = Field(
+        (), description="Calling AE titles that may associate; empty means all."
+    )
+    network_timeout_seconds: float = Field(60, gt=0, description="An association without progress for this long is ended.")
+    acse_timeout_seconds: float = Field(10, gt=0, description="Time a peer has to complete the association request.")
+    free_disk_mb: int = Field(
+        1024, ge=0, description="Below this much free room in data_dir storage answers A700 (out of resources), in MB."
+    )
+
+
+class SettleSettings(Section):
+    """`[settle]`: when a series counts as whole."""
+
+    quiet_seconds: float = Field(
+        30, ge=0, description="A series settles this long after its last image, if its association is still open or unknown."
+    )
+    released_quiet_seconds: float = Field(
+        2, ge=0, description="A series settles this long after the association that sent it was released, if that is sooner."
+    )
+
+
+class WorkSettings(Section):
+    """`[work]`: inference workers."""
+
+    processes: int = Field(1, ge=1, le=64, description="Inference worker processes.")
+    device: Literal["prefer-gpu", "require-gpu", "cpu"] = Field(
+        "prefer-gpu",
+        description="What inference runs on; `require-gpu` fails jobs instead of running them on the CPU.",
+    )
+    intra_op_threads: int = Field(0, ge=0, description="CPU threads of one inference; 0 means all cores.")
+    lease_seconds: float = Field(30, gt=0, description="A job whose worker has not reported for this long is taken from it.")
+    deadline_seconds: float = Field(1800, gt=0, description="A job that runs longer is ended and counts as a failed attempt.")
+    maximum_attempts: int = Field(3, ge=1, description="Attempts before an inference job is parked as FAILED.")
+    poll_seconds: float = Field(5, gt=0, description="Safety net only: workers are woken when there is work.")
+
+
+class DeliverSettings(Section):
+    """`[deliver]`: sending results."""
+
+    processes: int = Field(1, ge=1, le=16, description="Delivery processes.")
+    lease_seconds: float = Field(60, gt=0, description="A delivery whose process has not reported for this long is taken from it.")
+    maximum_attempts: int = Field(200, ge=1, description="Attempts before a delivery is parked as FAILED.")
+    first_retry_seconds: float = Field(5, gt=0, description="Wait before the second attempt; doubles each time, with jitter.")
+    longest_retry_seconds: float = Field(900, gt=0, description="Longest wait between attempts.")
+    timeout_seconds: float = Field(60, gt=0, description="Longest wait for an answer of the destination.")
+    poll_seconds: float = Field(5, gt=0, description="Safety net only: delivery is woken when there is work.")
+
+
+class ModelsSettings(Section):
+    """`[models]`: where model folders are."""
+
+    paths: tuple[Path, ...] = Field(
+        (Path("models"),),
+        description="Folders holding one folder per model (with `model.toml`); relative to the configuration file.",
+    )
+
+
+class LogSettings(Section):
+    """`[log]`: log lines on standard error."""
+
+    style: Literal["json", "text"] = Field("json", description="One JSON object a line, or text for people.")
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe level written.")
+
+
+class Match(Section):
+    """`match` of a route: all conditions given must hold; a list means any of its values. Text compares case-insensitively."""
+
+    calling_ae_title: tuple[str, ...] = Field((), description="Calling AE titles of the sender.")
+    called_ae_title: tuple[str, ...] = Field((), description="AE titles that the sender called.")
+    modality: tuple[str, ...] = Field((), description="Modality (0008,0060).")
+    sop_class_uid: tuple[str, ...] = Field((), description="SOP Class UIDs.")
+    body_part_examined: tuple[str, ...] = Field((), description="Body Part Examined (0018,0015).")
+    manufacturer: str = Field("", description="Regular expression found in Manufacturer (0008,0070).")
+    series_description: str = Field("", description="Regular expression found in Series Description (0008,103E).")
+    study_description: str = Field("", description="Regular expression found in Study Description (0008,1030).")
+    protocol_name: str = Field("", description="Regular expression found in Protocol Name (0018,1030).")
+    minimum_instances: int = Field(1, ge=1, description="Fewest instances in the series.")
+
+    @model_validator(mode="after")
+    def _expressions_compile(self) -> "Match":
+        for key in ("manufacturer", "series_description", "study_description", "protocol_name"):
+            try:
+                re.compile(getattr(self, key))
+            except re.error as error:
+                raise ValueError(f"{key} is not a regular expression: {error}") from None
+        return self
+
+
+class Route(Section):
+    """`[[routes]]`: which studies go to which models, and the results to which destinations. All that match apply."""
+
+    name: Name = Field(description="Unique name, shown by `overread explain`.")
+    match: Match = Field(Match(), description="Conditions on a series; empty matches everything.")
+    models: tuple[str, ...] = Field(min_length=1, description="Identifiers of models to run.")
+    destinations: tuple[str, ...] = Field((), description="Names of destinations; empty means keep results in the node only.")
+    priority: Priority = Field("routine", description="Lane of the jobs made by this route.")
+
+
+class Destination(Section):
+    """`[[destinations]]`: where results go."""
+
+    name: Name = Field(description="Unique name.")
+    kind: Literal["dimse"] = Field("dimse", description="How results are sent: C-STORE.")
+    ae_title: AeTitle = Field(description="Called AE title of the destination.")
+    host: str = Field(min_length=1, description="Host name or address.")
+    port: Port = Field(description="TCP port.")
+    profile: Name = Field("conservative", description="What the destination can take; see docs/profiles.md.")
+
+
+class Settings(BaseSettings):
+    """The whole configuration, frozen. Paths are absolute after `load_settings`."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_prefix="OVERREAD_", env_nested_delimiter="__", validate_default=True
+    )
+
+    node: NodeSettings = NodeSettings()
+    dimse: DimseSettings = DimseSettings()
+    settle: SettleSettings = SettleSettings()
+    work: WorkSettings = WorkSettings()
+    deliver: DeliverSettings = DeliverSettings()
+    models: ModelsSettings = ModelsSettings()
+    log: LogSettings = LogSettings()
+    routes: tuple[Route, ...] = Field((), description="Rules from studies to models and destinations.")
+    destinations: tuple[Destination, ...] = Field((), description="Where results go.")
+
+    @classmethod
+    def settings_customise_sources(cls, settings_cls, init_settings, env_settings, dotenv_settings, file_secret_settings):  # type: ignore[no-untyped-def]
+        """The environment goes before the file (which arrives as init arguments)."""
+        return env_settings, init_settings
+
+    @model_validator(mode="after")
+    def _names_resolve(self) -> "Settings":
+        for kind, names in (
+            ("route", [route.name for route in self.routes]),
+            ("destination", [destination.name for destination in self.destinations]),
+        ):
+            doubled = sorted({name for name in names if names.count(name) > 1})
+            if doubled:
+                raise ValueError(f"two {kind}s are called {doubled[0]!r}: give each a name of its own")
+        known = {destination.name for destination in self.destinations}
+        for route in self.routes:
+            for name in route.destinations:
+                if name not in known:
+                    raise ValueError(
+                        f"route {route.name!r} sends to {name!r}, and no destination has this name: "
+                        f"known are {', '.join(sorted(known)) or 'none'}"
+                    )
+        if self.work.lease_seconds > self.work.deadline_seconds:
+            raise ValueError("work.lease_seconds is longer than work.deadline_seconds: make it shorter")
+        if self.settle.released_quiet_seconds > self.settle.quiet_seconds:
+            raise ValueError("settle.released_quiet_seconds is longer than settle.quiet_seconds: make it shorter")
+        if self.deliver.first_retry_seconds > self.deliver.longest_retry_seconds:
+            raise ValueError("deliver.first_retry_seconds is longer than deliver.longest_retry_seconds: make it shorter")
+        return self
+
+    @property
+    def database_url(self) -> str:
+        """SQLAlchemy URL of the database, SQLite in `data_dir` unless configured."""
+        return self.node.database_url or f"sqlite:///{self.node.data_dir / 'overread.sqlite'}"
+
+
+def load_settings(path: Path | None = None) -> Settings:
+    """Read, check and freeze the configuration.
+
+    Parameters
+    ----------
+    path : Path, optional
+        A TOML file; without it the defaults and the environment are used, relative to the working directory.
+
+    Raises
+    ------
+    SettingsError
+        If the file cannot be read or any value cannot be used.
+    """
+    where = str(path) if path else "settings"
+    tree: dict[str, Any] = {}
+    if path is not None:
+        try:
+            tree = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise SettingsError(f"{where}: cannot be read ({error.strerror}); give a configuration file that exists") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise SettingsError(f"{where}: is not TOML: {error}") from None
+    try:
+        settings = Settings(**tree)
+    except ValidationError as error:
+        raise SettingsError("\n".join(_explain(where, problem) for problem in error.errors())) from None
+    except ValueError as error:  # an environment variable that is not JSON where JSON is wanted
+        raise SettingsError(f"{where}: {error}") from None
+    return _with_absolute_paths(settings, path.parent if path else Path.cwd())
+
+
+def _explain(where: str, problem: Any) -> str:
+    """One problem as `file: key: what is wrong; fix`."""
+    key = ".".join(str(part) for part in problem["loc"]) or "(whole file)"
+    found = problem.get("input")
+    match problem["type"]:
+        case "extra_forbidden":
+            section = _section(problem["loc"][:-1])
+            known = ", ".join(sorted(section.model_fields)) if section else "see config/node.toml"
+            return f"{where}: {key}: unknown key; remove it or use one of: {known}"
+        case "missing":
+            return f"{where}: {key}: is missing; add it"
+        case "value_error":
+            return f"{where}: {key}: {problem['msg'].removeprefix('Value error, ')}"
+        case _:
+            return f"{where}: {key}: {problem['msg']} (found {found!r})"
+
+
+def _section(location: tuple[Any, ...]) -> type[BaseModel] | None:
+    """The model class that describes the table at `location`."""
+    sections: dict[str, type[BaseModel]] = {"routes": Route, "destinations": Destination}
+    here: type[BaseModel] | None = Settings
+    for part in location:
+        if isinstance(part, int) or here is None:
+            continue
+        field = here.model_fields.get(part)
+        annotation = field.annotation if field else None
+        here = sections.get(part) or (
+            annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+        )
+    return here
+
+
+def _with_absolute_paths(settings: Settings, base: Path) -> Settings:
+    """The same settings with every path made absolute against the folder of the file that named it."""
+    node = settings.node.model_copy(update={"data_dir": (base / settings.node.data_dir).resolve()})
+    models = settings.models.model_copy(
+        update={"paths": tuple((base / folder).resolve() for folder in settings.models.paths)}
+    )
+    return settings.model_copy(update={"node": node, "models": models})

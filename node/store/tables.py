@@ -1,0 +1,262 @@
+"""The tables, with their invariants as constraints. Migrations in `migrations/` create exactly these.
+
+Times are aware and UTC. Paths are relative to `data_dir`. Columns named `*_uid` hold DICOM UIDs.
+"""
+
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    text,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+    }
+)
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware UTC datetime; naive values are refused. SQLite keeps it as text that sorts in time order."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a naive datetime was given; times are aware and UTC")
+        value = value.astimezone(UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class SeriesState(StrEnum):
+    """RECEIVING: images may still come, `settle_at` is the deadline. SETTLED: whole, as far as evidence says."""
+
+    RECEIVING = "RECEIVING"
+    SETTLED = "SETTLED"
+
+
+class JobKind(StrEnum):
+    """INFER: run a model on an input set. DELIVER: send one result to one destination."""
+
+    INFER = "INFER"
+    DELIVER = "DELIVER"
+
+
+class JobState(StrEnum):
+    """QUEUED: waits for `run_after` and a worker. RUNNING: leased by `worker`. SUCCEEDED, FAILED (dead letter: attempts
+    used up or a permanent error) and CANCELLED are final until an operator requeues."""
+
+    QUEUED = "QUEUED"
+    RUNNING = "RUNNING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+
+class ResultState(StrEnum):
+    """CURRENT: what holds now. SUPERSEDED: a later revision replaced it."""
+
+    CURRENT = "CURRENT"
+    SUPERSEDED = "SUPERSEDED"
+
+
+def _one_of(states: type[StrEnum], column: str = "state") -> str:
+    return f"{column} IN ({', '.join(repr(state.value) for state in states)})"
+
+
+# One row per acknowledged SOP instance (T1). `header` of the series is what selection needs of its first instance.
+study = Table(
+    "study",
+    metadata,
+    Column("study_instance_uid", String(64), primary_key=True),
+    Column("first_received_at", UtcDateTime, nullable=False),
+    Column("last_received_at", UtcDateTime, nullable=False),
+)
+
+series = Table(
+    "series",
+    metadata,
+    Column("series_instance_uid", String(64), primary_key=True),
+    Column("study_instance_uid", String(64), ForeignKey("study.study_instance_uid"), nullable=False, index=True),
+    Column("state", String(16), nullable=False),
+    Column("settle_at", UtcDateTime, nullable=False, comment="deadline: when the series settles if nothing more comes"),
+    Column("last_received_at", UtcDateTime, nullable=False),
+    Column("calling_ae_title", String(16), nullable=False),
+    Column("called_ae_title", String(16), nullable=False),
+    Column("header", JSON, nullable=False, comment="attributes that selection looks at, by keyword; no patient identity"),
+    CheckConstraint(_one_of(SeriesState), name="state"),
+    Index("ix_series_settle", "state", "settle_at"),
+)
+
+instance = Table(
+    "instance",
+    metadata,
+    Column("sop_instance_uid", String(64), primary_key=True),
+    Column("sop_class_uid", String(64), nullable=False),
+    Column("series_instance_uid", String(64), ForeignKey("series.series_instance_uid"), nullable=False, index=True),
+    Column("transfer_syntax_uid", String(64), nullable=False),
+    Column("path", Text, nullable=False),
+    Column("size_bytes", Integer, nullable=False),
+    Column("sha256", String(64), nullable=False, comment="of the encoded data set, without the Part 10 header"),
+    Column("received_at", UtcDateTime, nullable=False),
+    Column("geometry", JSON, comment="rows, columns, position, orientation, spacing, number of frames; null when absent"),
+    Column("pixel_offset", Integer, comment="byte offset of the Pixel Data value in the file; null when unknown"),
+    Column("pixel_length", Integer, comment="bytes of the Pixel Data value; null when undefined length or unknown"),
+)
+
+# What arrived and could not be taken: kept in quarantine/ where an operator can see it.
+quarantine = Table(
+    "quarantine",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("at", UtcDateTime, nullable=False),
+    Column("code", String(64), nullable=False),
+    Column("message", Text, nullable=False),
+    Column("path", Text, comment="null when nothing was kept"),
+    Column("sop_instance_uid", String(64)),
+    Column("calling_ae_title", String(16)),
+)
+
+# Why a study did or did not lead to work: one row per question asked at settling, the last answer wins.
+decision = Table(
+    "decision",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("at", UtcDateTime, nullable=False),
+    Column("study_instance_uid", String(64), ForeignKey("study.study_instance_uid"), nullable=False, index=True),
+    Column("route", String(64), nullable=False),
+    Column("model", String(128), nullable=False, comment="model identifier; empty when no route or model applied"),
+    Column("outcome", String(16), nullable=False),
+    Column("code", String(64), nullable=False),
+    Column("message", Text, nullable=False),
+    UniqueConstraint("study_instance_uid", "route", "model"),
+    CheckConstraint("outcome IN ('QUEUED', 'NOT_ANALYSED', 'NOT_WANTED')", name="outcome"),
+)
+
+job = Table(
+    "job",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("kind", String(16), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("priority", Integer, nullable=False, comment="0 stat, 1 routine, 2 low"),
+    Column("run_after", UtcDateTime, nullable=False),
+    Column("attempt", Integer, nullable=False, default=0, comment="attempts started; a release gives one back"),
+    Column("maximum_attempts", Integer, nullable=False),
+    Column("worker", String(128), comment="who holds the lease"),
+    Column("lease_expires_at", UtcDateTime),
+    Column("cancel_requested", Boolean, nullable=False, default=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+    Column("study_instance_uid", String(64), ForeignKey("study.study_instance_uid"), nullable=False, index=True),
+    Column("last_error", Text),
+    # INFER
+    Column("route", String(64)),
+    Column("model", String(128)),
+    Column("model_digest", String(64)),
+    Column("input_digest", String(64), comment="of the chosen instances; names the input set"),
+    Column("inputs", JSON, comment="model input name to list of SOP Instance UIDs"),
+    Column("destinations", JSON, comment="names of the destinations of the route"),
+    Column("revision", Integer),
+    # DELIVER
+    Column("result_id", Integer, ForeignKey("result.id")),
+    Column("destination", String(64)),
+    CheckConstraint(_one_of(JobKind, "kind"), name="kind"),
+    CheckConstraint(_one_of(JobState), name="state"),
+    CheckConstraint("(state = 'RUNNING') = (worker IS NOT NULL)", name="running_has_worker"),
+    CheckConstraint("(worker IS NULL) = (lease_expires_at IS NULL)", name="lease_has_worker"),
+    CheckConstraint("attempt >= 0 AND maximum_attempts >= 1", name="attempts"),
+    CheckConstraint(
+        "(kind = 'INFER' AND model IS NOT NULL AND input_digest IS NOT NULL AND revision IS NOT NULL)"
+        " OR (kind = 'DELIVER' AND result_id IS NOT NULL AND destination IS NOT NULL)",
+        name="kind_has_columns",
+    ),
+    UniqueConstraint("study_instance_uid", "model", "model_digest", "input_digest", name="uq_job_infer"),
+    UniqueConstraint("result_id", "destination", name="uq_job_deliver"),
+    Index("ix_job_claim", "kind", "state", "priority", "run_after"),
+)
+
+# The history of each job: one row per transition, written in the same transaction.
+job_event = Table(
+    "job_event",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("job_id", Integer, ForeignKey("job.id"), nullable=False, index=True),
+    Column("at", UtcDateTime, nullable=False),
+    Column("event", String(16), nullable=False),
+    Column("from_state", String(16), comment="null when the job was created"),
+    Column("to_state", String(16), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("worker", String(128)),
+    Column("message", Text, comment="error or reason; never patient data"),
+)
+
+result = Table(
+    "result",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("job_id", Integer, ForeignKey("job.id", use_alter=True), nullable=False, unique=True),
+    Column("study_instance_uid", String(64), ForeignKey("study.study_instance_uid"), nullable=False, index=True),
+    Column("model", String(128), nullable=False),
+    Column("model_digest", String(64), nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("folder", Text, nullable=False, comment="relative to data_dir; holds the Result and the rendered objects"),
+    Column("summary", JSON, nullable=False, comment="findings as shown by `overread jobs show`"),
+    Column("timings", JSON, nullable=False, comment="seconds per stage"),
+    CheckConstraint(_one_of(ResultState), name="state"),
+    Index("uq_result_current", "study_instance_uid", "model", unique=True,
+          sqlite_where=text("state = 'CURRENT'"), postgresql_where=text("state = 'CURRENT'")),
+)
+
+result_object = Table(
+    "result_object",
+    metadata,
+    Column("sop_instance_uid", String(64), primary_key=True),
+    Column("result_id", Integer, ForeignKey("result.id"), nullable=False, index=True),
+    Column("sop_class_uid", String(64), nullable=False),
+    Column("series_instance_uid", String(64), nullable=False),
+    Column("role", String(32), nullable=False, comment="segmentation, report, ..."),
+    Column("position", Integer, nullable=False, comment="order of delivery: what is referred to goes first"),
+    Column("path", Text, nullable=False),
+    Column("sha256", String(64), nullable=False),
+)
+
+# What a destination answered for each object (T5).
+delivery_status = Table(
+    "delivery_status",
+    metadata,
+    Column("job_id", Integer, ForeignKey("job.id"), primary_key=True),
+    Column("sop_instance_uid", String(64), primary_key=True),
+    Column("status", Integer, nullable=False, comment="DIMSE status of the last attempt"),
+    Column("at", UtcDateTime, nullable=False),
+)
