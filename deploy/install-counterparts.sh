@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Installs the programs that the tests talk to: Orthanc with its DICOMweb plugin, dcmtk. Needs root and apt; without
+# them it says which are missing (their tests are then left out, and with CI=true that is a failure).
+set -euo pipefail
+
+missing=()
+[ -x /usr/sbin/Orthanc ] || command -v Orthanc >/dev/null || missing+=(orthanc)
+[ -e /usr/share/orthanc/plugins/libOrthancDicomWeb.so ] || missing+=(orthanc-dicomweb)
+command -v dsrdump >/dev/null || missing+=(dcmtk)
+[ "${#missing[@]}" -eq 0 ] && exit 0
+
+if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
+  echo "Not installed here: ${missing[*]}. Tests that need them are left out; as root on Debian or Ubuntu: apt-get install ${missing[*]}"
+  exit 0
+fi
+
+echo "Installing ${missing[*]} ..."
+export DEBIAN_FRONTEND=noninteractive
+# The packages' own services must not start: the tests start what they need, on loopback.
+made_policy=0
+if [ ! -e /usr/sbin/policy-rc.d ]; then
+  printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d
+  chmod +x /usr/sbin/policy-rc.d
+  made_policy=1
+fi
+cleanup() { [ "$made_policy" = 0 ] || rm -f /usr/sbin/policy-rc.d; }
+trap cleanup EXIT
+apt-get update -qq
+apt-get -o DPkg::Lock::Timeout=600 install -y -qq --no-install-recommends "${missing[@]}" >/dev/null 2>&1

@@ -1,0 +1,49 @@
+"""Fixtures for every room, and the rule for counterparts that are not installed.
+
+A test marked `counterpart("dcmtk")` needs a real program made by others. Where it is missing the test is left out and
+the summary says so; with CI=true leaving any out is a failure.
+"""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+BIN = Path(sys.executable).parent
+COUNTERPARTS = {
+    "dcmtk": ("storescu", "storescp", "dsrdump", "echoscu", "dcmdump"),
+    "orthanc": ("Orthanc",),
+    "dicom3tools": ("dciodvfy", "dcentvfy"),
+    "dcmqi": ("segimage2itkimage", "tid1500reader"),
+}
+
+
+def program(name: str) -> str | None:
+    """Path of a counterpart's program: from the environment's wheels, the PATH or the system folders."""
+    return shutil.which(name, path=os.pathsep.join([str(BIN), os.environ.get("PATH", ""), "/usr/sbin"]))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for marker in item.iter_markers("counterpart"):
+            for name in marker.args:
+                missing = [tool for tool in COUNTERPARTS[name] if program(tool) is None]
+                if missing and os.environ.get("CI") != "true":
+                    item.add_marker(pytest.mark.skip(reason=f"{name} is not installed ({', '.join(missing)})"))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """With CI=true a missing counterpart fails the test."""
+    for marker in item.iter_markers("counterpart"):
+        for name in marker.args:
+            missing = [tool for tool in COUNTERPARTS[name] if program(tool) is None]
+            if missing:
+                pytest.fail(f"{name} is not installed ({', '.join(missing)}), and CI=true leaves nothing out")
+
+
+@pytest.fixture(scope="session")
+def demo_series() -> Path:
+    """Folder of the real T1 brain MR series that the repository ships."""
+    return Path(__file__).parent.parent / "config" / "demo" / "mni152-t1"
