@@ -71,11 +71,11 @@ def make_series(
         image.Manufacturer, image.ManufacturerModelName = "Phantom Works", "Ball 1"
         image.Modality, image.BodyPartExamined, image.PatientPosition = modality, "BRAIN", "HFS"
         image.SeriesDescription, image.StudyDescription, image.ProtocolName = "T1 phantom", "Head", "T1"
-        image.SeriesNumber, image.InstanceNumber, image.Laterality = 3, number + 1, ""
+        image.SeriesNumber, image.InstanceNumber = 3, number + 1
         image.PositionReferenceIndicator = ""
-        image.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
+        image.ImageType = ["ORIGINAL", "PRIMARY", "M" if modality == "MR" else "AXIAL"]
         if modality == "MR":
-            image.ScanningSequence, image.SequenceVariant, image.ScanOptions = "GR", "MP", ""
+            image.ScanningSequence, image.SequenceVariant, image.ScanOptions = ["GR", "IR"], "MP", ""
             image.MRAcquisitionType, image.EchoTime, image.EchoTrainLength = "3D", 3.0, 1
             image.RepetitionTime, image.InversionTime = 2000.0, 900.0
         else:
@@ -88,7 +88,8 @@ def make_series(
         image.Rows, image.Columns = plane.shape
         image.BitsAllocated = image.BitsStored = 16
         image.HighBit, image.PixelRepresentation = 15, 1
-        image.RescaleIntercept, image.RescaleSlope, image.RescaleType = 0, 1, "HU" if modality == "CT" else "US"
+        if modality == "CT":
+            image.RescaleIntercept, image.RescaleSlope, image.RescaleType = 0, 1, "HU"
         for keyword, value in overrides.items():
             setattr(image, keyword, value)
         image.PixelData = np.ascontiguousarray(plane, dtype="<i2").tobytes()
