@@ -166,7 +166,6 @@ class Destination(Section):
     ae_title: AeTitle = Field(description="Called AE title of the destination.")
     host: str = Field(min_length=1, description="Host name or address.")
     port: Port = Field(description="TCP port.")
-    profile: Name = Field("conservative", description="What the destination can take; see docs/profiles.md.")
 
 
 class Settings(BaseSettings):
