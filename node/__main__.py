@@ -1,0 +1,5 @@
+"""`python -m node` is `overread`."""
+
+from node.cli import main
+
+main()

@@ -1,0 +1,64 @@
+"""The settings as a page for people: `docs/settings.md` is this text, and a test compares the two.
+
+`python -m node.settings_reference > docs/settings.md` writes it anew.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from node.settings import Destination, Match, Route, Settings
+
+HEADER = """# Settings
+
+Read from a TOML file (`config/node.toml`) and from the environment: `OVERREAD_<SECTION>__<KEY>`, e.g.
+`OVERREAD_DIMSE__PORT=104`; lists of tables are given there as JSON. Paths are relative to the file. Unknown keys, wrong types and
+impossible combinations are refused at start with file, key and fix. This page is made from the code: `python -m node.settings_reference`.
+"""
+
+
+def reference() -> str:
+    """The whole page, in Markdown."""
+    parts = [HEADER]
+    for name, field in Settings.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            parts.append(_table(f"[{name}]", section))
+    parts.append(_table("[[routes]]", Route))
+    parts.append(_table("match of a route", Match))
+    parts.append(_table("[[destinations]]", Destination))
+    return "\n".join(parts)
+
+
+def _table(title: str, section: type[BaseModel]) -> str:
+    rows = [f"## {title}\n", "| key | type | default | meaning |", "| --- | --- | --- | --- |"]
+    for key, field in section.model_fields.items():
+        default = "required" if field.default is PydanticUndefined else f"`{_plain(field.default)}`"
+        rows.append(f"| `{key}` | {_type(section, key)} | {default} | {field.description} |")
+    return "\n".join(rows) + "\n"
+
+
+def _type(section: type[BaseModel], key: str) -> str:
+    schema = section.model_json_schema()["properties"][key]
+    if "enum" in schema:
+        return " or ".join(f"`{value}`" for value in schema["enum"])
+    if "const" in schema:
+        return f"`{schema['const']}`"
+    return {"array": "list", "$ref": "table"}.get(schema.get("type", "$ref"), schema.get("type", "table"))
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, BaseModel):
+        return "{}"
+    if isinstance(value, Path):
+        return json.dumps(str(value))
+    if isinstance(value, tuple):
+        return json.dumps([str(item) for item in value])
+    return json.dumps(value)
+
+
+if __name__ == "__main__":
+    print(reference(), end="")

@@ -1,0 +1,46 @@
+"""What the documents say is compared with the code."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from node.settings import Destination, Match, Route, Settings, load_settings
+from node.settings_reference import reference
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def test_settings_page_is_what_the_code_says() -> None:
+    page = (ROOT / "docs" / "settings.md").read_text()
+    assert page == reference(), "write it anew: python -m node.settings_reference > docs/settings.md"
+
+
+def test_shipped_configuration_loads_and_shows_every_key() -> None:
+    text = (ROOT / "config" / "node.toml").read_text()
+    load_settings(ROOT / "config" / "node.toml")
+    tree = tomllib.loads(text)
+    for name, field in Settings.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            assert set(tree[name]) == set(section.model_fields), f"[{name}]"
+
+
+def test_shipped_configuration_shows_the_defaults() -> None:
+    tree = tomllib.loads((ROOT / "config" / "node.toml").read_text())
+    tree["node"].pop("data_dir")  # the one value that differs, as its comment says
+    for name, field in Settings.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            for key, value in tree[name].items():
+                default = section.model_fields[key].default
+                shown = [str(each) for each in default] if isinstance(default, tuple) else default
+                assert value == (str(shown) if isinstance(shown, Path) else shown), f"{name}.{key}"
+
+
+@pytest.mark.parametrize("section", [Route, Match, Destination])
+def test_every_key_of_a_list_of_tables_has_a_sentence(section: type[BaseModel]) -> None:
+    for key, field in section.model_fields.items():
+        assert field.description, f"{section.__name__}.{key}"
+        assert field.description.endswith("."), key
