@@ -4,7 +4,7 @@ All classes are frozen. Arrays are (slice, row, column) on the grid of the sourc
 `SourceImage`; units are UCUM; codes are `pydicom.sr.coding.Code` (value, scheme designator, meaning).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
@@ -124,6 +124,15 @@ class SourceImage:
     sop_instance_uid: str
 
 
+@dataclass(frozen=True)
+class Predecessor:
+    """Reference to an earlier report of the same study (Predecessor Documents Sequence, PS3.3 C.17.2)."""
+
+    series_instance_uid: str
+    sop_class_uid: str
+    sop_instance_uid: str
+
+
 @dataclass(frozen=True, eq=False)
 class Result:
     """Everything that one run of one model on one input set found.
@@ -147,8 +156,10 @@ class Result:
     findings : tuple of Finding
     remarks : tuple of str
         What was corrected or left out (geometry, empty segments, CPU fall back), written into the report.
-    predecessors : tuple of (str, str)
-        (SOP Class UID, SOP Instance UID) of the reports that this result replaces.
+    predecessors : tuple of Predecessor
+        The reports that this result replaces.
+    not_for_clinical_use : bool
+        Say so in every object.
     """
 
     study_instance_uid: str
@@ -163,13 +174,38 @@ class Result:
     segments: tuple[Segment, ...] = ()
     findings: tuple[Finding, ...] = ()
     remarks: tuple[str, ...] = ()
-    predecessors: tuple[tuple[str, str], ...] = ()
-    not_for_clinical_use: bool = field(default=True)
+    predecessors: tuple[Predecessor, ...] = ()
+    not_for_clinical_use: bool = True
 
     @property
     def present_segments(self) -> tuple[Segment, ...]:
         """Segments with at least one voxel in `labels`."""
         if self.labels is None:
             return ()
-        counts = np.bincount(self.labels.ravel(), minlength=max((s.number for s in self.segments), default=0) + 1)
+        counts = count_labels(self.labels, max((s.number for s in self.segments), default=0)).sum(axis=0)
         return tuple(segment for segment in self.segments if counts[segment.number])
+
+
+def count_labels(labels: np.ndarray, highest: int) -> np.ndarray:
+    """Voxels of each label in each slice.
+
+    Parameters
+    ----------
+    labels : ndarray of unsigned integers, shape (slice, row, column)
+    highest : int
+        The result has at least ``highest + 1`` columns; labels beyond it widen it.
+
+    Returns
+    -------
+    ndarray of int64, shape (slice, label)
+    """
+    width = max(highest, int(labels.max(initial=0))) + 1
+    counts = np.zeros((len(labels), width), dtype=np.int64)
+    for slice_index, plane in enumerate(
+        labels
+    ):  # slice by slice: bincount makes an int64 copy of what it counts
+        if plane.any():
+            counts[slice_index] = np.bincount(plane.ravel(), minlength=width)
+        else:
+            counts[slice_index, 0] = plane.size
+    return counts

@@ -1,0 +1,30 @@
+"""What can go wrong while findings are written as DICOM.
+
+EncodingError
+├── SourceMismatch    the source images are not those of the Result, or cannot carry it (geometry, frame of reference)
+├── InvalidResult     the Result contradicts itself or holds what DICOM cannot say
+│   └── InvalidCode   a coded concept does not fit the attributes of PS3.3 Table 8.8-1
+└── ArchiveError      a stored Result cannot be read back as it was
+
+None of them is worth a retry. Messages name UIDs, counts and attribute keywords, never a value that belongs to a patient.
+"""
+
+
+class EncodingError(Exception):
+    """Findings that cannot be written; the message says what was expected and what was found."""
+
+
+class SourceMismatch(EncodingError):
+    """The source images given are not the ones of the Result, or lack what an object that refers to them needs."""
+
+
+class InvalidResult(EncodingError):
+    """The Result contradicts itself: an undescribed label, a finding of an unknown segment, two equal names."""
+
+
+class InvalidCode(InvalidResult):
+    """A coded concept whose value, scheme or meaning is empty or too long (PS3.3 8.8, PS3.5 6.2)."""
+
+
+class ArchiveError(EncodingError):
+    """A folder that does not hold a Result, or holds one of another format version."""

@@ -1,0 +1,143 @@
+"""Who made an object, when, and that it is not verified: what all objects of one Result have in common.
+
+highdicom writes the present time and random UIDs in a few places; here they are set from the Result, so that rendering
+twice gives the same bytes.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta, timezone
+from zlib import crc32
+
+import highdicom as hd
+from pydicom.dataset import Dataset
+from pydicom.sr.coding import Code
+from pydicom.valuerep import DA, DT, TM
+
+from dicom_sr import codes
+from dicom_sr.evidence import UTF_8, Evidence
+from dicom_sr.findings import Result
+from dicom_sr.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, device_uid
+from dicom_sr.profile import DestinationProfile
+
+LONG_STRING = 64
+"""Longest LO value (PS3.5 Table 6.2-1), in characters."""
+
+NOT_FOR_CLINICAL_USE = "Not for clinical use"
+
+
+def series_description(result: Result, what: str) -> str:
+    """`AI <model> <version> <what>, not for clinical use`: for most viewers the only text about the series."""
+    version = clean_text(result.algorithm.version)[:16]
+    end = f" {version} {what}" + (f", {NOT_FOR_CLINICAL_USE.lower()}" if result.not_for_clinical_use else "")
+    return f"AI {clean_text(result.algorithm.name)}"[: LONG_STRING - len(end)].rstrip() + end
+
+
+def series_number(result: Result, profile: DestinationProfile, offset: int) -> int:
+    """A number that depends on the model only, even for the segmentation and odd for the report."""
+    return profile.first_series_number + 3 * (crc32(result.algorithm.identifier.encode()) % 300) + offset
+
+
+def clean_text(text: str) -> str:
+    """The text as an LO value can hold it: no backslash, no control character."""
+    return "".join(
+        " " if character == "\\" or not character.isprintable() else character for character in text
+    ).strip()
+
+
+def content_moment(result: Result, evidence: Evidence) -> datetime:
+    """Time of the content on the clock of the source, as far as the source says which clock that is."""
+    offset = evidence.timezone_offset
+    if len(offset) == 5 and offset[0] in "+-" and offset[1:].isdigit():
+        minutes = int(offset[1:3]) * 60 + int(offset[3:])
+        return result.created_at.astimezone(
+            timezone(timedelta(minutes=minutes if offset[0] == "+" else -minutes))
+        )
+    return result.created_at
+
+
+def equipment_arguments(result: Result) -> dict[str, object]:
+    """Enhanced General Equipment (PS3.3 C.7.5.2) as keyword arguments of highdicom's constructors."""
+    equipment = result.equipment
+    versions = tuple(clean_text(version)[:LONG_STRING] for version in equipment.software_versions)
+    return {
+        "manufacturer": clean_text(equipment.manufacturer)[:LONG_STRING],
+        "manufacturer_model_name": clean_text(equipment.manufacturer_model_name)[:LONG_STRING],
+        "software_versions": versions[0] if len(versions) == 1 else versions,
+        "device_serial_number": clean_text(equipment.device_serial_number)[:LONG_STRING],
+    }
+
+
+def character_set(result: Result, evidence: Evidence) -> str | list[str] | None:
+    """The source's character set, or UTF-8 when our own texts need more than ASCII."""
+    algorithm, equipment = result.algorithm, result.equipment
+    texts = [algorithm.name, algorithm.version, algorithm.manufacturer, algorithm.intended_use]
+    texts += [text for pair in algorithm.parameters for text in pair]
+    texts += [equipment.manufacturer, equipment.manufacturer_model_name, *equipment.software_versions]
+    texts += [equipment.device_serial_number, *result.remarks]
+    texts += [segment.label for segment in result.segments]
+    texts += [finding.tracking_identifier for finding in result.findings]
+    texts += [code.meaning for code in coded_concepts(result)]
+    return (evidence.character_set or None) if all(text.isascii() for text in texts) else UTF_8
+
+
+def coded_concepts(result: Result) -> list[Code]:
+    """Every code that a Result brings along."""
+    found: list[Code | None] = [result.algorithm.family]
+    for segment in result.segments:
+        found += [segment.category, segment.type, segment.anatomic_region, segment.laterality]
+    for finding in result.findings:
+        found += [finding.finding, finding.finding_site, finding.laterality]
+        for measurement in finding.measurements:
+            found += [measurement.concept, measurement.unit, measurement.derivation]
+    return [code for code in found if code is not None]
+
+
+def contributing_algorithm(result: Result, profile: DestinationProfile) -> Dataset:
+    """Item of the Contributing Equipment Sequence (0018,A001) for the algorithm, as IHE AI Results wants it."""
+    algorithm = result.algorithm
+    item = Dataset()
+    item.PurposeOfReferenceCodeSequence = [hd.sr.CodedConcept.from_code(profile.algorithm_purpose)]
+    item.Manufacturer = clean_text(algorithm.manufacturer)[:LONG_STRING]
+    item.ManufacturerModelName = clean_text(algorithm.name)[:LONG_STRING]
+    item.SoftwareVersions = clean_text(algorithm.version)[:LONG_STRING]
+    item.DeviceSerialNumber = algorithm.digest[:LONG_STRING]
+    item.DeviceUID = device_uid(algorithm)
+    item.ContributionDateTime = _universal(result.created_at)
+    description = f"{algorithm.identifier} {algorithm.version}. {algorithm.intended_use}".strip()
+    item.ContributionDescription = description[:1024]
+    return item
+
+
+def complete(dataset: Dataset, result: Result, evidence: Evidence, profile: DestinationProfile) -> None:
+    """Set on a new highdicom object what it took from the clock, and what it could not know."""
+    moment = content_moment(result, evidence)
+    for name in ("InstanceCreation", "Series", "Content"):
+        setattr(dataset, f"{name}Date", DA(moment.date()))
+        setattr(dataset, f"{name}Time", TM(moment.time()))
+    if evidence.timezone_offset:
+        dataset.TimezoneOffsetFromUTC = evidence.timezone_offset
+    dataset.PatientName = evidence.patient_name
+    items = list(dataset.ContributingEquipmentSequence)
+    items[-1].ContributionDateTime = _universal(result.created_at)  # highdicom's own, always the last
+    dataset.ContributingEquipmentSequence = [*items[:-1], contributing_algorithm(result, profile), items[-1]]
+    meta = dataset.file_meta
+    meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
+    meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
+
+
+def algorithm_identification(result: Result) -> hd.sr.AlgorithmIdentification:
+    """TID 4019 of the algorithm; its parameters, digest and intended use as Algorithm Parameters."""
+    algorithm = result.algorithm
+    parameters: Sequence[str] = [f"{name} = {value}" for name, value in algorithm.parameters]
+    return hd.sr.AlgorithmIdentification(
+        name=algorithm.name,
+        version=algorithm.version,
+        manufacturer=algorithm.manufacturer,
+        family=codes.check(algorithm.family),
+        parameters=[*parameters, f"manifest SHA-256 = {algorithm.digest}"],
+    )
+
+
+def _universal(moment: datetime) -> DT:
+    """A DT value in UTC, with its offset."""
+    return DT(moment.astimezone(timezone.utc).strftime("%Y%m%d%H%M%S.%f+0000"))
