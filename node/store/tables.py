@@ -4,10 +4,11 @@ Times are aware and UTC. Paths are relative to `data_dir`. Columns named `*_uid`
 """
 
 from datetime import UTC, datetime
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     Boolean,
     CheckConstraint,
     Column,
@@ -56,8 +57,13 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
+Json = JSON(none_as_null=True)
+"""JSON; None is NULL and not the JSON word ``null``."""
+
+
 class SeriesState(StrEnum):
-    """RECEIVING: images may still come, `settle_at` is the deadline. SETTLED: whole, as far as evidence says."""
+    """RECEIVING: images may still come, `settle_at` is the deadline. SETTLED: whole, as far as evidence
+    says; an image that comes later brings it back to RECEIVING."""
 
     RECEIVING = "RECEIVING"
     SETTLED = "SETTLED"
@@ -71,14 +77,32 @@ class JobKind(StrEnum):
 
 
 class JobState(StrEnum):
-    """QUEUED: waits for `run_after` and a worker. RUNNING: leased by `worker`. SUCCEEDED, FAILED (dead letter: attempts
-    used up or a permanent error) and CANCELLED are final until an operator requeues."""
+    """QUEUED: waits for `run_after` and a worker. RUNNING: leased by `worker`. SUCCEEDED, FAILED (dead
+    letter: attempts used up or a permanent error) and CANCELLED are final until an operator requeues."""
 
     QUEUED = "QUEUED"
     RUNNING = "RUNNING"
     SUCCEEDED = "SUCCEEDED"
     FAILED = "FAILED"
     CANCELLED = "CANCELLED"
+
+
+class Priority(IntEnum):
+    """Lanes, served in this order; `Priority[route.priority.upper()]` is the lane of a route. A job that
+    waits long draws level with the lane above it (`job.claim_order_at`)."""
+
+    STAT = 0
+    ROUTINE = 1
+    LOW = 2
+
+
+class DecisionOutcome(StrEnum):
+    """QUEUED: a job was made. NOT_ANALYSED: wanted, and could not be taken. NOT_WANTED: no route or model
+    applied."""
+
+    QUEUED = "QUEUED"
+    NOT_ANALYSED = "NOT_ANALYSED"
+    NOT_WANTED = "NOT_WANTED"
 
 
 class ResultState(StrEnum):
@@ -92,7 +116,6 @@ def _one_of(states: type[StrEnum], column: str = "state") -> str:
     return f"{column} IN ({', '.join(repr(state.value) for state in states)})"
 
 
-# One row per acknowledged SOP instance (T1). `header` of the series is what selection needs of its first instance.
 study = Table(
     "study",
     metadata,
@@ -101,35 +124,69 @@ study = Table(
     Column("last_received_at", UtcDateTime, nullable=False),
 )
 
+# `header` is what selection needs of the first instance that came.
 series = Table(
     "series",
     metadata,
     Column("series_instance_uid", String(64), primary_key=True),
-    Column("study_instance_uid", String(64), ForeignKey("study.study_instance_uid"), nullable=False, index=True),
+    Column(
+        "study_instance_uid", String(64), ForeignKey("study.study_instance_uid"), nullable=False, index=True
+    ),
     Column("state", String(16), nullable=False),
-    Column("settle_at", UtcDateTime, nullable=False, comment="deadline: when the series settles if nothing more comes"),
+    Column(
+        "settle_at",
+        UtcDateTime,
+        nullable=False,
+        comment="deadline: when the series settles if nothing more comes",
+    ),
     Column("last_received_at", UtcDateTime, nullable=False),
     Column("calling_ae_title", String(16), nullable=False),
     Column("called_ae_title", String(16), nullable=False),
-    Column("header", JSON, nullable=False, comment="attributes that selection looks at, by keyword; no patient identity"),
+    Column(
+        "header",
+        Json,
+        nullable=False,
+        comment="attributes that selection looks at, by keyword; no patient identity",
+    ),
     CheckConstraint(_one_of(SeriesState), name="state"),
     Index("ix_series_settle", "state", "settle_at"),
 )
 
+# One row per acknowledged SOP instance (T1).
 instance = Table(
     "instance",
     metadata,
     Column("sop_instance_uid", String(64), primary_key=True),
     Column("sop_class_uid", String(64), nullable=False),
-    Column("series_instance_uid", String(64), ForeignKey("series.series_instance_uid"), nullable=False, index=True),
+    Column(
+        "series_instance_uid",
+        String(64),
+        ForeignKey("series.series_instance_uid"),
+        nullable=False,
+        index=True,
+    ),
     Column("transfer_syntax_uid", String(64), nullable=False),
     Column("path", Text, nullable=False),
-    Column("size_bytes", Integer, nullable=False),
-    Column("sha256", String(64), nullable=False, comment="of the encoded data set, without the Part 10 header"),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column(
+        "sha256", String(64), nullable=False, comment="of the encoded data set, without the Part 10 header"
+    ),
     Column("received_at", UtcDateTime, nullable=False),
-    Column("geometry", JSON, comment="rows, columns, position, orientation, spacing, number of frames; null when absent"),
-    Column("pixel_offset", Integer, comment="byte offset of the Pixel Data value in the file; null when unknown"),
-    Column("pixel_length", Integer, comment="bytes of the Pixel Data value; null when undefined length or unknown"),
+    Column(
+        "geometry",
+        Json,
+        comment="rows, columns, position, orientation, spacing, number of frames; null when absent",
+    ),
+    Column(
+        "pixel_offset",
+        BigInteger,
+        comment="byte offset of the Pixel Data value in the file; null when unknown",
+    ),
+    Column(
+        "pixel_length",
+        BigInteger,
+        comment="bytes of the Pixel Data value; null when undefined length or unknown",
+    ),
 )
 
 # What arrived and could not be taken: kept in quarantine/ where an operator can see it.
@@ -151,14 +208,18 @@ decision = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("at", UtcDateTime, nullable=False),
-    Column("study_instance_uid", String(64), ForeignKey("study.study_instance_uid"), nullable=False, index=True),
+    Column(
+        "study_instance_uid", String(64), ForeignKey("study.study_instance_uid"), nullable=False, index=True
+    ),
     Column("route", String(64), nullable=False),
-    Column("model", String(128), nullable=False, comment="model identifier; empty when no route or model applied"),
+    Column(
+        "model", String(128), nullable=False, comment="model identifier; empty when no route or model applied"
+    ),
     Column("outcome", String(16), nullable=False),
     Column("code", String(64), nullable=False),
     Column("message", Text, nullable=False),
-    UniqueConstraint("study_instance_uid", "route", "model"),
-    CheckConstraint("outcome IN ('QUEUED', 'NOT_ANALYSED', 'NOT_WANTED')", name="outcome"),
+    UniqueConstraint("study_instance_uid", "route", "model", name="uq_decision_question"),
+    CheckConstraint(_one_of(DecisionOutcome, "outcome"), name="outcome"),
 )
 
 job = Table(
@@ -168,23 +229,31 @@ job = Table(
     Column("kind", String(16), nullable=False),
     Column("state", String(16), nullable=False),
     Column("priority", Integer, nullable=False, comment="0 stat, 1 routine, 2 low"),
+    Column(
+        "claim_order_at",
+        UtcDateTime,
+        nullable=False,
+        comment="enqueued, plus the ageing interval times the lane",
+    ),
     Column("run_after", UtcDateTime, nullable=False),
-    Column("attempt", Integer, nullable=False, default=0, comment="attempts started; a release gives one back"),
+    Column("attempt", Integer, nullable=False, comment="attempts started; a release gives one back"),
     Column("maximum_attempts", Integer, nullable=False),
     Column("worker", String(128), comment="who holds the lease"),
     Column("lease_expires_at", UtcDateTime),
-    Column("cancel_requested", Boolean, nullable=False, default=False),
+    Column("cancel_requested", Boolean, nullable=False, comment="somebody asked the running worker to stop"),
     Column("created_at", UtcDateTime, nullable=False),
     Column("updated_at", UtcDateTime, nullable=False),
-    Column("study_instance_uid", String(64), ForeignKey("study.study_instance_uid"), nullable=False, index=True),
+    Column(
+        "study_instance_uid", String(64), ForeignKey("study.study_instance_uid"), nullable=False, index=True
+    ),
     Column("last_error", Text),
     # INFER
     Column("route", String(64)),
     Column("model", String(128)),
     Column("model_digest", String(64)),
     Column("input_digest", String(64), comment="of the chosen instances; names the input set"),
-    Column("inputs", JSON, comment="model input name to list of SOP Instance UIDs"),
-    Column("destinations", JSON, comment="names of the destinations of the route"),
+    Column("inputs", Json, comment="model input name to list of SOP Instance UIDs"),
+    Column("destinations", Json, comment="names of the destinations of the route"),
     Column("revision", Integer),
     # DELIVER
     Column("result_id", Integer, ForeignKey("result.id")),
@@ -193,15 +262,24 @@ job = Table(
     CheckConstraint(_one_of(JobState), name="state"),
     CheckConstraint("(state = 'RUNNING') = (worker IS NOT NULL)", name="running_has_worker"),
     CheckConstraint("(worker IS NULL) = (lease_expires_at IS NULL)", name="lease_has_worker"),
-    CheckConstraint("attempt >= 0 AND maximum_attempts >= 1", name="attempts"),
+    CheckConstraint("NOT cancel_requested OR state = 'RUNNING'", name="cancel_while_running"),
     CheckConstraint(
-        "(kind = 'INFER' AND model IS NOT NULL AND input_digest IS NOT NULL AND revision IS NOT NULL)"
+        "attempt >= 0 AND attempt <= maximum_attempts AND maximum_attempts >= 1", name="attempts"
+    ),
+    CheckConstraint("state <> 'QUEUED' OR attempt < maximum_attempts", name="queued_can_run"),
+    CheckConstraint("priority IN (0, 1, 2)", name="priority"),
+    CheckConstraint(
+        "(kind = 'INFER' AND model IS NOT NULL AND model_digest IS NOT NULL AND input_digest IS NOT NULL"
+        " AND inputs IS NOT NULL AND destinations IS NOT NULL AND revision IS NOT NULL AND revision >= 1)"
         " OR (kind = 'DELIVER' AND result_id IS NOT NULL AND destination IS NOT NULL)",
         name="kind_has_columns",
     ),
+    # NULL differs from NULL in a UNIQUE constraint, so these bind only the kind that fills the columns.
     UniqueConstraint("study_instance_uid", "model", "model_digest", "input_digest", name="uq_job_infer"),
+    UniqueConstraint("study_instance_uid", "model", "revision", name="uq_job_revision"),
     UniqueConstraint("result_id", "destination", name="uq_job_deliver"),
-    Index("ix_job_claim", "kind", "state", "priority", "run_after"),
+    Index("ix_job_claim", "kind", "state", "claim_order_at"),
+    Index("ix_job_lease", "state", "lease_expires_at"),
 )
 
 # The history of each job: one row per transition, written in the same transaction.
@@ -224,18 +302,32 @@ result = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("job_id", Integer, ForeignKey("job.id", use_alter=True), nullable=False, unique=True),
-    Column("study_instance_uid", String(64), ForeignKey("study.study_instance_uid"), nullable=False, index=True),
+    Column(
+        "study_instance_uid", String(64), ForeignKey("study.study_instance_uid"), nullable=False, index=True
+    ),
     Column("model", String(128), nullable=False),
     Column("model_digest", String(64), nullable=False),
     Column("revision", Integer, nullable=False),
     Column("state", String(16), nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
-    Column("folder", Text, nullable=False, comment="relative to data_dir; holds the Result and the rendered objects"),
-    Column("summary", JSON, nullable=False, comment="findings as shown by `overread jobs show`"),
-    Column("timings", JSON, nullable=False, comment="seconds per stage"),
+    Column(
+        "folder",
+        Text,
+        nullable=False,
+        comment="relative to data_dir; holds the Result and the rendered objects",
+    ),
+    Column("summary", Json, nullable=False, comment="findings as shown by `overread jobs show`"),
+    Column("timings", Json, nullable=False, comment="seconds per stage"),
     CheckConstraint(_one_of(ResultState), name="state"),
-    Index("uq_result_current", "study_instance_uid", "model", unique=True,
-          sqlite_where=text("state = 'CURRENT'"), postgresql_where=text("state = 'CURRENT'")),
+    CheckConstraint("revision >= 1", name="revision"),
+    Index(
+        "uq_result_current",
+        "study_instance_uid",
+        "model",
+        unique=True,
+        sqlite_where=text("state = 'CURRENT'"),
+        postgresql_where=text("state = 'CURRENT'"),
+    ),
 )
 
 result_object = Table(

@@ -1,0 +1,339 @@
+"""Every statement that changes a job. Each transition writes its line of history in the same transaction.
+
+Functions take a connection of `write_transaction`; times are arguments.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, and_, exists, func, not_, or_, select, update
+
+from node.errors import Permanent
+from node.jobs.job import HeartbeatReply, InferOrder, Job, JobNotFound, LeaseLost, to_job
+from node.jobs.state import JobEvent, next_state
+from node.jobs.transition import AGEING_PER_LANE, change_job, claim_order_at, insert_job, record_event
+from node.store.tables import JobKind, JobState, Priority, ResultState, result
+from node.store.tables import job as job_table
+
+_OPEN = (JobState.QUEUED, JobState.RUNNING)
+_FINISHING = frozenset({JobEvent.SUCCEED, JobEvent.RETRY, JobEvent.FAIL, JobEvent.RELEASE, JobEvent.CANCEL})
+
+
+def enqueue_infer(connection: Connection, order: InferOrder, now: datetime) -> Job:
+    """T2: the job for this study, model and input set, made if it is not there.
+
+    A new input set of the same study and model is the next revision, and cancels the unfinished jobs of
+    earlier ones. An unfinished job that is there already learns further destinations, and a higher lane
+    while it waits.
+    """
+    known = _find_infer(connection, order)
+    if known is not None:
+        return _merge(connection, known, order)
+    mine = and_(job_table.c.study_instance_uid == order.study_instance_uid, job_table.c.model == order.model)
+    last = connection.scalar(select(func.max(job_table.c.revision)).where(mine)) or 0
+    job = insert_job(
+        connection,
+        now,
+        kind=JobKind.INFER,
+        priority=order.priority,
+        maximum_attempts=order.maximum_attempts,
+        study_instance_uid=order.study_instance_uid,
+        route=order.route,
+        model=order.model,
+        model_digest=order.model_digest,
+        input_digest=order.input_digest,
+        inputs={name: list(uids) for name, uids in order.inputs.items()},
+        destinations=list(order.destinations),
+        revision=last + 1,
+    )
+    _cancel_all(connection, and_(mine, job_table.c.revision <= last), now, f"revision {last + 1} replaces it")
+    return job
+
+
+def enqueue_delivery(
+    connection: Connection,
+    result_id: int,
+    destination: str,
+    priority: Priority,
+    maximum_attempts: int,
+    now: datetime,
+) -> Job:
+    """T4: the job that brings this result to this destination, made if it is not there."""
+    known = connection.execute(
+        select(job_table).where(job_table.c.result_id == result_id, job_table.c.destination == destination)
+    ).one_or_none()
+    if known is not None:
+        return to_job(known)
+    return insert_job(
+        connection,
+        now,
+        kind=JobKind.DELIVER,
+        priority=priority,
+        maximum_attempts=maximum_attempts,
+        study_instance_uid=connection.execute(
+            select(result.c.study_instance_uid).where(result.c.id == result_id)
+        ).scalar_one(),
+        result_id=result_id,
+        destination=destination,
+    )
+
+
+def claim(
+    connection: Connection, kind: JobKind, worker: str, lease_seconds: float, now: datetime
+) -> Job | None:
+    """T3: take the next job that may run, or None. `worker` is a name that no other worker ever has."""
+    candidate = (
+        select(job_table.c.id)
+        .where(job_table.c.kind == kind, job_table.c.state == JobState.QUEUED, job_table.c.run_after <= now)
+        .where(_first_of_its_study_and_destination())
+        .order_by(job_table.c.claim_order_at, job_table.c.id)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+        .scalar_subquery()
+    )
+    row = connection.execute(
+        update(job_table)
+        .where(job_table.c.id == candidate, job_table.c.state == JobState.QUEUED)
+        .values(
+            state=next_state(JobState.QUEUED, JobEvent.CLAIM),
+            worker=worker,
+            lease_expires_at=now + timedelta(seconds=lease_seconds),
+            attempt=job_table.c.attempt + 1,
+            updated_at=now,
+        )
+        .returning(job_table)
+    ).one_or_none()
+    if row is None:
+        return None
+    job = to_job(row)
+    record_event(connection, job, JobEvent.CLAIM, JobState.QUEUED, now)
+    return job
+
+
+def next_run_at(connection: Connection, kind: JobKind) -> datetime | None:
+    """When the next queued job of this kind may run; None when nothing waits for a time."""
+    return connection.scalar(
+        select(func.min(job_table.c.run_after)).where(
+            job_table.c.kind == kind,
+            job_table.c.state == JobState.QUEUED,
+            _first_of_its_study_and_destination(),
+        )
+    )
+
+
+def heartbeat(connection: Connection, job: Job, lease_seconds: float, now: datetime) -> HeartbeatReply:
+    """Prolong the lease of the attempt that `job` names."""
+    cancel_requested = connection.execute(
+        update(job_table)
+        .where(_held_by_worker_of(job))
+        .values(lease_expires_at=now + timedelta(seconds=lease_seconds))
+        .returning(job_table.c.cancel_requested)
+    ).scalar_one_or_none()
+    if cancel_requested is None:
+        return HeartbeatReply.LOST
+    return HeartbeatReply.CANCEL if cancel_requested else HeartbeatReply.HELD
+
+
+def held(connection: Connection, job: Job) -> Job:
+    """The job as it is now, locked until the end of the transaction, if `job` still names its attempt.
+
+    Raises
+    ------
+    LeaseLost
+        If the job was taken from its worker.
+    """
+    row = connection.execute(select(job_table).where(_held_by_worker_of(job)).with_for_update()).one_or_none()
+    if row is None:
+        raise LeaseLost(f"job {job.job_id} attempt {job.attempt} is not held by {job.worker} any more")
+    return to_job(row)
+
+
+def finish(
+    connection: Connection,
+    job: Job,
+    event: JobEvent,
+    now: datetime,
+    message: str | None = None,
+    run_after: datetime | None = None,
+) -> Job:
+    """End the attempt that `job` names: SUCCEED, RETRY (not before `run_after`), FAIL, RELEASE or CANCEL.
+
+    What would queue the job again cancels it instead when somebody asked for that meanwhile.
+
+    Raises
+    ------
+    LeaseLost
+        If the job was taken from its worker; nothing is changed.
+    """
+    if event not in _FINISHING:
+        raise ValueError(f"a worker cannot finish a job with {event}")
+    now_held = held(connection, job)
+    if now_held.cancel_requested and event in (JobEvent.RETRY, JobEvent.RELEASE):
+        event = JobEvent.CANCEL
+    changes: dict[str, Any] = {"last_error": message}
+    if event is JobEvent.RETRY:
+        changes["run_after"] = run_after or now
+    elif event is JobEvent.RELEASE:
+        changes = {"run_after": now, "attempt": job.attempt - 1}
+    return change_job(connection, now_held, event, now, message, **_NO_LEASE, **changes)
+
+
+def rescue(connection: Connection, now: datetime) -> list[Job]:
+    """T6: take every job whose lease ran out from its worker; the jobs as they are then."""
+    rows = connection.execute(
+        select(job_table)
+        .where(job_table.c.state == JobState.RUNNING, job_table.c.lease_expires_at < now)
+        .order_by(job_table.c.id)
+        .with_for_update(skip_locked=True)
+    ).all()
+    return [_rescue(connection, to_job(row), now) for row in rows]
+
+
+def cancel(connection: Connection, job_id: int, now: datetime, reason: str | None = None) -> Job:
+    """Cancel a queued job at once; ask the worker of a running one to stop.
+
+    Raises
+    ------
+    JobNotFound, IllegalTransition
+        If there is no such job, or it is finished.
+    """
+    return _cancel(connection, get_job(connection, job_id), now, reason)
+
+
+def cancel_deliveries(
+    connection: Connection, result_ids: Sequence[int], now: datetime, reason: str
+) -> list[Job]:
+    """Cancel what is still to be delivered of these results."""
+    return _cancel_all(connection, job_table.c.result_id.in_(result_ids), now, reason)
+
+
+def requeue(connection: Connection, job_id: int, now: datetime) -> Job:
+    """Run a finished job again, with all its attempts.
+
+    Raises
+    ------
+    JobNotFound, IllegalTransition
+        If there is no such job, or it is not finished.
+    Permanent
+        If its result is there already, or a later one replaced it.
+    """
+    job = get_job(connection, job_id)
+    next_state(job.state, JobEvent.REQUEUE)
+    _refuse_outdated(connection, job)
+    changes = {"attempt": 0, "run_after": now, "claim_order_at": claim_order_at(job.priority, now)}
+    return change_job(connection, job, JobEvent.REQUEUE, now, None, **changes)
+
+
+def get_job(connection: Connection, job_id: int) -> Job:
+    """The job with this number, or `JobNotFound`."""
+    row = connection.execute(select(job_table).where(job_table.c.id == job_id)).one_or_none()
+    if row is None:
+        raise JobNotFound(f"there is no job {job_id}")
+    return to_job(row)
+
+
+_NO_LEASE: dict[str, Any] = {"worker": None, "lease_expires_at": None, "cancel_requested": False}
+
+
+def _first_of_its_study_and_destination() -> ColumnElement[bool]:
+    """Deliveries of one study arrive in the order in which they were made. Holds for every inference job."""
+    older = job_table.alias("older")
+    return or_(
+        job_table.c.kind != JobKind.DELIVER,
+        not_(
+            exists().where(
+                older.c.study_instance_uid == job_table.c.study_instance_uid,
+                older.c.destination == job_table.c.destination,
+                older.c.kind == JobKind.DELIVER,
+                older.c.state.in_(_OPEN),
+                older.c.id < job_table.c.id,
+            )
+        ),
+    )
+
+
+def _held_by_worker_of(job: Job) -> ColumnElement[bool]:
+    return and_(
+        job_table.c.id == job.job_id,
+        job_table.c.state == JobState.RUNNING,
+        job_table.c.worker == job.worker,
+        job_table.c.attempt == job.attempt,
+    )
+
+
+def _find_infer(connection: Connection, order: InferOrder) -> Job | None:
+    row = connection.execute(
+        select(job_table).where(
+            job_table.c.study_instance_uid == order.study_instance_uid,
+            job_table.c.model == order.model,
+            job_table.c.model_digest == order.model_digest,
+            job_table.c.input_digest == order.input_digest,
+        )
+    ).one_or_none()
+    return to_job(row) if row else None
+
+
+def _merge(connection: Connection, known: Job, order: InferOrder) -> Job:
+    """Two routes may want the same inference for different destinations."""
+    if known.state not in _OPEN:
+        return known
+    destinations = list(dict.fromkeys([*(known.destinations or ()), *order.destinations]))
+    priority = min(known.priority, order.priority)
+    if destinations == known.destinations and priority == known.priority:
+        return known
+    row = connection.execute(
+        update(job_table)
+        .where(job_table.c.id == known.job_id)
+        .values(
+            destinations=destinations,
+            priority=priority,
+            claim_order_at=known.claim_order_at - (known.priority - priority) * AGEING_PER_LANE,
+        )
+        .returning(job_table)
+    ).one()
+    return to_job(row)
+
+
+def _rescue(connection: Connection, job: Job, now: datetime) -> Job:
+    message = f"the lease ran out: {job.worker} did not report"
+    if job.cancel_requested:
+        event = JobEvent.CANCEL
+    elif job.attempt < job.maximum_attempts:
+        event = JobEvent.RESCUE
+    else:
+        event = JobEvent.EXHAUST
+    return change_job(connection, job, event, now, message, **_NO_LEASE, last_error=message, run_after=now)
+
+
+def _cancel(connection: Connection, job: Job, now: datetime, reason: str | None) -> Job:
+    if job.state is JobState.RUNNING:
+        return change_job(connection, job, JobEvent.REQUEST_CANCEL, now, reason, cancel_requested=True)
+    return change_job(connection, job, JobEvent.CANCEL, now, reason, last_error=reason)
+
+
+def _cancel_all(connection: Connection, which: ColumnElement[bool], now: datetime, reason: str) -> list[Job]:
+    rows = connection.execute(
+        select(job_table)
+        .where(which, job_table.c.state.in_(_OPEN))
+        .order_by(job_table.c.id)
+        .with_for_update()
+    ).all()
+    return [_cancel(connection, to_job(row), now, reason) for row in rows]
+
+
+def _refuse_outdated(connection: Connection, job: Job) -> None:
+    if job.kind is JobKind.DELIVER:
+        state = connection.scalar(select(result.c.state).where(result.c.id == job.result_id))
+        if state != ResultState.CURRENT:
+            raise Permanent(f"job {job.job_id} would deliver a result that a later one replaced")
+        return
+    if job.state is JobState.SUCCEEDED:
+        raise Permanent(f"job {job.job_id} has its result already: requeue its deliveries instead")
+    later = connection.scalar(
+        select(func.max(job_table.c.revision)).where(
+            job_table.c.study_instance_uid == job.study_instance_uid, job_table.c.model == job.model
+        )
+    )
+    if later and job.revision and later > job.revision:
+        raise Permanent(f"job {job.job_id} is revision {job.revision}, and revision {later} replaced it")

@@ -1,0 +1,386 @@
+"""Studies, series, instances, decisions and what was set aside: what has arrived, and what was made of it.
+
+Every function takes an open `Connection` and leaves committing to its caller; times are arguments.
+Functions that write want a connection of `write_transaction`.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from sqlalchemy import Connection, Row, delete, func, insert, select, update
+
+from node.errors import Permanent
+from node.store.database import insert_on_conflict
+from node.store.tables import DecisionOutcome, SeriesState, decision, instance, quarantine, series, study
+
+StoreOutcome = Literal["stored", "duplicate", "conflict"]
+
+_CHUNK = 500  # values in one IN list: below the limit of every database
+
+
+@dataclass(frozen=True)
+class ReceivedInstance:
+    """One SOP instance whose file is in place (`path` is relative to data_dir), about to be acknowledged.
+
+    `series_header` and `geometry` hold attributes by keyword, JSON-safe, without patient identity. `sha256`
+    is of the encoded data set without the Part 10 header. `pixel_offset` and `pixel_length` are bytes in
+    the file.
+    """
+
+    sop_instance_uid: str
+    sop_class_uid: str
+    series_instance_uid: str
+    study_instance_uid: str
+    transfer_syntax_uid: str
+    path: str
+    size_bytes: int
+    sha256: str
+    received_at: datetime
+    calling_ae_title: str
+    called_ae_title: str
+    series_header: Mapping[str, Any]
+    geometry: Mapping[str, Any] | None = None
+    pixel_offset: int | None = None
+    pixel_length: int | None = None
+
+
+@dataclass(frozen=True)
+class StoredInstance:
+    """A row of `instance`."""
+
+    sop_instance_uid: str
+    sop_class_uid: str
+    series_instance_uid: str
+    transfer_syntax_uid: str
+    path: str
+    size_bytes: int
+    sha256: str
+    received_at: datetime
+    geometry: Mapping[str, Any] | None
+    pixel_offset: int | None
+    pixel_length: int | None
+
+
+@dataclass(frozen=True)
+class StoredSeries:
+    """A row of `series` with its instances, in the order of their arrival."""
+
+    series_instance_uid: str
+    study_instance_uid: str
+    state: SeriesState
+    settle_at: datetime
+    last_received_at: datetime
+    calling_ae_title: str
+    called_ae_title: str
+    header: Mapping[str, Any]
+    instances: tuple[StoredInstance, ...]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Why a study did or did not lead to work: the answer for one route and model (empty: none applied)."""
+
+    study_instance_uid: str
+    route: str
+    model: str
+    outcome: DecisionOutcome
+    code: str
+    message: str
+    at: datetime
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """Something that arrived and could not be taken. `path` is relative to data_dir; None when nothing was
+    kept."""
+
+    at: datetime
+    code: str
+    message: str
+    path: str | None = None
+    sop_instance_uid: str | None = None
+    calling_ae_title: str | None = None
+
+
+def store_instances(
+    connection: Connection, received: Sequence[ReceivedInstance], settle_at: datetime
+) -> list[StoreOutcome]:
+    """T1: make instances known, in order; the answer for each is in the same place.
+
+    stored     a new row; its series is RECEIVING (again) until `settle_at`.
+    duplicate  the same content is known under this SOP Instance UID: nothing is changed.
+    conflict   other content is known under it, or its series is known in another study: nothing is changed.
+    """
+    known = _digests(connection, [one.sop_instance_uid for one in received])
+    study_of = _studies_of_series(connection, {one.series_instance_uid for one in received})
+    outcomes: list[StoreOutcome] = []
+    fresh: list[ReceivedInstance] = []
+    for one in received:
+        outcome = _outcome(one, known, study_of)
+        outcomes.append(outcome)
+        if outcome == "stored":
+            known[one.sop_instance_uid] = one.sha256
+            study_of[one.series_instance_uid] = one.study_instance_uid
+            fresh.append(one)
+    if fresh:
+        _touch_studies(connection, fresh)
+        _touch_series(connection, fresh, settle_at)
+        connection.execute(insert(instance), [_instance_values(one) for one in fresh])
+    return outcomes
+
+
+def release_series(connection: Connection, series_instance_uids: Iterable[str], settle_at: datetime) -> None:
+    """The association that sent these series was released: bring their deadlines forward, never back."""
+    for uids in _chunks(series_instance_uids):
+        connection.execute(
+            update(series)
+            .where(
+                series.c.series_instance_uid.in_(uids),
+                series.c.state == SeriesState.RECEIVING,
+                series.c.settle_at > settle_at,
+            )
+            .values(settle_at=settle_at)
+        )
+
+
+def due_studies(connection: Connection, now: datetime) -> list[str]:
+    """Studies whose last RECEIVING series has reached its deadline, longest waiting first."""
+    deadline = func.max(series.c.settle_at)
+    return list(
+        connection.scalars(
+            select(series.c.study_instance_uid)
+            .where(series.c.state == SeriesState.RECEIVING)
+            .group_by(series.c.study_instance_uid)
+            .having(deadline <= now)
+            .order_by(deadline, series.c.study_instance_uid)
+        )
+    )
+
+
+def next_settle_at(connection: Connection) -> datetime | None:
+    """When the next study will be due if nothing more arrives; None when none is being received."""
+    deadline = func.max(series.c.settle_at).label("deadline")
+    return connection.scalar(
+        select(deadline)
+        .where(series.c.state == SeriesState.RECEIVING)
+        .group_by(series.c.study_instance_uid)
+        .order_by(deadline)
+        .limit(1)
+    )
+
+
+def settle_study(connection: Connection, study_instance_uid: str, now: datetime) -> int:
+    """T2: mark the due series of a study SETTLED; how many there were."""
+    return connection.execute(
+        update(series)
+        .where(
+            series.c.study_instance_uid == study_instance_uid,
+            series.c.state == SeriesState.RECEIVING,
+            series.c.settle_at <= now,
+        )
+        .values(state=SeriesState.SETTLED)
+    ).rowcount
+
+
+def study_series(connection: Connection, study_instance_uid: str) -> list[StoredSeries]:
+    """All series of a study with their instances, by Series Instance UID; empty for an unknown study."""
+    rows = connection.execute(
+        select(series)
+        .where(series.c.study_instance_uid == study_instance_uid)
+        .order_by(series.c.series_instance_uid)
+    ).all()
+    members: dict[str, list[StoredInstance]] = {row.series_instance_uid: [] for row in rows}
+    for row in connection.execute(
+        select(instance)
+        .join(series)
+        .where(series.c.study_instance_uid == study_instance_uid)
+        .order_by(instance.c.received_at, instance.c.sop_instance_uid)
+    ):
+        members[row.series_instance_uid].append(StoredInstance(**row._mapping))
+    return [_stored_series(row, members[row.series_instance_uid]) for row in rows]
+
+
+def instances(connection: Connection, sop_instance_uids: Sequence[str]) -> list[StoredInstance]:
+    """Instances in the order asked for; `Permanent` when one is not stored (any more)."""
+    found: dict[str, StoredInstance] = {}
+    for uids in _chunks(sop_instance_uids):
+        for row in connection.execute(select(instance).where(instance.c.sop_instance_uid.in_(uids))):
+            found[row.sop_instance_uid] = StoredInstance(**row._mapping)
+    missing = [uid for uid in sop_instance_uids if uid not in found]
+    if missing:
+        raise Permanent(
+            f"{len(missing)} of {len(found) + len(missing)} instances are not stored: {missing[0]}, ..."
+        )
+    return [found[uid] for uid in sop_instance_uids]
+
+
+def record_decisions(connection: Connection, decisions: Sequence[Decision]) -> None:
+    """Keep why, one answer for each study, route and model: the last one wins."""
+    for one in decisions:
+        upsert = insert_on_conflict(connection, decision).values(**vars(one))
+        connection.execute(
+            upsert.on_conflict_do_update(
+                index_elements=["study_instance_uid", "route", "model"],
+                set_={name: upsert.excluded[name] for name in ("outcome", "code", "message", "at")},
+            )
+        )
+
+
+def forget_decisions(connection: Connection, study_instance_uid: str) -> None:
+    """Drop the answers of an earlier settling, before those of a new one are recorded."""
+    connection.execute(delete(decision).where(decision.c.study_instance_uid == study_instance_uid))
+
+
+def decisions_of_study(connection: Connection, study_instance_uid: str) -> list[Decision]:
+    """The answers for a study, by route and model."""
+    rows = connection.execute(
+        select(decision)
+        .where(decision.c.study_instance_uid == study_instance_uid)
+        .order_by(decision.c.route, decision.c.model)
+    )
+    return [_decision(row) for row in rows]
+
+
+def recent_decisions(
+    connection: Connection, outcome: DecisionOutcome = DecisionOutcome.NOT_ANALYSED, limit: int = 20
+) -> list[Decision]:
+    """The newest answers with this outcome, newest first: what `overread status` shows."""
+    rows = connection.execute(
+        select(decision)
+        .where(decision.c.outcome == outcome)
+        .order_by(decision.c.at.desc(), decision.c.id.desc())
+        .limit(limit)
+    )
+    return [_decision(row) for row in rows]
+
+
+def record_quarantine(connection: Connection, item: Quarantined) -> None:
+    """Make visible that something could not be taken."""
+    connection.execute(insert(quarantine).values(**vars(item)))
+
+
+def recent_quarantine(connection: Connection, limit: int = 20) -> list[Quarantined]:
+    """What was set aside last, newest first."""
+    columns = [column for column in quarantine.c if column.name != "id"]
+    rows = connection.execute(select(*columns).order_by(quarantine.c.id.desc()).limit(limit))
+    return [Quarantined(**row._mapping) for row in rows]
+
+
+@dataclass(frozen=True)
+class Holdings:
+    """How much is stored: rows, bytes of instances, and what was set aside."""
+
+    studies: int
+    series_receiving: int
+    series_settled: int
+    instances: int
+    instance_bytes: int
+    quarantined: int
+    not_analysed: int
+
+
+def holdings(connection: Connection) -> Holdings:
+    """Count what is stored."""
+    counts = connection.execute(select(series.c.state, func.count()).group_by(series.c.state))
+    by_state: dict[str, int] = dict(counts.all())
+    held = connection.execute(
+        select(
+            func.count().label("number"), func.coalesce(func.sum(instance.c.size_bytes), 0).label("bytes")
+        ).select_from(instance)
+    ).one()
+    not_analysed = decision.c.outcome == DecisionOutcome.NOT_ANALYSED
+    return Holdings(
+        studies=connection.scalar(select(func.count()).select_from(study)) or 0,
+        series_receiving=by_state.get(SeriesState.RECEIVING, 0),
+        series_settled=by_state.get(SeriesState.SETTLED, 0),
+        instances=held.number,
+        instance_bytes=int(held.bytes),
+        quarantined=connection.scalar(select(func.count()).select_from(quarantine)) or 0,
+        not_analysed=connection.scalar(select(func.count()).select_from(decision).where(not_analysed)) or 0,
+    )
+
+
+def _outcome(one: ReceivedInstance, known: Mapping[str, str], study_of: Mapping[str, str]) -> StoreOutcome:
+    digest = known.get(one.sop_instance_uid)
+    if digest is not None:
+        return "duplicate" if digest == one.sha256 else "conflict"
+    if study_of.get(one.series_instance_uid, one.study_instance_uid) != one.study_instance_uid:
+        return "conflict"
+    return "stored"
+
+
+def _digests(connection: Connection, sop_instance_uids: Sequence[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for uids in _chunks(sop_instance_uids):
+        statement = select(instance.c.sop_instance_uid, instance.c.sha256)
+        found.update(connection.execute(statement.where(instance.c.sop_instance_uid.in_(uids))).all())
+    return found
+
+
+def _studies_of_series(connection: Connection, series_instance_uids: Iterable[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for uids in _chunks(series_instance_uids):
+        statement = select(series.c.series_instance_uid, series.c.study_instance_uid)
+        found.update(connection.execute(statement.where(series.c.series_instance_uid.in_(uids))).all())
+    return found
+
+
+def _touch_studies(connection: Connection, fresh: Sequence[ReceivedInstance]) -> None:
+    for uid in dict.fromkeys(one.study_instance_uid for one in fresh):
+        times = [one.received_at for one in fresh if one.study_instance_uid == uid]
+        connection.execute(
+            insert_on_conflict(connection, study)
+            .values(study_instance_uid=uid, first_received_at=min(times), last_received_at=max(times))
+            .on_conflict_do_update(
+                index_elements=["study_instance_uid"], set_={"last_received_at": max(times)}
+            )
+        )
+
+
+def _touch_series(connection: Connection, fresh: Sequence[ReceivedInstance], settle_at: datetime) -> None:
+    first: dict[str, ReceivedInstance] = {}
+    for one in fresh:
+        first.setdefault(one.series_instance_uid, one)
+    for uid, one in first.items():
+        moving = {
+            "state": SeriesState.RECEIVING,
+            "settle_at": settle_at,
+            "last_received_at": max(other.received_at for other in fresh if other.series_instance_uid == uid),
+        }
+        connection.execute(
+            insert_on_conflict(connection, series)
+            .values(
+                series_instance_uid=uid,
+                study_instance_uid=one.study_instance_uid,
+                calling_ae_title=one.calling_ae_title,
+                called_ae_title=one.called_ae_title,
+                header=dict(one.series_header),
+                **moving,
+            )
+            .on_conflict_do_update(index_elements=["series_instance_uid"], set_=moving)
+        )
+
+
+def _instance_values(one: ReceivedInstance) -> dict[str, Any]:
+    return {column.name: getattr(one, column.name) for column in instance.c}
+
+
+def _stored_series(row: Row[Any], members: list[StoredInstance]) -> StoredSeries:
+    values = dict(row._mapping)
+    values["state"] = SeriesState(values["state"])
+    return StoredSeries(**values, instances=tuple(members))
+
+
+def _decision(row: Row[Any]) -> Decision:
+    values = dict(row._mapping)
+    del values["id"]
+    values["outcome"] = DecisionOutcome(values["outcome"])
+    return Decision(**values)
+
+
+def _chunks(uids: Iterable[str]) -> Iterator[list[str]]:
+    unique = list(dict.fromkeys(uids))
+    for start in range(0, len(unique), _CHUNK):
+        yield unique[start : start + _CHUNK]

@@ -1,0 +1,189 @@
+"""Opening the database, its transactions, and bringing it to the newest schema.
+
+SQLite runs in WAL mode with ``synchronous=FULL`` (a commit survives a power cut) and enforced foreign keys.
+A writer takes the write lock when its transaction begins (``BEGIN IMMEDIATE``), so that it never fails
+half-way because somebody else wrote first; it waits up to 30 seconds for the lock. PostgreSQL needs nothing
+of this.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy import Connection, Engine, Table, create_engine, event, func, make_url, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from node.errors import Permanent
+
+BUSY_SECONDS = 30
+_MIGRATIONS = Path(__file__).parent / "migrations"
+_MIGRATION_LOCK = 0x0EAD  # any number that nobody else uses for an advisory lock in this database
+
+
+class SchemaMismatch(Permanent):
+    """The database is not at the schema that this version of the node works with."""
+
+
+def open_database(url: str) -> Engine:
+    """An engine for any number of threads of one process; a process that forks opens its own."""
+    return _open(url, foreign_keys=True)
+
+
+@contextmanager
+def write_transaction(engine: Engine) -> Iterator[Connection]:
+    """A connection that may write: commits at the end, rolls back when anything is raised."""
+    with engine.connect().execution_options(takes_write_lock=True) as connection, connection.begin():
+        yield connection
+
+
+@contextmanager
+def read_transaction(engine: Engine) -> Iterator[Connection]:
+    """A connection that sees one consistent state and never waits for writers. It must not write."""
+    with engine.connect() as connection, connection.begin():
+        yield connection
+
+
+def insert_on_conflict(connection: Connection, table: Table) -> Any:
+    """An INSERT that offers `on_conflict_do_nothing` and `on_conflict_do_update`, in the dialect of the
+    connection."""
+    if connection.dialect.name == "postgresql":
+        return postgresql.insert(table)
+    return sqlite.insert(table)
+
+
+def migrate(url: str, backup_folder: Path | None) -> str:
+    """Bring the database to the newest schema and return its revision.
+
+    An SQLite file that already holds tables is copied into `backup_folder` before it is changed (None: no
+    copy). Several processes may call this at once; one migrates, the others wait and find it done.
+
+    Raises
+    ------
+    SchemaMismatch
+        If the database was made by a newer version of the node.
+    """
+    _make_folder(url)
+    engine = _open(
+        url, foreign_keys=False
+    )  # changing an SQLite table copies it, which would drop its references
+    try:
+        with write_transaction(engine) as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(select(func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
+            found, wanted = _revision(connection), _newest_revision()
+            if found == wanted:
+                return wanted
+            _refuse_unknown(found)
+            if found is not None and backup_folder is not None:
+                _back_up(url, backup_folder, found)
+            command.upgrade(_alembic_config(connection), wanted)
+            _check_references(connection)
+        return wanted
+    finally:
+        engine.dispose()
+
+
+def check_schema(engine: Engine) -> None:
+    """Raise `SchemaMismatch` unless the database is at the newest schema."""
+    with read_transaction(engine) as connection:
+        found = _revision(connection)
+    wanted = _newest_revision()
+    if found != wanted:
+        _refuse_unknown(found)
+        raise SchemaMismatch(
+            f"the database is at revision {found or 'none'} and this version needs {wanted}: "
+            "start `overread run` once, which migrates it"
+        )
+
+
+def _open(url: str, foreign_keys: bool) -> Engine:
+    is_sqlite = make_url(url).get_backend_name() == "sqlite"
+    if not is_sqlite:
+        return create_engine(url, pool_pre_ping=True)
+    engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS}, pool_size=8, max_overflow=24)
+    event.listen(engine, "connect", lambda connection, _: _set_pragmas(connection, foreign_keys))
+    event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _set_pragmas(connection: sqlite3.Connection, foreign_keys: bool) -> None:
+    connection.isolation_level = None  # the driver must not begin transactions of its own
+    for pragma in (
+        f"busy_timeout = {BUSY_SECONDS * 1000}",
+        "journal_mode = WAL",
+        "synchronous = FULL",
+        f"foreign_keys = {'ON' if foreign_keys else 'OFF'}",
+    ):
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _begin(connection: Connection) -> None:
+    takes_write_lock = connection.get_execution_options().get("takes_write_lock", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if takes_write_lock else "BEGIN")
+
+
+def _make_folder(url: str) -> None:
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite" and parsed.database:
+        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+
+
+def _alembic_config(connection: Connection | None = None) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    return config
+
+
+def _revision(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def _newest_revision() -> str:
+    newest = ScriptDirectory.from_config(_alembic_config()).get_current_head()
+    if newest is None:
+        raise SchemaMismatch(f"no migrations are installed in {_MIGRATIONS.name}: install the node again")
+    return newest
+
+
+def _refuse_unknown(found: str | None) -> None:
+    if found is None:
+        return
+    try:
+        ScriptDirectory.from_config(_alembic_config()).get_revision(found)
+    except CommandError:
+        raise SchemaMismatch(
+            f"the database is at revision {found}, which this version does not know: install the newer "
+            "version again, or restore the copy in backup/ that was made before it migrated"
+        ) from None
+
+
+def _back_up(url: str, folder: Path, revision: str) -> None:
+    """Copy the SQLite file as it is committed now; PostgreSQL is backed up by its administrator."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() != "sqlite" or not parsed.database:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+    copy = folder / f"{Path(parsed.database).stem}-{revision}-{stamp}.sqlite"
+    with closing(sqlite3.connect(parsed.database)) as source, closing(sqlite3.connect(copy)) as target:
+        source.backup(target)
+
+
+def _check_references(connection: Connection) -> None:
+    if connection.dialect.name != "sqlite":
+        return
+    broken = connection.exec_driver_sql("PRAGMA foreign_key_check").first()
+    if broken is not None:
+        raise SchemaMismatch(
+            f"after migrating, table {broken[0]} would refer to rows that do not exist: nothing was changed"
+        )

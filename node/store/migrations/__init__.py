@@ -1,0 +1,1 @@
+"""Alembic environment: `versions/` leads from nothing to exactly the tables of `node.store.tables`."""
