@@ -1,1 +1,11 @@
-"""From instances of a series to one volume in patient space, or to the exact reason why not."""
+"""From instances of a series to one volume in patient space, or to the exact reason why not.
+
+`load_volume` reads single-frame CT and MR images: headers first (`instance`), then order and geometry
+(`geometry`, pure), then pixels (`decode`, `values`). What it cannot place exactly it refuses with a `Reason`.
+"""
+
+from node.volume.load import load_volume
+from node.volume.reason import Reason
+from node.volume.volume import Grid, Volume
+
+__all__ = ["Grid", "Reason", "Volume", "load_volume"]

@@ -1,0 +1,204 @@
+"""Order and geometry of a stack of single-frame images, checked. Pure.
+
+PS3.3 C.7.6.2.1.1: a pixel's place is its image's position plus row and column steps along the direction
+cosines. Slices are ordered by the projection of their position on the normal of the plane; Instance Number
+and Slice Location play no part.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from node.volume.reason import Reason, refusal
+
+ORIENTATION_TOLERANCE = 1e-4
+"""Largest difference of a direction cosine within a stack: 0.03 mm at 256 mm from the corner."""
+
+COSINE_TOLERANCE = 1e-3
+"""How far direction cosines may be from unit length and a right angle (headers with three decimals)."""
+
+PLACE_TOLERANCE = 0.01
+"""How far a slice may lie from its even place, as a share of the spacing, and at least..."""
+
+PLACE_TOLERANCE_MM = 0.01
+"""...this many millimetres."""
+
+SHEAR_TOLERANCE = 2e-3
+"""Sideways shift of a stack per millimetre along its normal (0.11 degrees) above which it counts as
+tilted.
+"""
+
+
+@dataclass(frozen=True)
+class Plane:
+    """Geometry of one image, as its header gives it (PS3.3 C.7.6.2, C.7.6.3)."""
+
+    position_mm: tuple[float, float, float]
+    orientation: tuple[float, float, float, float, float, float]
+    pixel_spacing_mm: tuple[float, float]
+    rows: int
+    columns: int
+    frame_of_reference_uid: str
+    distinguishing: tuple[tuple[str, str], ...] = ()
+    """What else may tell images at one place apart: echo, time, acquisition; (keyword, value)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Stack:
+    """`order[i]` is the index of the plane that becomes slice i; `affine_lps` maps (slice, row, column, 1)
+    to LPS mm.
+    """
+
+    order: tuple[int, ...]
+    affine_lps: np.ndarray
+
+
+def stack_planes(planes: Sequence[Plane]) -> Stack:
+    """Order the planes and place them, or say why they are not one evenly spaced stack.
+
+    Raises
+    ------
+    NotAnalysed
+        ``missing-geometry``, ``mixed-size``, ``mixed-frame-of-reference``, ``mixed-orientation``,
+        ``too-few-slices``, ``duplicate-position``, ``gantry-tilt``, ``gap-in-stack`` or ``uneven-spacing``,
+        in this order.
+    """
+    first = planes[0]
+    _check_alike(planes)
+    row_direction = np.array(first.orientation[:3])
+    column_direction = np.array(first.orientation[3:])
+    normal = _normal(row_direction, column_direction)
+    if len(planes) < 2:
+        raise refusal(Reason.TOO_FEW_SLICES, "the series has 1 slice; wanted at least 2")
+    positions = np.array([plane.position_mm for plane in planes], dtype=np.float64)
+    heights = positions @ normal
+    order = tuple(int(i) for i in np.argsort(heights, kind="stable"))
+    positions, heights = positions[list(order)], heights[list(order)]
+    _check_duplicates([planes[i] for i in order], heights)
+    step = (positions[-1] - positions[0]) / (len(planes) - 1)
+    _check_shear(positions, normal)
+    _check_spacing(heights)
+    affine = np.eye(4)
+    affine[:3, 0] = step
+    affine[:3, 1] = column_direction * first.pixel_spacing_mm[0]
+    affine[:3, 2] = row_direction * first.pixel_spacing_mm[1]
+    affine[:3, 3] = positions[0]
+    affine.setflags(write=False)
+    return Stack(order, affine)
+
+
+def _check_alike(planes: Sequence[Plane]) -> None:
+    first = planes[0]
+    for plane in planes:
+        if (plane.rows, plane.columns) != (first.rows, first.columns):
+            raise refusal(
+                Reason.MIXED_SIZE,
+                f"images differ in rows x columns: found {first.rows} x {first.columns} and "
+                f"{plane.rows} x {plane.columns}; wanted one size",
+            )
+        if plane.pixel_spacing_mm != first.pixel_spacing_mm:
+            raise refusal(
+                Reason.MIXED_SIZE,
+                f"images differ in Pixel Spacing: found {_millimetres(first.pixel_spacing_mm)} and "
+                f"{_millimetres(plane.pixel_spacing_mm)}; wanted one spacing",
+            )
+    frames = {plane.frame_of_reference_uid for plane in planes}
+    if len(frames) > 1:
+        raise refusal(
+            Reason.MIXED_FRAME_OF_REFERENCE,
+            f"images lie in {len(frames)} frames of reference: found {', '.join(sorted(frames)[:3])}; "
+            "wanted one",
+        )
+    for plane in planes:
+        difference = float(np.abs(np.subtract(plane.orientation, first.orientation)).max())
+        if difference > ORIENTATION_TOLERANCE:
+            raise refusal(
+                Reason.MIXED_ORIENTATION,
+                f"images differ in orientation: direction cosines differ by up to {difference:.6g}; "
+                f"wanted at most {ORIENTATION_TOLERANCE:g}",
+            )
+
+
+def _normal(row_direction: np.ndarray, column_direction: np.ndarray) -> np.ndarray:
+    lengths = np.linalg.norm(row_direction), np.linalg.norm(column_direction)
+    cosine = float(row_direction @ column_direction)
+    if max(abs(length - 1) for length in lengths) > COSINE_TOLERANCE or abs(cosine) > COSINE_TOLERANCE:
+        raise refusal(
+            Reason.MISSING_GEOMETRY,
+            "Image Orientation (Patient) is not two perpendicular unit vectors: found lengths "
+            f"{lengths[0]:.6g} and {lengths[1]:.6g} and cosine {cosine:.6g} between them; wanted 1, 1 and 0 "
+            f"within {COSINE_TOLERANCE:g}",
+        )
+    normal = np.cross(row_direction, column_direction)
+    return np.asarray(normal / np.linalg.norm(normal))
+
+
+def _check_duplicates(planes: Sequence[Plane], heights: np.ndarray) -> None:
+    """No two slices at one place; tell what else sets them apart, for that is why they are there."""
+    distances = np.diff(heights)
+    doubled = np.flatnonzero(distances < 1e-3)
+    if not doubled.size:
+        return
+    places = int(np.count_nonzero(distances >= 1e-3)) + 1
+    one, other = planes[doubled[0]], planes[doubled[0] + 1]
+    differing = [
+        name
+        for (name, value), (_, another) in zip(one.distinguishing, other.distinguishing, strict=True)
+        if value != another
+    ]
+    raise refusal(
+        Reason.DUPLICATE_POSITION,
+        f"{len(planes)} images lie at only {places} places: found two at {heights[doubled[0]]:.3f} mm of the "
+        f"normal ({'they differ in ' + ', '.join(differing) if differing else 'nothing sets them apart'}); "
+        "wanted one image at each place",
+    )
+
+
+def _check_shear(positions: np.ndarray, normal: np.ndarray) -> None:
+    travel = positions[-1] - positions[0]
+    along = float(travel @ normal)
+    sideways = float(np.linalg.norm(travel - along * normal))
+    if sideways > SHEAR_TOLERANCE * along:
+        angle = float(np.degrees(np.arctan2(sideways, along)))
+        raise refusal(
+            Reason.GANTRY_TILT,
+            f"slices are shifted sideways by {sideways:.3f} mm over {along:.3f} mm, a tilt of {angle:.2f} "
+            f"degrees; wanted at most {np.degrees(SHEAR_TOLERANCE):.2f} degrees",
+        )
+    off_line = positions - positions[0] - np.linspace(0, 1, len(positions))[:, None] * travel
+    off_line -= np.outer(off_line @ normal, normal)
+    worst = float(np.linalg.norm(off_line, axis=1).max())
+    allowed = max(PLACE_TOLERANCE * along / (len(positions) - 1), PLACE_TOLERANCE_MM)
+    if worst > allowed:
+        raise refusal(
+            Reason.UNEVEN_SPACING,
+            f"slices do not lie on one line: one is {worst:.3f} mm aside; wanted at most {allowed:.3f} mm",
+        )
+
+
+def _check_spacing(heights: np.ndarray) -> None:
+    distances = np.diff(heights)
+    usual = float(np.median(distances))
+    for index in np.flatnonzero(distances > 1.5 * usual):
+        steps = distances[index] / usual
+        if abs(steps - round(steps)) <= 0.1:
+            missing = round(float((distances / usual - 1).clip(0).round().sum()))
+            raise refusal(
+                Reason.GAP_IN_STACK,
+                f"slices are missing: found {distances[index]:.3f} mm between slices {index + 1} and "
+                f"{index + 2} of {len(heights)}, wanted {usual:.3f} mm everywhere; {missing} missing in all",
+            )
+    even = heights[0] + np.arange(len(heights)) * (heights[-1] - heights[0]) / (len(heights) - 1)
+    worst = float(np.abs(heights - even).max())
+    allowed = max(PLACE_TOLERANCE * usual, PLACE_TOLERANCE_MM)
+    if worst > allowed or float(np.abs(distances - usual).max()) > 2 * allowed:
+        raise refusal(
+            Reason.UNEVEN_SPACING,
+            f"slices are not evenly spaced: found {distances.min():.3f} to {distances.max():.3f} mm between "
+            f"neighbours, a slice {worst:.3f} mm from its even place; wanted at most {allowed:.3f} mm",
+        )
+
+
+def _millimetres(values: Sequence[float]) -> str:
+    return " x ".join(f"{value:g}" for value in values) + " mm"

@@ -1,0 +1,225 @@
+"""Load one series: headers, checks, order, pixels. The edge of this room: it reads files and does nothing
+else.
+"""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from pydicom.dataset import Dataset
+from pydicom.uid import UID, CTImageStorage, MRImageStorage
+
+from node.errors import Transient
+from node.volume.decode import check_readable, read_stored_values
+from node.volume.geometry import Plane, stack_planes
+from node.volume.instance import Instance, open_instance, read_instance
+from node.volume.pixels import PixelFormat, numbers, read_format
+from node.volume.reason import Reason, refusal
+from node.volume.values import Rescale, read_rescale, rescale_image, rescale_whole, stored_type
+from node.volume.volume import Volume
+
+MODALITIES = {CTImageStorage: "CT", MRImageStorage: "MR"}
+LARGEST_VOLUME_BYTES = 1 << 32
+"""Largest volume of 16 bit values read (4 GiB); more is refused before it is allocated."""
+
+DISTINGUISHING = (
+    "EchoTime",
+    "TemporalPositionIdentifier",
+    "AcquisitionNumber",
+    "DiffusionBValue",
+    "TriggerTime",
+    "ImageType",
+)
+
+
+def load_volume(paths: Sequence[Path]) -> Volume:
+    """Load the single-frame CT or MR images of one series as one volume.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        Part 10 files of one series, in any order.
+
+    Raises
+    ------
+    NotAnalysed
+        With a code of `Reason`, the value found and the value wanted.
+    Transient
+        When a file cannot be read, or memory does not suffice.
+    """
+    if not paths:
+        raise refusal(Reason.TOO_FEW_SLICES, "the series has 0 slices; wanted at least 2")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom's quote values of the data set
+        return _load(paths)
+
+
+def _load(paths: Sequence[Path]) -> Volume:
+    instances = [read_instance(Path(path), position) for position, path in enumerate(paths, start=1)]
+    modality = _check_series(instances)
+    for instance in instances:
+        check_readable(instance)
+    forms = [read_format(instance.header, instance.name) for instance in instances]
+    stack = stack_planes([_plane(instance, form) for instance, form in zip(instances, forms, strict=True)])
+    instances, forms = [instances[i] for i in stack.order], [forms[i] for i in stack.order]
+    rescales = [read_rescale(instance.header, instance.name) for instance in instances]
+    size = len(forms) * forms[0].rows * forms[0].columns
+    if size * 2 > LARGEST_VOLUME_BYTES:
+        raise refusal(
+            Reason.UNSUPPORTED_PIXEL_FORMAT,
+            f"the series is too large: found {size} voxels, wanted at most {LARGEST_VOLUME_BYTES // 2}",
+        )
+    try:
+        voxels, corrections = _read_voxels(instances, forms, rescales, modality)
+    except MemoryError:
+        raise Transient(f"not enough memory for a volume of {size} voxels") from None
+    except OSError as error:
+        raise Transient(
+            f"an image of the series cannot be read: {error.strerror or type(error).__name__}"
+        ) from None
+    voxels.setflags(write=False)
+    return Volume(
+        voxels=voxels,
+        affine_lps=stack.affine_lps,
+        headers=tuple(instance.header for instance in instances),
+        modality=modality,
+        frame_of_reference_uid=str(instances[0].header.FrameOfReferenceUID),
+        corrections=(*_notes(instances[0].header), *corrections),
+    )
+
+
+def _check_series(instances: Sequence[Instance]) -> str:
+    """One series of one supported SOP Class; its modality."""
+    series = {str(instance.header.get("SeriesInstanceUID", "")) for instance in instances}
+    if len(series) > 1:
+        raise refusal(
+            Reason.SEVERAL_SERIES,
+            f"found images of {len(series)} series ({', '.join(sorted(series)[:3])}); wanted one",
+        )
+    classes = {str(instance.header.get("SOPClassUID", "")) for instance in instances}
+    unsupported = sorted(classes - set(MODALITIES))
+    if unsupported or len(classes) > 1:
+        found = ", ".join(UID(each).name if each else "none" for each in (unsupported or sorted(classes)))
+        raise refusal(
+            Reason.UNSUPPORTED_MODALITY,
+            f"found SOP Class {found}; wanted CT Image Storage or MR Image Storage",
+        )
+    for instance in instances:
+        for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
+            if not instance.header.get(keyword):
+                raise refusal(Reason.MISSING_GEOMETRY, f"{instance.name} has no {keyword}; wanted a UID")
+    return MODALITIES[UID(classes.pop())]
+
+
+def _plane(instance: Instance, form: PixelFormat) -> Plane:
+    header = instance.header
+    position = _needed(instance, "ImagePositionPatient", 3)
+    orientation = _needed(instance, "ImageOrientationPatient", 6)
+    spacing = _needed(instance, "PixelSpacing", 2)
+    if min(spacing) <= 0:
+        raise refusal(
+            Reason.MISSING_GEOMETRY,
+            f"{instance.name}: found PixelSpacing {spacing[0]:g}, {spacing[1]:g}; wanted both above 0 mm",
+        )
+    frame_of_reference_uid = str(header.get("FrameOfReferenceUID") or "")
+    if not frame_of_reference_uid:
+        raise refusal(Reason.MISSING_GEOMETRY, f"{instance.name} has no FrameOfReferenceUID; wanted a UID")
+    return Plane(
+        position_mm=(position[0], position[1], position[2]),
+        orientation=(
+            orientation[0],
+            orientation[1],
+            orientation[2],
+            orientation[3],
+            orientation[4],
+            orientation[5],
+        ),
+        pixel_spacing_mm=(spacing[0], spacing[1]),
+        rows=form.rows,
+        columns=form.columns,
+        frame_of_reference_uid=frame_of_reference_uid,
+        distinguishing=tuple((keyword, _raw(header, keyword)) for keyword in DISTINGUISHING),
+    )
+
+
+def _needed(instance: Instance, keyword: str, count: int) -> tuple[float, ...]:
+    values = numbers(instance.header, keyword, count)
+    if values is None:
+        state = (
+            "is not usable" if keyword in instance.header and instance.header[keyword].value else "is missing"
+        )
+        raise refusal(
+            Reason.MISSING_GEOMETRY,
+            f"{instance.name}: {keyword} {state}; wanted {count} finite number{'s'[: count > 1]}",
+        )
+    return values
+
+
+def _raw(header: Dataset, keyword: str) -> str:
+    """A value only for comparing; it is never shown."""
+    return repr(header.get_item(keyword).value) if keyword in header else ""
+
+
+def _read_voxels(
+    instances: Sequence[Instance], forms: Sequence[PixelFormat], rescales: Sequence[Rescale], modality: str
+) -> tuple[np.ndarray, list[str]]:
+    """Modality values (slice, row, column); native images are read straight into their place."""
+    shape = (len(forms), forms[0].rows, forms[0].columns)
+    dtype = stored_type(forms)
+    if dtype is not None and rescales[0].is_whole and all(rescale == rescales[0] for rescale in rescales):
+        stored = np.empty(shape, dtype)
+        padded = [_read_image(*each, modality) for each in zip(instances, forms, stored, strict=True)]
+        lowest = min(low for low, _ in padded)
+        _fill_padding(stored, forms, lowest, count := sum(number for _, number in padded))
+        return rescale_whole(stored, rescales[0]), _padding_note(count)
+    voxels = np.empty(shape, np.float32)
+    for instance, form, rescale, plane in zip(instances, forms, rescales, voxels, strict=True):
+        image = np.empty(shape[1:], np.int16 if form.is_signed else np.uint16)
+        lowest, count = _read_image(instance, form, image, modality)
+        _fill_padding(image[None], [form], lowest, count)
+        rescale_image(image, rescale, plane)
+    return voxels, []
+
+
+def _read_image(instance: Instance, form: PixelFormat, into: np.ndarray, modality: str) -> tuple[int, int]:
+    """Read one image; its lowest value that is no padding, and how many pixels are padding.
+
+    Padding matters in CT only, where values have an absolute meaning; in MR the padding value is the
+    background.
+    """
+    with open_instance(instance.path) as stream:
+        read_stored_values(stream, instance, form, into)
+    if form.padding is None or modality != "CT":
+        return np.iinfo(np.int32).max, 0
+    outside = (into >= form.padding[0]) & (into <= form.padding[1])
+    count = int(np.count_nonzero(outside))
+    if not count or count == outside.size:
+        return np.iinfo(np.int32).max, 0
+    return int(into[~outside].min()), count
+
+
+def _fill_padding(stored: np.ndarray, forms: Sequence[PixelFormat], lowest: int, count: int) -> None:
+    """Pixels outside the reconstructed field get the lowest value that was measured in the series."""
+    if not count:
+        return
+    for image, form in zip(stored, forms, strict=True):
+        if form.padding is not None:
+            image[(image >= form.padding[0]) & (image <= form.padding[1])] = lowest
+
+
+def _padding_note(count: int) -> list[str]:
+    return (
+        [f"{count} pixels outside the field of view were given the lowest value measured."] if count else []
+    )
+
+
+def _notes(header: Dataset) -> list[str]:
+    """What the header says against the geometry that was found."""
+    tilt = numbers(header, "GantryDetectorTilt", 1)
+    if tilt and abs(tilt[0]) > 0.1:
+        return [
+            f"Gantry/Detector Tilt says {tilt[0]:g} degrees, but the slices lie straight above each other: "
+            "the positions were trusted."
+        ]
+    return []

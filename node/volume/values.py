@@ -1,0 +1,98 @@
+"""From stored values to modality values (PS3.3 C.11.1): Hounsfield units for CT, signal for MR.
+
+Integers stay integers: int16 where every value fits, else uint16; float32 only where slope or intercept are
+not whole, differ from slice to slice, or the range needs it (whole numbers up to 2^24 are exact in it).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from pydicom.dataset import Dataset
+from pydicom.pixels import apply_modality_lut
+
+from node.volume.pixels import PixelFormat, numbers
+from node.volume.reason import Reason, refusal
+
+
+@dataclass(frozen=True)
+class Rescale:
+    """value = stored x slope + intercept; `table` when a Modality LUT Sequence takes its place."""
+
+    slope: float = 1.0
+    intercept: float = 0.0
+    table: Dataset | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether integers stay integers."""
+        return self.table is None and self.slope.is_integer() and self.intercept.is_integer()
+
+
+def read_rescale(header: Dataset, name: str) -> Rescale:
+    """Modality LUT of one image; identity when the header has none.
+
+    Raises
+    ------
+    NotAnalysed
+        ``unsupported-pixel-format`` when slope or intercept are there, but no finite numbers, or the slope
+        is 0.
+    """
+    if header.get("ModalityLUTSequence"):
+        return Rescale(table=header)
+    parts = []
+    for keyword, absent in (("RescaleSlope", 1.0), ("RescaleIntercept", 0.0)):
+        found = numbers(header, keyword, 1)
+        if found is None and header.get(keyword) not in (None, ""):
+            raise refusal(Reason.UNSUPPORTED_PIXEL_FORMAT, f"{name}: {keyword} is no finite number")
+        parts.append(found[0] if found else absent)
+    if parts[0] == 0:
+        raise refusal(Reason.UNSUPPORTED_PIXEL_FORMAT, f"{name}: found RescaleSlope 0, wanted another number")
+    return Rescale(parts[0], parts[1])
+
+
+def stored_type(forms: Sequence[PixelFormat]) -> type[np.int16] | type[np.uint16] | None:
+    """The one 16 bit type that holds the stored values of all images, or None when signed and large
+    unsigned ones mix.
+    """
+    ranges = [form.stored_range for form in forms]
+    if min(low for low, _ in ranges) >= 0 and max(high for _, high in ranges) > 32767:
+        return np.uint16
+    return np.int16 if max(high for _, high in ranges) <= 32767 else None
+
+
+def rescale_whole(stored: np.ndarray, rescale: Rescale) -> np.ndarray:
+    """Modality values of a volume with one whole-numbered rescale; in place where the type holds them.
+
+    Parameters
+    ----------
+    stored : ndarray of int16 or uint16
+        Is overwritten.
+
+    Returns
+    -------
+    ndarray of int16, uint16 or float32
+    """
+    slope, intercept = int(rescale.slope), int(rescale.intercept)
+    ends = [int(stored.min()) * slope + intercept, int(stored.max()) * slope + intercept]
+    lowest, highest = min(ends), max(ends)
+    for dtype in (np.int16, np.uint16):
+        if np.iinfo(dtype).min <= lowest and highest <= np.iinfo(dtype).max:
+            values = stored.view(dtype)
+            # Arithmetic modulo 2^16 is exact because both the stored value and the result are known to fit.
+            factor, shift = (np.array(v % 65536, np.uint16) for v in (slope, intercept))
+            bits = values.view(np.uint16)
+            if slope != 1:
+                np.multiply(bits, factor, out=bits)
+            if intercept:
+                np.add(bits, shift, out=bits)
+            return values
+    return stored.astype(np.float32) * np.float32(slope) + np.float32(intercept)
+
+
+def rescale_image(stored: np.ndarray, rescale: Rescale, into: np.ndarray) -> None:
+    """Modality values of one image into a float32 plane; computed in double precision and rounded once."""
+    if rescale.table is None:
+        into[...] = stored.astype(np.float64) * rescale.slope + rescale.intercept
+        return
+    into[...] = apply_modality_lut(stored, rescale.table)

@@ -1,0 +1,96 @@
+"""A grid in patient space, and the volume of voxels on it.
+
+World coordinates are LPS in millimetres (PS3.3 C.7.6.2.1.1). Axis order is (slice, row, column) for source
+images.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from pydicom.dataset import Dataset
+
+Box = tuple[slice, slice, slice]
+"""A part of a grid: half-open index ranges along its three axes."""
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """Where voxels are.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Voxels along each of the three axes.
+    affine_lps : ndarray of float64, shape (4, 4)
+        Maps (index on axis 0, 1, 2, 1) of a voxel centre to LPS millimetres.
+    """
+
+    shape: tuple[int, int, int]
+    affine_lps: np.ndarray
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Distance between voxel centres along each axis."""
+        first, second, third = (float(v) for v in np.linalg.norm(self.affine_lps[:3, :3], axis=0))
+        return first, second, third
+
+    @property
+    def voxel_ml(self) -> float:
+        """Volume of one voxel in millilitres, exact also for sheared grids."""
+        return abs(float(np.linalg.det(self.affine_lps[:3, :3]))) / 1000
+
+    @property
+    def centre_lps(self) -> np.ndarray:
+        """Middle of the grid: half way between the centres of the first and the last voxel."""
+        middle = (np.array(self.shape, dtype=np.float64) - 1) / 2
+        return np.asarray(self.affine_lps[:3, :3] @ middle + self.affine_lps[:3, 3])
+
+    def part(self, start: tuple[int, ...], shape: tuple[int, int, int]) -> "Grid":
+        """The grid of `shape` that begins at index `start` of this one; may reach beyond it (padding)."""
+        affine = self.affine_lps.copy()
+        affine[:3, 3] = self.affine_lps[:3, :3] @ np.array(start, dtype=np.float64) + self.affine_lps[:3, 3]
+        return Grid(shape, affine)
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """The images of one series as one array in patient space.
+
+    Parameters
+    ----------
+    voxels : ndarray of int16, uint16 or float32, shape (slice, row, column)
+        Modality values (HU for CT); read-only. Slices ascend along the normal of the image plane (row
+        direction cosines x column direction cosines).
+    affine_lps : ndarray of float64, shape (4, 4)
+        Maps (slice, row, column, 1) to LPS millimetres.
+    headers : tuple of Dataset
+        The data sets without pixel data, in slice order.
+    modality : str
+        ``"CT"`` or ``"MR"``.
+    frame_of_reference_uid : str
+    corrections : tuple of str
+        What was corrected or left open, in words for the report.
+    """
+
+    voxels: np.ndarray
+    affine_lps: np.ndarray
+    headers: tuple[Dataset, ...] = field(repr=False)
+    modality: str
+    frame_of_reference_uid: str
+    corrections: tuple[str, ...] = ()
+
+    @property
+    def grid(self) -> Grid:
+        """Where the voxels are."""
+        slices, rows, columns = self.voxels.shape
+        return Grid((slices, rows, columns), self.affine_lps)
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Distance between voxel centres: between slices, between rows, between columns."""
+        return self.grid.spacing_mm
+
+    @property
+    def voxel_ml(self) -> float:
+        """Volume of one voxel in millilitres."""
+        return self.grid.voxel_ml
