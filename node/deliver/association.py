@@ -1,0 +1,249 @@
+"""An association that this node requests (PS3.8 7): one message out, one answer in, until release."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import BinaryIO
+
+from node.deliver import dimse, upper_layer
+from node.deliver.line import Line, LineLost, Patience, connect
+from node.deliver.part10 import Part10File
+from node.deliver.upper_layer import MalformedPdu, PduType, ProposedContext
+from node.errors import Permanent, Transient
+from node.settings import Destination
+
+_BATCH_BYTES = 262144  # of encoded PDUs handed to the system at once
+_LONGEST_PDU_BYTES = 1 << 20
+_RELEASE_SECONDS = 5.0
+_PERMANENT_REJECTIONS = {(1, 2), (1, 3), (1, 7), (2, 2)}  # source, reason: PS3.8 Table 9-21
+
+
+def describe(destination: Destination) -> str:
+    """How messages name a destination, so that an administrator finds it."""
+    return (
+        f"destination {destination.name!r} ({destination.ae_title} at {destination.host}:{destination.port})"
+    )
+
+
+@contextmanager
+def associate(
+    destination: Destination, calling_ae_title: str, contexts: Sequence[ProposedContext], patience: Patience
+) -> Iterator["Association"]:
+    """An established association, released at the end and aborted when the block raises.
+
+    Raises
+    ------
+    Transient
+        No connection, no answer, or a rejection that may pass.
+    Permanent
+        The peer does not know one of the AE titles, or speaks another protocol.
+    """
+    peer = describe(destination)
+    try:
+        request = upper_layer.encode_associate_request(destination.ae_title, calling_ae_title, contexts)
+    except UnicodeEncodeError:
+        raise Permanent(
+            f"{peer}: an AE title has characters outside ASCII; correct the configuration"
+        ) from None
+    try:
+        line = connect(destination.host, destination.port, patience)
+    except LineLost as error:
+        raise Transient(f"{peer}: {error}; is the archive running, and are host and port right?") from None
+    try:
+        association = _negotiate(line, peer, calling_ae_title, request, contexts)
+        try:
+            yield association
+        except BaseException:
+            association.abort()
+            raise
+        association.release()
+    finally:
+        line.close()
+
+
+class Association:
+    """An established association; made by `associate`.
+
+    Attributes
+    ----------
+    peer : str
+        The destination in words.
+    accepted : dict
+        Identifier of each accepted context, by (SOP Class UID, Transfer Syntax UID).
+    refused : dict
+        Result of each refused context (PS3.8 Table 9-18), by the same key.
+    """
+
+    def __init__(
+        self,
+        line: Line,
+        peer: str,
+        contexts: Sequence[ProposedContext],
+        answer: upper_layer.AssociateAccept,
+    ) -> None:
+        self.peer = peer
+        self.accepted: dict[tuple[str, str], int] = {}
+        self.refused: dict[tuple[str, str], int] = {}
+        for context in contexts:
+            key = (context.abstract_syntax_uid, context.transfer_syntax_uid)
+            result = answer.results.get(context.context_id, 2)
+            if result == 0:
+                self.accepted[key] = context.context_id
+            else:
+                self.refused[key] = result
+        self._line = line
+        self._fragment_bytes = upper_layer.fragment_bytes(answer.maximum_length)
+        self._message_id = 0
+
+    def echo(self) -> int:
+        """C-ECHO on the only context; the status of the answer."""
+        context = next(iter(self.accepted.values()))
+        with self._guarded("during C-ECHO"):
+            self._send_command(context, dimse.echo_request(self._next_message_id()))
+            return self._receive_response(dimse.C_ECHO_RSP).status
+
+    def store(self, source: Part10File) -> dimse.Response:
+        """C-STORE of a file's data set, byte for byte.
+
+        The context of the file's SOP class and transfer syntax must be among `accepted`.
+        """
+        context = self.accepted[(source.sop_class_uid, source.transfer_syntax_uid)]
+        with (
+            self._guarded(f"while {source.sop_instance_uid} was sent"),
+            source.path.open("rb", buffering=0) as stream,
+        ):
+            stream.seek(source.data_set_offset)
+            request = dimse.store_request(
+                self._next_message_id(), source.sop_class_uid, source.sop_instance_uid
+            )
+            self._send_command(context, request)
+            self._send_data_set(context, stream, source.data_set_bytes)
+            return self._receive_response(dimse.C_STORE_RSP)
+
+    def release(self) -> None:
+        """Release in order. All was answered before: nothing is lost if the peer does not care."""
+        self._line.shorten(_RELEASE_SECONDS)
+        with contextlib.suppress(LineLost, MalformedPdu):
+            self._line.send(upper_layer.encode_release_request())
+            while _read_pdu(self._line)[0] != PduType.RELEASE_RP:
+                pass
+
+    def abort(self) -> None:
+        """Tell the peer that the association ends here."""
+        self._line.shorten(0)
+        with contextlib.suppress(LineLost):
+            self._line.send(upper_layer.encode_abort())
+
+    def _next_message_id(self) -> int:
+        self._message_id = self._message_id % 0xFFFF + 1
+        return self._message_id
+
+    def _send_command(self, context_id: int, command: bytes) -> None:
+        header = upper_layer.DATA_HEADER.pack(
+            PduType.DATA, len(command) + 6, len(command) + 2, context_id, 0b11
+        )
+        self._line.send(header + command)
+
+    def _send_data_set(self, context_id: int, stream: BinaryIO, length: int) -> None:
+        """Read the file into a buffer between the headers of as many PDUs as fit, and send them together."""
+        slot_bytes = upper_layer.DATA_HEADER.size + self._fragment_bytes
+        buffer = memoryview(bytearray(max(_BATCH_BYTES // slot_bytes, 1) * slot_bytes))
+        used, left = 0, length
+        while left:
+            size = min(self._fragment_bytes, left)
+            left -= size
+            control = 0 if left else 0b10
+            upper_layer.DATA_HEADER.pack_into(
+                buffer, used, PduType.DATA, size + 6, size + 2, context_id, control
+            )
+            used += upper_layer.DATA_HEADER.size
+            _read_exactly(stream, buffer[used : used + size])
+            used += size
+            if not left or used + slot_bytes > len(buffer):
+                self._line.send(buffer[:used])
+                used = 0
+
+    def _receive_response(self, command_field: int) -> dimse.Response:
+        """The response to the message sent last (PS3.7 6.3)."""
+        encoded = bytearray()
+        while True:
+            pdu_type, body = _read_pdu(self._line)
+            if pdu_type != PduType.DATA:
+                raise LineLost(_describe_unexpected(pdu_type, body))
+            for pdv in upper_layer.decode_pdvs(body):
+                if not pdv.is_command:
+                    raise MalformedPdu("a data set where a response was expected")
+                encoded += pdv.fragment
+                if pdv.is_last:
+                    response = dimse.decode_response(bytes(encoded))
+                    if (response.command_field, response.message_id) != (command_field, self._message_id):
+                        raise MalformedPdu("a response to something else than the last request")
+                    return response
+
+    @contextmanager
+    def _guarded(self, when: str) -> Iterator[None]:
+        """Turn what went wrong on the line into a `Transient` that names the peer."""
+        try:
+            yield
+        except (LineLost, MalformedPdu, dimse.MalformedCommand) as error:
+            raise Transient(f"{self.peer}: {error}, {when}") from None
+
+
+def _negotiate(
+    line: Line, peer: str, calling_ae_title: str, request: bytes, contexts: Sequence[ProposedContext]
+) -> Association:
+    try:
+        line.send(request)
+        pdu_type, body = _read_pdu(line)
+        if pdu_type == PduType.ASSOCIATE_AC:
+            return Association(line, peer, contexts, upper_layer.decode_associate_accept(body))
+    except (LineLost, MalformedPdu) as error:
+        raise Transient(f"{peer}: {error}, while the association was requested") from None
+    if pdu_type != PduType.ASSOCIATE_RJ or len(body) < 4:
+        raise Transient(
+            f"{peer}: {_describe_unexpected(pdu_type, body)} instead of accepting the association"
+        )
+    raise _rejection(peer, calling_ae_title, result=body[1], source=body[2], reason=body[3])
+
+
+def _rejection(
+    peer: str, calling_ae_title: str, result: int, source: int, reason: int
+) -> Transient | Permanent:
+    """The error for an A-ASSOCIATE-RJ.
+
+    Permanent only where the reason says what to change: many archives reject "permanently, no reason given"
+    while they start or are busy, and trying again later costs nothing.
+    """
+    said = f"{peer} rejected the association {upper_layer.describe_rejection(result, source, reason)}"
+    if result == 2 or (source, reason) not in _PERMANENT_REJECTIONS:
+        return Transient(said)
+    if (source, reason) == (1, 7):
+        return Permanent(f"{said}; set ae_title of this destination to the archive's own AE title")
+    if (source, reason) == (1, 3):
+        return Permanent(f"{said}; make AE title {calling_ae_title!r} known to the archive")
+    return Permanent(said)
+
+
+def _read_pdu(line: Line) -> tuple[int, bytes]:
+    """Type and body of the next PDU."""
+    pdu_type, length = upper_layer.PDU_HEADER.unpack(line.receive(upper_layer.PDU_HEADER.size))
+    if length > _LONGEST_PDU_BYTES:
+        raise MalformedPdu(f"a PDU of {length} bytes")
+    return pdu_type, line.receive(length)
+
+
+def _read_exactly(stream: BinaryIO, target: memoryview) -> None:
+    filled = 0
+    while filled < len(target):
+        count = stream.readinto(target[filled:])  # type: ignore[attr-defined]
+        if not count:
+            raise Permanent("a file became shorter while it was sent")
+        filled += count
+
+
+def _describe_unexpected(pdu_type: int, body: bytes) -> str:
+    if pdu_type == PduType.ABORT and len(body) >= 4:
+        return f"the peer aborted (source {body[2]}, reason {body[3]})"
+    if pdu_type == PduType.RELEASE_RQ:
+        return "the peer released the association"
+    return f"the peer sent a PDU of type {pdu_type:#04x}"
