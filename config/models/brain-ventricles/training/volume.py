@@ -92,7 +92,8 @@ def read_dicom_series(folder: Path) -> Volume:
     affine[:3, 2] = row * column_spacing
     affine[:3, 3] = first
     planes = [
-        s.pixel_array.astype(np.float32) * float(s.get("RescaleSlope", 1)) + float(s.get("RescaleIntercept", 0))
+        s.pixel_array.astype(np.float32) * float(s.get("RescaleSlope", 1))
+        + float(s.get("RescaleIntercept", 0))
         for s in slices
     ]
     return Volume(np.stack(planes), affine)
