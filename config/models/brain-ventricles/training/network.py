@@ -1,7 +1,7 @@
 """The network: a small 3D U-Net that works at half resolution and refines at full resolution.
 
-The first convolution halves the grid, four levels of a U-Net follow (4, 8, 16 and 32 mm for a 2 mm input), and a
-light head at full resolution puts the sharp edges back. Normalisation is by instance over the whole volume.
+The first convolution halves the grid, four levels of a U-Net follow (4, 8, 16 and 32 mm for a 2 mm input),
+and a light head at full resolution puts the sharp edges back. Normalisation is by instance (whole volume).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class HeadUNet(nn.Module):
     Input ``(N, 1, D, H, W)`` with every side a multiple of 16; output logits ``(N, 3, D, H, W)``.
     """
 
-    def __init__(self, widths: tuple[int, ...] = (16, 32, 48, 64), fine: int = 8, classes: int = 3) -> None:
+    def __init__(self, widths: tuple[int, ...] = (16, 32, 48, 48), fine: int = 8, classes: int = 3) -> None:
         super().__init__()
         self.fine = Block(1, fine)
         self.down = nn.ModuleList()

@@ -4,8 +4,8 @@
 
 The learning rate follows the clock, not the step count: it rises for 5 % of the time and falls along a cosine
 to zero when the time is over, so a slow or busy machine gives fewer steps but a finished schedule. The
-weights that are kept are an exponential moving average; ``best.pt`` is the average with the best score on held-out
-deformations of the real images, ``last.pt`` the newest one.
+weights that are kept are an exponential moving average; ``best.pt`` is the average with the best score on
+held-out deformations of the real images, ``last.pt`` the newest one.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 from scipy import ndimage
 
 #: Unit steps of D, H, W of the student grid, as columns, in LPS.
@@ -91,12 +92,10 @@ def read_dicom_series(folder: Path) -> Volume:
     affine[:3, 1] = column * row_spacing
     affine[:3, 2] = row * column_spacing
     affine[:3, 3] = first
-    planes = [
-        s.pixel_array.astype(np.float32) * float(s.get("RescaleSlope", 1))
-        + float(s.get("RescaleIntercept", 0))
-        for s in slices
-    ]
-    return Volume(np.stack(planes), affine)
+    slope = float(slices[0].get("RescaleSlope", 1))
+    intercept = float(slices[0].get("RescaleIntercept", 0))
+    planes = np.stack([s.pixel_array.astype(np.float32) for s in slices])
+    return Volume(planes * slope + intercept, affine)
 
 
 def largest_component(mask: np.ndarray) -> np.ndarray:
@@ -109,38 +108,37 @@ def largest_component(mask: np.ndarray) -> np.ndarray:
     return labels == sizes.argmax()
 
 
-def session(path: Path, threads: int = 2):  # noqa: ANN201 - onnxruntime is imported late
+def session(path: Path, threads: int = 2) -> onnxruntime.InferenceSession:
     """Open an ONNX model on the CPU."""
-    import onnxruntime
-
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def run_teacher(volume: Volume, model: Path, threads: int = 2, margin: int = 6) -> Volume:
+def run_teacher(volume: Volume, model: Path, clip: float = 99.9, margin: int = 10) -> Volume:
     """Label a head with the teacher; returns its 18 labels on the 1 mm LIA grid of 256^3 voxels.
 
-    The scaling is that of the teacher's README: clip at the 99.9th percentile of the grid, minimum to 0, maximum
-    to 1, crop to the voxels above 5 % of the maximum, keep the largest component.
+    The scaling is that of the teacher's README: clip at a percentile of the grid (100 for volumes already in
+    8 bits), minimum to 0, maximum to 1, crop to the voxels above 5 % of the maximum. Labels are returned as
+    found, before the largest component is taken, so that they compare with the counts of that README.
     """
     shape = (256, 256, 256)
     grid = resample(volume, make_grid(TEACHER_AXES, 1.0, shape, volume.centre), shape)
-    data = np.minimum(grid.data, np.percentile(grid.data, 99.9))
+    data = np.minimum(grid.data, np.percentile(grid.data, clip))
     data = (data - data.min()) / (data.max() - data.min())
     head = np.argwhere(data > 0.05)
     low = np.maximum(head.min(0) - margin, 0)
     high = np.minimum(head.max(0) + margin + 1, 256)
     box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-    logits = session(model, threads).run(None, {"image": data[box][None, None].astype(np.float32)})[0]
+    logits = session(model).run(None, {"image": data[box][None, None].astype(np.float32)})[0]
     labels = np.zeros(shape, np.uint8)
     labels[box] = logits[0].argmax(0)
-    labels[~largest_component(labels > 0)] = 0
     return Volume(labels, grid.affine)
 
 
 def merge_teacher(labels: np.ndarray) -> np.ndarray:
-    """Merge the teacher's labels into ours: 0 background, 1 parenchyma, 2 ventricles."""
+    """Largest component of the teacher's labels, merged into 0 background, 1 parenchyma, 2 ventricles."""
+    labels = np.where(largest_component(labels > 0), labels, 0)
     merged = (labels > 0).astype(np.uint8)
     merged[np.isin(labels, TEACHER_VENTRICLES)] = 2
     return merged
