@@ -53,9 +53,20 @@ class DimseSettings(Section):
     """`[dimse]`: the DICOM listener."""
 
     host: str = Field("0.0.0.0", description="Address to listen on.")
-    port: Port = Field(11112, description="TCP port to listen on.")
+    port: int = Field(11112, ge=0, le=65535, description="TCP port to listen on; 0 lets the system choose one.")
+    processes: int = Field(
+        1, ge=1, le=16, description="Listener processes on the port; more than one needs SO_REUSEPORT (Linux)."
+    )
+    durability: Literal["group", "object", "none"] = Field(
+        "group",
+        description="What is on disk before success is answered: `group` syncs what arrives together, `object` each "
+        "object alone, `none` leaves syncing to the system (a power cut loses acknowledged objects).",
+    )
     maximum_pdu_bytes: int = Field(131072, ge=4096, le=1 << 20, description="Largest PDU we accept (PS3.8 D.1), in bytes.")
     maximum_associations: int = Field(64, ge=1, le=1000, description="Open associations at once; more are rejected (transient).")
+    maximum_associations_per_peer: int = Field(
+        32, ge=1, le=1000, description="Open associations at once from one address; more are rejected (transient)."
+    )
     maximum_object_mb: int = Field(4096, ge=1, description="Largest object accepted, in MB (10^6 bytes).")
     require_called_ae_title: bool = Field(
         True, description="Reject associations that call another AE title than node.ae_title."
@@ -65,6 +76,14 @@ class DimseSettings(Section):
     )
     network_timeout_seconds: float = Field(60, gt=0, description="An association without progress for this long is ended.")
     acse_timeout_seconds: float = Field(10, gt=0, description="Time a peer has to complete the association request.")
+    minimum_bytes_per_second: int = Field(
+        1000,
+        ge=0,
+        description="A message that is slower than this on average, once it has lasted network_timeout_seconds, is ended.",
+    )
+    stop_seconds: float = Field(
+        5, ge=0, description="Time that open associations have to finish when the node stops; then they are aborted."
+    )
     free_disk_mb: int = Field(
         1024, ge=0, description="Below this much free room in data_dir storage answers A700 (out of resources), in MB."
     )
