@@ -1,4 +1,4 @@
-"""A Result on disk: `result.json` beside `labels.npz`, read back exactly as it was, so that it can be rendered again.
+"""A Result on disk: `result.json` beside `labels.npz`, read back exactly as it was, to be rendered again.
 
 The JSON is written last: a folder without it holds no Result.
 """
@@ -40,9 +40,8 @@ def load_result(folder: Path) -> Result:
     try:
         stored = json.loads((folder / RESULT_FILE).read_text(encoding="utf-8"))
         if stored["format_version"] != FORMAT_VERSION:
-            raise ArchiveError(
-                f"{folder.name}: result of format version {stored['format_version']}, expected {FORMAT_VERSION}"
-            )
+            found = stored["format_version"]
+            raise ArchiveError(f"{folder.name}: result of format version {found}, expected {FORMAT_VERSION}")
         tree = stored["result"]
         tree["labels"] = _load_labels(folder) if tree["labels"] else None
         result: Result = _from_tree(Result, tree)

@@ -1,7 +1,7 @@
 """The coded concepts that results are made of, by name, and a check for those that come from elsewhere.
 
-Values are those of PS3.16 (the tests compare them with the dictionaries of pydicom). `concept` and `unit` are for codes
-that models bring in their manifests.
+Values are those of PS3.16 (the tests compare them with the dictionaries of pydicom). `concept` and `unit` are
+for codes that models bring in their manifests.
 """
 
 from pydicom.sr.coding import Code

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from highdicom import sr
+from pydicom.sr.coding import Code
 
 from dicom_sr import codes
 from dicom_sr.evidence import Evidence
@@ -15,10 +16,10 @@ FRAME_OF_REFERENCE_UID = codes.concept("112227", "DCM", "Frame of Reference UID"
 
 
 def image_library(evidence: Evidence) -> sr.ContainerContentItem:
-    """TID 1600 with one group: what all images share (TID 1602) once, then each image without descriptors of its own.
+    """TID 1600 with one group: what all images share (TID 1602) once, then each image by itself.
 
-    highdicom repeats rows, columns, spacing, position and orientation as 14 numbers an image, which readers of
-    measurements then take for measurements.
+    highdicom repeats rows, columns, spacing, position and orientation as 14 numbers an image, which readers
+    of measurements then take for measurements.
     """
     first = evidence.images[0]
     group = _container(IMAGE_LIBRARY_GROUP)
@@ -48,7 +49,9 @@ def qualitative_evaluations(comments: Iterable[str]) -> sr.ContainerContentItem:
     return container
 
 
-def _container(name: sr.CodedConcept, template_id: str | None = None) -> sr.ContainerContentItem:
-    item = sr.ContainerContentItem(name=name, relationship_type=CONTAINS, template_id=template_id)
+def _container(name: Code, template_id: str | None = None) -> sr.ContainerContentItem:
+    item = sr.ContainerContentItem(
+        name=sr.CodedConcept.from_code(name), relationship_type=CONTAINS, template_id=template_id
+    )
     item.ContentSequence = sr.ContentSequence()
     return item

@@ -1,12 +1,13 @@
 """What can go wrong while findings are written as DICOM.
 
 EncodingError
-├── SourceMismatch    the source images are not those of the Result, or cannot carry it (geometry, frame of reference)
+├── SourceMismatch    the source images are not those of the Result, or cannot carry it
 ├── InvalidResult     the Result contradicts itself or holds what DICOM cannot say
 │   └── InvalidCode   a coded concept does not fit the attributes of PS3.3 Table 8.8-1
 └── ArchiveError      a stored Result cannot be read back as it was
 
-None of them is worth a retry. Messages name UIDs, counts and attribute keywords, never a value that belongs to a patient.
+None of them is worth a retry. Messages name UIDs, counts and attribute keywords, never a value that belongs
+to a patient.
 """
 
 
@@ -15,11 +16,11 @@ class EncodingError(Exception):
 
 
 class SourceMismatch(EncodingError):
-    """The source images given are not the ones of the Result, or lack what an object that refers to them needs."""
+    """The source images given are not those of the Result, or lack what a reference to them needs."""
 
 
 class InvalidResult(EncodingError):
-    """The Result contradicts itself: an undescribed label, a finding of an unknown segment, two equal names."""
+    """The Result contradicts itself: an undescribed label, an unknown segment, two equal names."""
 
 
 class InvalidCode(InvalidResult):

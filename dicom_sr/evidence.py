@@ -1,10 +1,12 @@
 """The source images that an object refers to: checked against the Result, and trimmed to what may be copied.
 
-Sources come from many makers and many years. What a type 2 attribute lacks is left empty, what cannot be decoded or is no
-legal value becomes empty too, and nothing is invented; what an object cannot be written without is refused by name.
+Sources come from many makers and many years. What a type 2 attribute lacks is left empty, what cannot be
+decoded or is no legal value becomes empty too, and nothing is invented; what an object cannot be written
+without is refused by name.
 """
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 
 import highdicom as hd
@@ -70,8 +72,9 @@ class Evidence:
     Parameters
     ----------
     images : tuple of Dataset
-        Trimmed copies in slice order, without pixel data and private attributes. The first also carries the patient
-        and study attributes, its PatientName left out: highdicom would write an unusual one into a warning.
+        Trimmed copies in slice order, without pixel data and private attributes. The first also carries the
+        patient and study attributes, its PatientName left out: highdicom would write an unusual one into a
+        warning.
     patient_name : PersonName or str
         As the source has it; empty where it has none.
     spacing_mm : tuple of float
@@ -122,7 +125,7 @@ def check_evidence(result: Result, sources: Sequence[Dataset]) -> Evidence:
 
 
 def measure_spacing(sources: Sequence[Dataset]) -> tuple[float, float, float]:
-    """Distance of voxel centres (slice, row, column) in mm; of a single image, its Slice Thickness (or 1 mm)."""
+    """Distance of voxel centres (slice, row, column) in mm; of one image its Slice Thickness, or 1 mm."""
     row_mm, column_mm = (float(value) for value in sources[0].PixelSpacing)
     if len(sources) == 1:
         return float(sources[0].get("SliceThickness") or 1.0), row_mm, column_mm
@@ -142,8 +145,8 @@ def _check_identity(result: Result, sources: Sequence[Dataset]) -> None:
         )
         detail = "" if place is None else f", the first other one at slice {place}"
         raise SourceMismatch(
-            f"series {result.series_instance_uid}: expected the {len(wanted)} source images of the result in slice order, "
-            f"found {len(found)}{detail}"
+            f"series {result.series_instance_uid}: expected the {len(wanted)} source images of the result "
+            f"in slice order, found {len(found)}{detail}"
         )
     for keyword, uid in (
         ("StudyInstanceUID", result.study_instance_uid),
@@ -175,7 +178,7 @@ def _is_empty(dataset: Dataset, keyword: str) -> bool:
 
 
 def _character_set(source: Dataset) -> str | list[str]:
-    """The source's Specific Character Set if it is one, else UTF-8, into which everything decoded can be written."""
+    """The source's Specific Character Set if it is one, else UTF-8, which can hold whatever was decoded."""
     value = source.get("SpecificCharacterSet")
     if not value:
         return ""
@@ -191,7 +194,7 @@ def _trimmed(source: Dataset, slice_spacing_mm: float, character_set: str | list
     image = Dataset()
     for keyword in EVERY_IMAGE:
         if not _is_empty(source, keyword):
-            image[keyword] = source[keyword]
+            image[keyword] = copy(source[keyword])
     if "SliceThickness" not in image:
         image.SliceThickness = slice_spacing_mm
     image.SpacingBetweenSlices = slice_spacing_mm
@@ -201,7 +204,7 @@ def _trimmed(source: Dataset, slice_spacing_mm: float, character_set: str | list
 
 
 def _copy_patient_and_study(source: Dataset, image: Dataset) -> None:
-    """Everything public below the pixel groups, but the name; empty where a type 2 value is missing or no legal one."""
+    """Everything public of the patient and study groups but the name; illegal type 2 values become empty."""
     for element in source:
         tag = element.tag
         if (
@@ -209,7 +212,7 @@ def _copy_patient_and_study(source: Dataset, image: Dataset) -> None:
             and tag.group in (0x0008, 0x0010, 0x0012, 0x0020, 0x0032, 0x0040)
             and tag not in image
         ):
-            image[tag] = element
+            image[tag] = copy(element)
     for keyword in TYPE_2:
         if keyword not in image or not _is_legal(keyword, image.get(keyword)):
             setattr(image, keyword, "")

@@ -1,7 +1,8 @@
 """What an algorithm found, free of any file format: the one `Result` from which every output is rendered.
 
-All classes are frozen. Arrays are (slice, row, column) on the grid of the source series, whose slices are ordered by
-`SourceImage`; units are UCUM; codes are `pydicom.sr.coding.Code` (value, scheme designator, meaning).
+All classes are frozen. Arrays are (slice, row, column) on the grid of the source series, whose slices are
+ordered by `SourceImage`; units are UCUM; codes are `pydicom.sr.coding.Code` (value, scheme designator,
+meaning).
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
-"""UIDs that follow from what they name: the same Result gives the same UIDs, on every machine and every retry.
+"""UIDs that follow from what they name: the same Result gives the same UIDs, on every machine and retry.
 
-Version 5 UUIDs (RFC 9562) under the root 2.25 (PS3.5 B.2). Parts are joined with a separator that no UID, digest or
-identifier contains.
+Version 5 UUIDs (RFC 9562) under the root 2.25 (PS3.5 B.2). Parts are joined with a separator that no UID,
+digest or identifier contains.
 """
 
 from uuid import UUID, uuid5
@@ -28,8 +28,9 @@ def uid_for(result: Result, role: str) -> str:
     ----------
     result : Result
     role : str
-        ``segmentation``, ``segmentation-series``, ``report``, ``report-series``, ``tracking:<tracking identifier>`` and
-        the like. An object that depends on the destination names its profile too (``report@conservative``).
+        ``segmentation``, ``segmentation-series``, ``report``, ``report-series``, ``tracking:<tracking
+        identifier>`` and the like. An object that depends on the destination names its profile too
+        (``report@conservative``).
     """
     return derived_uid(
         result.study_instance_uid,

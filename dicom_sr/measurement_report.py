@@ -1,12 +1,14 @@
 """Comprehensive 3D SR of the findings by TID 1500 (Measurement Report), preliminary and unverified.
 
-A finding that a segment shows is written as two measurement groups under one Tracking Unique Identifier: TID 1411 with
-the reference to the segment and all its measurements, and TID 1410 with its outline in the slice where it is largest. OHIF
-merges the two, and opens a report titled 126000 only when every tracked finding has coordinates. Findings without a place
-stand in TID 1501 groups of a report with another title, which OHIF shows as text.
+A finding that a segment shows is written as two measurement groups under one Tracking Unique Identifier: TID
+1411 with the reference to the segment and all its measurements, and TID 1410 with its outline in the slice
+where it is largest. OHIF merges the two, and opens a report titled 126000 only when every tracked finding has
+coordinates. Findings without a place stand in TID 1501 groups of a report with another title, which OHIF
+shows as text.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from highdicom import sr
@@ -140,7 +142,7 @@ def _observation_context(result: Result) -> sr.ObservationContext:
     algorithm = result.algorithm
     return sr.ObservationContext(
         observer_device_context=sr.ObserverContext(
-            observer_type=codes.DEVICE,
+            observer_type=sr.CodedConcept.from_code(codes.DEVICE),
             observer_identifying_attributes=sr.DeviceObserverIdentifyingAttributes(
                 uid=device_uid(algorithm),
                 name=algorithm.name,
@@ -164,7 +166,7 @@ def _comments(result: Result, numbering: SegmentNumbering) -> list[str]:
 
 
 def _refer_to_predecessors(dataset: Dataset, result: Result) -> None:
-    """Predecessor Documents Sequence (PS3.3 C.17.2), one item of the study with the series of all predecessors."""
+    """Predecessor Documents Sequence (PS3.3 C.17.2): one item for the study, with all series in it."""
     if not result.predecessors:
         return
     series: dict[str, Dataset] = {}
@@ -263,7 +265,7 @@ class _GroupWriter:
         slice_index = self.numbering.largest_slices[position]
         return Outline(slice_index, outline_points(self.result.labels[slice_index] == finding.segment_number))
 
-    def _common(self, finding: Finding) -> dict[str, object]:
+    def _common(self, finding: Finding) -> dict[str, Any]:
         """Content items that all groups of a finding share."""
         site = finding.finding_site
         return {

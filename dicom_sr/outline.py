@@ -1,7 +1,7 @@
 """Outline of a mask as one closed polygon along pixel edges, and its exact area.
 
-Coordinates are those of SCOORD (PS3.3 C.18.6): (column, row) in pixels, the outer corner of the first pixel is (0, 0),
-its centre (0.5, 0.5).
+Coordinates are those of SCOORD (PS3.3 C.18.6): (column, row) in pixels, the outer corner of the first pixel
+is (0, 0), its centre (0.5, 0.5).
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,8 @@ class Outline:
     ----------
     slice_index : int
     points : ndarray of float64, shape (n, 2)
-        (column, row); the last equals the first; always more than 5, since viewers take 4 and 5 for rectangles.
+        (column, row); the last equals the first; always more than 5, since viewers take 4 and 5 for
+        rectangles.
     """
 
     slice_index: int
@@ -37,7 +38,8 @@ class Outline:
 def outline_points(mask: np.ndarray) -> np.ndarray:
     """Closed polygon around the largest 4-connected part of a mask that is not empty; holes are not outlined.
 
-    A mask so ragged that the polygon would not fit into an SCOORD is first made coarser by joining 2 x 2 pixels.
+    A mask so ragged that the polygon would not fit into an SCOORD is first made coarser by joining 2 x 2
+    pixels.
     """
     scale = 1
     while True:
@@ -89,7 +91,7 @@ def _trace(mask: np.ndarray) -> np.ndarray:
 
 
 def _next_direction(inside: np.ndarray, row: int, column: int, direction: tuple[int, int]) -> tuple[int, int]:
-    """Where the edge goes on from a corner: right where the pixel ahead on the right is outside, left where both are in."""
+    """Where the edge goes on: right if the pixel ahead on the right is outside, left if both are inside."""
     down, across = direction
     # the two pixels beyond the corner, seen along the direction; corner (r, c) touches inside[r:r+2, c:c+2]
     right = inside[row + (down + across + 1) // 2, column + (across - down + 1) // 2]

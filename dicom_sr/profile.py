@@ -1,4 +1,4 @@
-"""What a destination can take: one frozen value, by which the renderers decide and which they never look behind.
+"""What a destination can take: one frozen value, by which the renderers decide what to write.
 
 Every field is a plain value, so that a profile can be written as data.
 """
@@ -44,8 +44,8 @@ class DestinationProfile:
     image_library : bool
         Write the Image Library (TID 1600) into the report.
     algorithm_purpose : Code
-        Purpose of Reference of the algorithm in the Contributing Equipment Sequence (IHE AIR uses another one than
-        109102, DCM).
+        Purpose of Reference of the algorithm in the Contributing Equipment Sequence (IHE AIR uses another one
+        than 109102, DCM).
     title_with_place, title_without_place : Code
         Report titles. Under 126000 OHIF opens no finding without coordinates, so the second must be another.
     first_series_number : int
@@ -63,4 +63,4 @@ class DestinationProfile:
 
 
 CONSERVATIVE = DestinationProfile("conservative")
-"""What opens natively in every viewer tried: BINARY Segmentation and Comprehensive 3D SR, Explicit VR Little Endian."""
+"""What opens natively in every viewer tried: BINARY Segmentation and Comprehensive 3D SR, Explicit VR LE."""

@@ -1,16 +1,18 @@
 """Who made an object, when, and that it is not verified: what all objects of one Result have in common.
 
-highdicom writes the present time and random UIDs in a few places; here they are set from the Result, so that rendering
-twice gives the same bytes.
+highdicom writes the present time and random UIDs in a few places; here they are set from the Result, so that
+rendering twice gives the same bytes.
 """
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 from zlib import crc32
 
 import highdicom as hd
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
+from pydicom.uid import UID
 from pydicom.valuerep import DA, DT, TM
 
 from dicom_sr import codes
@@ -26,7 +28,7 @@ NOT_FOR_CLINICAL_USE = "Not for clinical use"
 
 
 def series_description(result: Result, what: str) -> str:
-    """`AI <model> <version> <what>, not for clinical use`: for most viewers the only text about the series."""
+    """`AI <model> <version> <what>, not for clinical use`: often the only text shown about the series."""
     version = clean_text(result.algorithm.version)[:16]
     end = f" {version} {what}" + (f", {NOT_FOR_CLINICAL_USE.lower()}" if result.not_for_clinical_use else "")
     return f"AI {clean_text(result.algorithm.name)}"[: LONG_STRING - len(end)].rstrip() + end
@@ -55,7 +57,7 @@ def content_moment(result: Result, evidence: Evidence) -> datetime:
     return result.created_at
 
 
-def equipment_arguments(result: Result) -> dict[str, object]:
+def equipment_arguments(result: Result) -> dict[str, Any]:
     """Enhanced General Equipment (PS3.3 C.7.5.2) as keyword arguments of highdicom's constructors."""
     equipment = result.equipment
     versions = tuple(clean_text(version)[:LONG_STRING] for version in equipment.software_versions)
@@ -93,7 +95,7 @@ def coded_concepts(result: Result) -> list[Code]:
 
 
 def contributing_algorithm(result: Result, profile: DestinationProfile) -> Dataset:
-    """Item of the Contributing Equipment Sequence (0018,A001) for the algorithm, as IHE AI Results wants it."""
+    """The algorithm in the Contributing Equipment Sequence (0018,A001), as IHE AI Results wants it."""
     algorithm = result.algorithm
     item = Dataset()
     item.PurposeOfReferenceCodeSequence = [hd.sr.CodedConcept.from_code(profile.algorithm_purpose)]
@@ -117,11 +119,15 @@ def complete(dataset: Dataset, result: Result, evidence: Evidence, profile: Dest
     if evidence.timezone_offset:
         dataset.TimezoneOffsetFromUTC = evidence.timezone_offset
     dataset.PatientName = evidence.patient_name
+    if (
+        "EthnicGroup" in evidence.images[0]
+    ):  # retired, so highdicom leaves it out; the study should agree with itself
+        dataset.EthnicGroup = evidence.images[0].EthnicGroup
     items = list(dataset.ContributingEquipmentSequence)
     items[-1].ContributionDateTime = _universal(result.created_at)  # highdicom's own, always the last
     dataset.ContributingEquipmentSequence = [*items[:-1], contributing_algorithm(result, profile), items[-1]]
     meta = dataset.file_meta
-    meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
+    meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
     meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
 
 
@@ -140,4 +146,4 @@ def algorithm_identification(result: Result) -> hd.sr.AlgorithmIdentification:
 
 def _universal(moment: datetime) -> DT:
     """A DT value in UTC, with its offset."""
-    return DT(moment.astimezone(timezone.utc).strftime("%Y%m%d%H%M%S.%f+0000"))
+    return DT(moment.astimezone(UTC).strftime("%Y%m%d%H%M%S.%f+0000"))

@@ -1,4 +1,4 @@
-"""A Result for a destination: the objects that its profile wants, in the order in which they are to be delivered."""
+"""A Result for a destination: the objects that its profile wants, in the order of their delivery."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,8 @@
-"""DICOM Segmentation from a label volume (PS3.3 A.51): BINARY, on the source grid, without overlaps and empty frames.
+"""DICOM Segmentation from a label volume (PS3.3 A.51): BINARY, on the source grid, without empty frames.
 
-What viewers need is said by the rules that this file follows: segments numbered from 1 without gaps, a colour, a label and
-a Tracking UID for each, per-frame references to the source images, a series description that names the model.
+What viewers need is said by the rules that this file follows: segments numbered from 1 without gaps, a
+colour, a label and a Tracking UID for each, per-frame references to the source images, a series description
+that names the model.
 """
 
 from collections.abc import Mapping, Sequence
@@ -125,7 +126,7 @@ def encode_segmentation(
 
 
 def renumber(labels: np.ndarray, numbering: SegmentNumbering) -> np.ndarray:
-    """The label volume in the numbers of the object; a view of the same array where they are already equal."""
+    """The label volume in the numbers of the object; the same array where they are already equal."""
     if all(label == number for label, number in numbering.segment_numbers.items()):
         return labels
     lookup = np.zeros(
