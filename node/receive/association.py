@@ -1,0 +1,401 @@
+"""One association, from the first byte to the last: the socket at the edge of `parser`, `admission` and
+`intake`.
+
+A thread of its own reads with a timeout of `TICK_SECONDS`, so that it can look at its deadlines whatever the
+peer does:
+
+- the association request must be complete within `acse_timeout_seconds`;
+- a PDU must be complete within `network_timeout_seconds` after the last one;
+- a message (command set and data set) that lasts longer than that must keep `minimum_bytes_per_second`.
+
+So whoever holds a slot without progress loses it: silent, half a PDU, half an object, or a byte a second.
+"""
+
+import contextlib
+import socket
+import ssl
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from node.errors import Refused
+from node.logs import describe_error, get_logger
+from node.receive import pdu
+from node.receive.admission import (
+    NOT_UNDERSTOOD,
+    UNRECOGNIZED_OPERATION,
+    Admitted,
+    Rejected,
+    check_command,
+    is_uid,
+)
+from node.receive.command import Command, CommandError, CommandField, read_command, write_response
+from node.receive.intake import IncomingObject, Intake, Sender
+from node.receive.parser import CommandSet, ControlPdu, DataFragment, Event, PduParser
+from node.receive.pdu import AbortReason, AnsweredContext, AssociateRequest, ContextResult, PduError, PduType
+
+TICK_SECONDS = 0.5
+_QUICKACK = getattr(socket, "TCP_QUICKACK", None)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one association may do; times in seconds, sizes in bytes."""
+
+    maximum_pdu_bytes: int
+    maximum_object_bytes: int
+    network_timeout_seconds: float
+    acse_timeout_seconds: float
+    minimum_bytes_per_second: int
+
+
+class Ended(Exception):
+    """The association is over; `outcome` goes into its log line, `farewell` to the peer."""
+
+    def __init__(self, outcome: str, farewell: bytes = b"", detail: str = "") -> None:
+        super().__init__(outcome)
+        self.outcome = outcome
+        self.farewell = farewell
+        self.detail = detail
+
+
+@dataclass
+class Tally:
+    """What one association did, for its log line."""
+
+    started_at: float
+    objects: int = 0
+    echoes: int = 0
+    object_bytes: int = 0
+    statuses: Counter[str] = field(default_factory=Counter)
+    series_instance_uids: dict[str, None] = field(default_factory=dict)
+
+
+class Association:
+    """Serves one connection. `run` returns when it is over and never raises for what a peer does.
+
+    Parameters
+    ----------
+    connection : socket
+        Connected, and handshaken where TLS is used.
+    peer : str
+        Address of the peer, for the log.
+    limits, intake
+        What it may do, and where objects go.
+    admit : callable
+        Answers the association request, and counts the association as open when it admits it.
+    on_release : callable
+        Told which series were received once the association was released.
+    stopping_at : callable
+        When (`time.monotonic`) open associations are to be aborted; None while the node is not stopping.
+    """
+
+    def __init__(
+        self,
+        connection: socket.socket,
+        peer: str,
+        limits: Limits,
+        intake: Intake,
+        *,
+        admit: Callable[[AssociateRequest], Admitted | Rejected],
+        on_release: Callable[[list[str]], None],
+        stopping_at: Callable[[], float | None],
+    ) -> None:
+        self._connection = connection
+        self._peer = peer
+        self._limits = limits
+        self._intake = intake
+        self._admit = admit
+        self._on_release = on_release
+        self._stopping_at = stopping_at
+        self._parser = PduParser(limits.maximum_pdu_bytes)
+        self._request: AssociateRequest | None = None
+        self._contexts: dict[int, AnsweredContext] = {}
+        self._sender = Sender("", "")
+        self._incoming: IncomingObject | None = None
+        self._incoming_context = 0
+        self._tally = Tally(started_at=time.monotonic())
+        self._last_pdu_at = self._tally.started_at
+        self._message_started_at: float | None = None
+        self._message_bytes = 0
+        self._log = get_logger("receive").bind(peer=peer)
+
+    def run(self) -> None:
+        """Serve the connection until it ends, log one line about it, close it."""
+        ended = Ended("failed")
+        try:
+            self._prepare_socket()
+            self._negotiate()
+            while True:
+                for event in self._receive():
+                    self._handle(event)
+        except Ended as reason:
+            ended = reason
+        except PduError as error:
+            ended = Ended("protocol-error", pdu.write_abort(error.reason), str(error))
+        except OSError as error:
+            ended = Ended("connection-lost", detail=type(error).__name__)
+        except Exception as error:
+            # A fault of ours must not end the listener: the peer is told, and the line says which class it
+            # was.
+            self._log.error("association_failed", reason=describe_error(error))
+            ended = Ended("failed", pdu.write_abort(None))
+        finally:
+            self._finish(ended)
+
+    def _prepare_socket(self) -> None:
+        self._connection.settimeout(TICK_SECONDS)
+        self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    # Receiving
+    # ------------------------------------------------------------------------------------------------------
+
+    def _receive(self) -> list[Event]:
+        """The next complete events; raises `Ended` or `PduError` when there will be none."""
+        parser = self._parser
+        if parser.is_between_messages:
+            parser.reclaim()
+            self._message_started_at = None
+        elif parser.is_tight:
+            if self._incoming is not None:
+                self._incoming.flush()
+            parser.reclaim()
+        while True:
+            try:
+                count = self._connection.recv_into(parser.writable())
+            except (TimeoutError, ssl.SSLWantReadError, BlockingIOError):
+                self._check_clock(is_idle=True)
+                continue
+            if count == 0:
+                raise Ended("connection-lost")
+            if _QUICKACK is not None:
+                # A sender with Nagle's algorithm waits for our acknowledgement, which the system delays by 40
+                # ms.
+                self._connection.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
+            events = parser.received(count)
+            self._count_bytes(count)
+            if events:
+                self._last_pdu_at = time.monotonic()
+                self._check_clock(is_idle=False)
+                return events
+            self._check_clock(is_idle=False)
+            if parser.is_tight and self._incoming is None:
+                parser.reclaim()
+
+    def _count_bytes(self, count: int) -> None:
+        if self._message_started_at is None:
+            self._message_started_at = time.monotonic()
+            self._message_bytes = 0
+        self._message_bytes += count
+
+    def _check_clock(self, *, is_idle: bool) -> None:
+        now = time.monotonic()
+        limits = self._limits
+        if self._request is None:
+            if now - self._tally.started_at > limits.acse_timeout_seconds:
+                raise Ended("no-request", pdu.write_abort(None))
+        elif now - self._last_pdu_at > limits.network_timeout_seconds:
+            raise Ended(
+                "timeout", pdu.write_abort(None), "no complete PDU within dimse.network_timeout_seconds"
+            )
+        elif self._message_started_at is not None:
+            lasted = now - self._message_started_at
+            if (
+                lasted > limits.network_timeout_seconds
+                and self._message_bytes < lasted * limits.minimum_bytes_per_second
+            ):
+                raise Ended("too-slow", pdu.write_abort(None), "slower than dimse.minimum_bytes_per_second")
+        stopping_at = self._stopping_at()
+        if stopping_at is not None:
+            is_waiting = is_idle and self._incoming is None and self._parser.is_between_messages
+            if is_waiting or now >= stopping_at:
+                raise Ended("stopped", pdu.write_abort(None))
+
+    # Association control
+    # --------------------------------------------------------------------------------------------
+
+    def _negotiate(self) -> None:
+        events = self._receive()
+        event = events[0]
+        if not isinstance(event, ControlPdu) or event.kind is not PduType.ASSOCIATE_RQ:
+            raise PduError(AbortReason.UNEXPECTED_PDU, "an A-ASSOCIATE-RQ was expected first")
+        request = pdu.read_associate_request(event.body)
+        answer = self._admit(request)
+        if isinstance(answer, Rejected):
+            self._sender = Sender(request.calling_ae_title, request.called_ae_title)
+            farewell = pdu.write_associate_reject(answer.result, answer.source, answer.reason)
+            raise Ended("rejected:" + answer.code, farewell, answer.message)
+        self._request = request
+        self._sender = Sender(request.calling_ae_title, request.called_ae_title)
+        self._contexts = {
+            context.context_id: context
+            for context in answer.contexts
+            if context.result is ContextResult.ACCEPTANCE
+        }
+        self._connection.sendall(
+            pdu.write_associate_accept(request, answer.contexts, answer.roles, self._limits.maximum_pdu_bytes)
+        )
+        if len(events) > 1:  # something was sent before our answer
+            raise PduError(AbortReason.UNEXPECTED_PDU, "a PDU came before the association was accepted")
+
+    def _handle(self, event: Event) -> None:
+        match event:
+            case DataFragment():
+                self._take_fragment(event)
+            case CommandSet():
+                self._take_command(event)
+            case ControlPdu(kind=PduType.RELEASE_RQ):
+                if self._incoming is not None:
+                    raise PduError(AbortReason.UNEXPECTED_PDU, "A-RELEASE-RQ within an object")
+                raise Ended("released", pdu.write_release_reply())
+            case ControlPdu(kind=PduType.ABORT):
+                raise Ended("aborted-by-peer")
+            case _:
+                raise PduError(AbortReason.UNEXPECTED_PDU, f"unexpected {event.kind.name}")
+
+    def _finish(self, ended: Ended) -> None:
+        if self._incoming is not None:
+            self._incoming.discard()
+            self._incoming = None
+        _say_goodbye(self._connection, ended)
+        if ended.outcome == "released" and self._tally.series_instance_uids:
+            self._on_release(list(self._tally.series_instance_uids))
+        self._write_summary(ended)
+
+    def _write_summary(self, ended: Ended) -> None:
+        tally = self._tally
+        fields: dict[str, Any] = {
+            "calling_ae_title": self._sender.calling_ae_title,
+            "called_ae_title": self._sender.called_ae_title,
+            "outcome": ended.outcome,
+            "seconds": round(time.monotonic() - tally.started_at, 3),
+            "objects": tally.objects,
+            "object_bytes": tally.object_bytes,
+            "echoes": tally.echoes,
+            "statuses": dict(tally.statuses),
+        }
+        if ended.detail:
+            fields["reason"] = ended.detail
+        self._log.info("association_ended", **fields)
+
+    # Messages
+    # -------------------------------------------------------------------------------------------------------
+
+    def _take_command(self, event: CommandSet) -> None:
+        if self._incoming is not None:
+            raise PduError(AbortReason.UNEXPECTED_PARAMETER, "a command set where a data set was announced")
+        context = self._contexts.get(event.context_id)
+        if context is None:
+            raise PduError(
+                AbortReason.INVALID_PARAMETER_VALUE,
+                f"presentation context {event.context_id} was not accepted",
+            )
+        try:
+            command = read_command(event.command_set)
+        except CommandError as error:
+            raise PduError(AbortReason.INVALID_PARAMETER_VALUE, str(error)) from None
+        if command.is_response:
+            raise PduError(AbortReason.UNEXPECTED_PARAMETER, "a response to nothing that was asked")
+        if command.field == CommandField.C_CANCEL_RQ:
+            return
+        if command.has_data_set:
+            self._incoming = self._intake.begin(command, context.transfer_syntax, self._sender)
+            self._incoming_context = event.context_id
+            self._judge(command, context, self._incoming)
+        else:
+            self._answer_without_data_set(command, context)
+
+    def _judge(self, command: Command, context: AnsweredContext, incoming: IncomingObject) -> None:
+        """Decide now what the answer will be where the data set cannot change it; it must be read all the
+        same."""
+        try:
+            if command.field != CommandField.C_STORE_RQ:
+                raise Refused(
+                    UNRECOGNIZED_OPERATION,
+                    "not-c-store",
+                    f"operation {command.field:#06x} is not served here",
+                )
+            check_command(command, context)
+        except Refused as refusal:
+            incoming.refuse(refusal)
+
+    def _answer_without_data_set(self, command: Command, context: AnsweredContext) -> None:
+        if command.field == CommandField.C_ECHO_RQ:
+            self._tally.echoes += 1
+            self._respond(context.context_id, command, 0, "")
+        elif command.field == CommandField.C_STORE_RQ:
+            refusal = Refused(NOT_UNDERSTOOD, "no-data-set", "the C-STORE request has no data set")
+            self._refuse(context.context_id, command, refusal)
+        else:
+            refusal = Refused(
+                UNRECOGNIZED_OPERATION, "not-c-store", f"operation {command.field:#06x} is not served here"
+            )
+            self._refuse(context.context_id, command, refusal)
+
+    def _take_fragment(self, event: DataFragment) -> None:
+        incoming = self._incoming
+        if incoming is None or event.context_id != self._incoming_context:
+            raise PduError(AbortReason.UNEXPECTED_PARAMETER, "a data set that no command announced")
+        incoming.add(event.fragment)
+        if incoming.size_bytes > self._limits.maximum_object_bytes:
+            raise Ended("object-too-large", pdu.write_abort(None), "longer than dimse.maximum_object_mb")
+        if not event.is_last:
+            return
+        try:
+            incoming.complete()
+        except Refused as refusal:
+            self._refuse(event.context_id, incoming.command, refusal)
+        else:
+            self._tally.objects += 1
+            self._tally.object_bytes += incoming.size_bytes
+            self._tally.series_instance_uids[incoming.series_instance_uid] = None
+            self._respond(event.context_id, incoming.command, 0, "")
+        self._incoming = None
+
+    def _refuse(self, context_id: int, command: Command, refusal: Refused) -> None:
+        self._log.warning(
+            "object_refused",
+            calling_ae_title=self._sender.calling_ae_title,
+            called_ae_title=self._sender.called_ae_title,
+            status=f"{refusal.status:04X}",
+            code=refusal.code,
+            reason=str(refusal),
+            sop_class_uid=_loggable(command.affected_sop_class_uid),
+            sop_instance_uid=_loggable(command.affected_sop_instance_uid),
+        )
+        self._respond(context_id, command, refusal.status, refusal.code)
+
+    def _respond(self, context_id: int, command: Command, status: int, comment: str) -> None:
+        """Answer in one segment: a reply in two would meet a sender's delayed acknowledgement."""
+        self._tally.statuses[f"{status:04X}"] += 1
+        self._connection.sendall(pdu.write_command(context_id, write_response(command, status, comment)))
+
+
+def _loggable(uid: str) -> str:
+    """A UID of the peer for the log: anything else could be a name."""
+    return uid if is_uid(uid) else "(no UID)"
+
+
+def _say_goodbye(connection: socket.socket, ended: Ended) -> None:
+    """Send the last PDU and close without losing it: closing with unread bytes would reset the connection."""
+    with contextlib.suppress(OSError):
+        if ended.farewell:
+            connection.sendall(ended.farewell)
+            if not isinstance(connection, ssl.SSLSocket):
+                connection.shutdown(socket.SHUT_WR)
+                _drain(connection)
+    with contextlib.suppress(OSError):
+        connection.close()
+
+
+def _drain(connection: socket.socket, seconds: float = 1.0, most_bytes: int = 1 << 20) -> None:
+    """Read what is still under way until the peer closes, for a bounded time and amount."""
+    deadline = time.monotonic() + seconds
+    while most_bytes > 0 and (left := deadline - time.monotonic()) > 0:
+        connection.settimeout(left)
+        received = len(connection.recv(65536))
+        if not received:
+            return
+        most_bytes -= received

@@ -1,0 +1,206 @@
+"""Intake of one object: fragments become a temporary file and a digest, then a header, then a commit.
+
+Memory stays bounded whatever the size: fragments are views of the connection's buffer and are written out
+when it fills.
+"""
+
+import hashlib
+import mmap
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from node.errors import Refused
+from node.receive.admission import NOT_UNDERSTOOD, OUT_OF_RESOURCES, check_header
+from node.receive.command import Command
+from node.receive.committer import Committer
+from node.receive.header import HeaderError, InstanceHeader, read_data_set
+from node.receive.part10 import write_file_meta
+from node.store.catalogue import Quarantined, ReceivedInstance
+from node.store.files import FileStore
+
+_MAXIMUM_VECTOR = 512  # buffers in one writev; the system's limit is 1024
+
+
+@dataclass(frozen=True)
+class Sender:
+    """Who sends, and whom they called."""
+
+    calling_ae_title: str
+    called_ae_title: str
+
+
+class Intake:
+    """Receives objects of any number of associations.
+
+    Parameters
+    ----------
+    files, committer
+        Where objects go.
+    free_disk_bytes : int
+        Below this much room objects are refused with 0xA700.
+    """
+
+    def __init__(
+        self,
+        files: FileStore,
+        committer: Committer,
+        *,
+        free_disk_bytes: int,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self.files = files
+        self.committer = committer
+        self._free_disk_bytes = free_disk_bytes
+        self.now = now
+
+    def begin(self, command: Command, transfer_syntax_uid: str, sender: Sender) -> "IncomingObject":
+        """An object is about to arrive. Problems with room are kept until it is complete: its data must be
+        read anyway."""
+        incoming = IncomingObject(self, command, transfer_syntax_uid, sender)
+        if self.files.free_bytes() < self._free_disk_bytes:
+            incoming.refuse(
+                Refused(
+                    OUT_OF_RESOURCES, "disk-full", "there is less room in data_dir than dimse.free_disk_mb"
+                )
+            )
+        return incoming
+
+
+class IncomingObject:
+    """One C-STORE request while its data set arrives. Use: `add` and `flush` repeatedly, then `complete` or
+    `discard`."""
+
+    def __init__(self, intake: Intake, command: Command, transfer_syntax_uid: str, sender: Sender) -> None:
+        self.command = command
+        self.size_bytes = 0
+        self.series_instance_uid = ""
+        self._intake = intake
+        self._transfer_syntax_uid = transfer_syntax_uid
+        self._sender = sender
+        self._refusal: Refused | None = None
+        self._digest = hashlib.sha256()
+        self._descriptor = -1
+        self._path: Path | None = None
+        self._file_meta = write_file_meta(
+            command.affected_sop_class_uid,
+            command.affected_sop_instance_uid,
+            transfer_syntax_uid,
+            sender.calling_ae_title,
+        )
+        self._unwritten: list[memoryview | bytes] = [self._file_meta]
+
+    def refuse(self, refusal: Refused) -> None:
+        """Answer this when the object is complete, and keep nothing of it."""
+        self.discard()
+        self._refusal = self._refusal or refusal
+
+    def add(self, fragment: memoryview) -> None:
+        """Take a fragment; the view must hold until `flush` or `complete`."""
+        self.size_bytes += len(fragment)
+        if self._refusal is None:
+            self._digest.update(fragment)
+            self._unwritten.append(fragment)
+
+    def flush(self) -> None:
+        """Write what was added, so that its views may become void. A failing disk is answered at the end."""
+        if self._refusal is not None:
+            return
+        try:
+            if self._descriptor < 0:
+                self._descriptor, self._path = self._intake.files.new_temporary()
+            _write_all(self._descriptor, self._unwritten)
+            self._unwritten = []
+        except OSError as error:
+            self.refuse(Refused(OUT_OF_RESOURCES, "disk-failed", f"writing failed ({error.strerror})"))
+
+    def complete(self) -> None:
+        """The data set is complete: make it durable. Raises `Refused` with the status to answer."""
+        self.flush()
+        if self._refusal is not None:
+            raise self._refusal
+        if self._path is None:
+            raise RuntimeError("flush() leaves a file or a refusal")
+        path = self._path
+        try:
+            header = self._read_header()
+        except Refused as refusal:
+            self._set_aside(refusal)
+            raise
+        self._close()
+        self._path = None  # the committer uses it up
+        self._intake.committer.commit(self._instance(header), path)
+        self.series_instance_uid = header.series_instance_uid
+
+    def discard(self) -> None:
+        """Forget the object and its file."""
+        self._unwritten = []
+        self._close()
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+            self._path = None
+
+    def _read_header(self) -> InstanceHeader:
+        with mmap.mmap(self._descriptor, 0, access=mmap.ACCESS_READ) as mapped:
+            try:
+                header = read_data_set(mapped, self._transfer_syntax_uid, len(self._file_meta))
+            except HeaderError as error:
+                raise Refused(NOT_UNDERSTOOD, error.code, str(error)) from None
+        check_header(self.command, header)
+        return header
+
+    def _instance(self, header: InstanceHeader) -> ReceivedInstance:
+        return ReceivedInstance(
+            sop_instance_uid=header.sop_instance_uid,
+            sop_class_uid=header.sop_class_uid,
+            series_instance_uid=header.series_instance_uid,
+            study_instance_uid=header.study_instance_uid,
+            transfer_syntax_uid=self._transfer_syntax_uid,
+            path="",
+            size_bytes=len(self._file_meta) + self.size_bytes,
+            sha256=self._digest.hexdigest(),
+            received_at=self._intake.now(),
+            calling_ae_title=self._sender.calling_ae_title,
+            called_ae_title=self._sender.called_ae_title,
+            series_header=header.series_header,
+            geometry=header.geometry,
+            pixel_offset=header.pixel_offset,
+            pixel_length=header.pixel_length,
+        )
+
+    def _set_aside(self, refusal: Refused) -> None:
+        self._close()
+        path, self._path = self._path, None
+        if path is None:
+            return
+        uid = self.command.affected_sop_instance_uid
+        self._intake.committer.set_aside(
+            path,
+            Quarantined(
+                at=self._intake.now(),
+                code=refusal.code,
+                message=str(refusal),
+                sop_instance_uid=uid,
+                calling_ae_title=self._sender.calling_ae_title,
+            ),
+            uid,
+        )
+
+    def _close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def _write_all(descriptor: int, parts: list[memoryview | bytes]) -> None:
+    """Write all parts, also when the system takes only some of the bytes at a time."""
+    for first in range(0, len(parts), _MAXIMUM_VECTOR):
+        vector = parts[first : first + _MAXIMUM_VECTOR]
+        wanted = sum(len(part) for part in vector)
+        written = os.writev(descriptor, vector)
+        if written < wanted:
+            rest = memoryview(b"".join(vector))[written:]
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]

@@ -1,0 +1,85 @@
+"""The Storage SCP of the node: builds listener, intake and committer from the settings."""
+
+import contextlib
+
+from sqlalchemy import Engine
+
+from node.logs import get_logger
+from node.receive.admission import AdmissionRules
+from node.receive.association import Limits
+from node.receive.committer import Committer, Wake
+from node.receive.intake import Intake
+from node.receive.listener import Listener
+from node.settings import Settings
+from node.store.files import FileStore
+
+_MEGABYTE = 1_000_000
+
+
+class StorageScp:
+    """Receives objects by C-STORE and answers C-ECHO; success means that file and row are durable.
+
+    Parameters
+    ----------
+    settings : Settings
+        `[dimse]`, `[settle]` and `node.ae_title` are used.
+    engine : Engine
+        An open database at the newest schema.
+    files : FileStore
+        Where objects are kept. Its session for temporary files is opened by `start` and closed by `stop`.
+    wake : Wake
+        `notify("work")` is called when something was stored or released.
+    """
+
+    def __init__(self, settings: Settings, engine: Engine, files: FileStore, wake: Wake) -> None:
+        dimse = settings.dimse
+        self._files = files
+        self._stop_seconds = dimse.stop_seconds
+        self._log = get_logger("receive")
+        committer = Committer(
+            engine, files, wake, durability=dimse.durability, quiet_seconds=settings.settle.quiet_seconds
+        )
+        self._listener = Listener(
+            dimse.host,
+            dimse.port,
+            share_port=dimse.processes > 1,
+            rules=AdmissionRules(
+                ae_title=settings.node.ae_title,
+                require_called_ae_title=dimse.require_called_ae_title,
+                allowed_calling_ae_titles=frozenset(dimse.allowed_calling_ae_titles),
+                maximum_associations=dimse.maximum_associations,
+                maximum_associations_per_peer=dimse.maximum_associations_per_peer,
+            ),
+            limits=Limits(
+                maximum_pdu_bytes=dimse.maximum_pdu_bytes,
+                maximum_object_bytes=dimse.maximum_object_mb * _MEGABYTE,
+                network_timeout_seconds=dimse.network_timeout_seconds,
+                acse_timeout_seconds=dimse.acse_timeout_seconds,
+                minimum_bytes_per_second=dimse.minimum_bytes_per_second,
+            ),
+            intake=Intake(files, committer, free_disk_bytes=dimse.free_disk_mb * _MEGABYTE),
+            on_release=lambda uids: committer.release(uids, settings.settle.released_quiet_seconds),
+        )
+
+    @property
+    def bound_port(self) -> int:
+        """The TCP port that is listened on, also when the system chose it."""
+        return self._listener.bound_port
+
+    def start(self) -> None:
+        """Sweep what a crash left behind and listen. Raises `OSError` when the port is taken."""
+        swept = self._files.open_session()
+        try:
+            self._listener.start()
+        except OSError:
+            self._files.close_session()
+            raise
+        self._log.info("listening", port=self.bound_port, swept_temporary_files=swept)
+
+    def stop(self, timeout: float | None = None) -> None:
+        """Stop accepting, let open associations finish for `timeout` seconds (default
+        `dimse.stop_seconds`), abort the rest. Returns within about two seconds after that."""
+        self._listener.stop(self._stop_seconds if timeout is None else timeout)
+        with contextlib.suppress(OSError):
+            self._files.close_session()
+        self._log.info("stopped_listening")

@@ -1,0 +1,245 @@
+"""Stepping through the elements of an encoded data set (PS3.5 section 7), without making values of them.
+Pure.
+
+All lengths are checked against the buffer, nesting and the number of steps are bounded: whatever the bytes
+are, the walk ends, with a result or with `WalkError`.
+"""
+
+import struct
+from collections.abc import Container
+from functools import lru_cache
+from mmap import mmap
+
+Buffer = bytes | bytearray | memoryview | mmap
+
+UNDEFINED = 0xFFFFFFFF
+MAXIMUM_STEPS = 5_000_000
+MAXIMUM_DEPTH = 64
+MAXIMUM_VALUE_BYTES = 65536
+_PIXEL_TAGS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
+_ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
+# Value representations with two reserved bytes and a 32-bit length (PS3.5 Table 7.1-1), and those with a
+# 16-bit length.
+_LONG = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
+_SHORT = frozenset(
+    {
+        b"AE",
+        b"AS",
+        b"AT",
+        b"CS",
+        b"DA",
+        b"DS",
+        b"DT",
+        b"FL",
+        b"FD",
+        b"IS",
+        b"LO",
+        b"LT",
+        b"PN",
+        b"SH",
+        b"SL",
+        b"SS",
+    }
+    | {b"ST", b"TM", b"UI", b"UL", b"US"}
+)
+
+
+class WalkError(Exception):
+    """The bytes are no data set of this encoding; `code` is `truncated` or `not-understood`."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def walk_elements(
+    buffer: Buffer, start: int, wanted: Container[int], *, order: str, explicit: bool, whole: bool
+) -> tuple[dict[int, bytes], tuple[int, int | None] | None]:
+    """Walk the top level of a data set up to Pixel Data.
+
+    Parameters
+    ----------
+    buffer, start
+        The data set begins at `start` and ends with the buffer.
+    wanted
+        Tags whose values are returned, as ``group << 16 | element``.
+    order : "<" or ">"
+        Byte order.
+    explicit : bool
+        Explicit VR or Implicit VR.
+    whole : bool
+        False when the buffer may end anywhere (an inflated beginning): then running out of bytes is no error.
+
+    Returns
+    -------
+    values, pixel
+        Encoded values by tag; offset and length (None: encapsulated) of Float, Double Float or plain Pixel
+        Data.
+    """
+    walker = _Walker(buffer, order, explicit)
+    end = len(buffer)
+    values: dict[int, bytes] = {}
+    position = start
+    last_tag = -1
+    while position < end:
+        try:
+            tag, value, length = walker.element(position, end)
+            if tag <= last_tag:
+                raise WalkError("not-understood", f"element {_name(tag)} comes after {_name(last_tag)}")
+            last_tag = tag
+            if tag in _PIXEL_TAGS:
+                return values, _pixel(walker, value, length, end, whole)
+            position = walker.skip_value(value, length, end)
+        except WalkError as error:
+            if error.code == "truncated" and not whole:
+                break
+            raise
+        if tag in wanted and length <= MAXIMUM_VALUE_BYTES:
+            values[tag] = bytes(buffer[value : value + length])
+    return values, None
+
+
+def read_file_meta(buffer: Buffer, start: int) -> tuple[dict[int, bytes], int]:
+    """File Meta Information (PS3.10 7.1): values by tag, and where the data set begins.
+
+    The group length is not trusted: the group ends where another group begins.
+    """
+    walker = _Walker(buffer, "<", explicit=True)
+    values: dict[int, bytes] = {}
+    position, end = start, len(buffer)
+    while position + 8 <= end and bytes(buffer[position : position + 2]) == b"\x02\x00":
+        tag, value, length = walker.element(position, end)
+        position = walker.skip_value(value, length, end)
+        if length <= MAXIMUM_VALUE_BYTES:
+            values[tag] = bytes(buffer[value : value + length])
+    return values, position
+
+
+def _pixel(walker: "_Walker", value: int, length: int, end: int, whole: bool) -> tuple[int, int | None]:
+    """Offset and length of Pixel Data, whose fragments must be complete (PS3.5 A.4)."""
+    if length == UNDEFINED:
+        if whole:
+            walker.skip_fragments(value, end)
+        return value, None
+    if whole and value + length > end:
+        raise WalkError("truncated", f"Pixel Data announces {length} bytes and {end - value} are there")
+    return value, length
+
+
+@lru_cache(maxsize=8)
+def _structs(order: str) -> tuple[struct.Struct, struct.Struct, struct.Struct]:
+    """Explicit header (tag, VR, 16-bit length), implicit header or item (tag, 32-bit length), 32-bit
+    length."""
+    return struct.Struct(order + "HH2sH"), struct.Struct(order + "HHL"), struct.Struct(order + "L")
+
+
+class _Walker:
+    """Position arithmetic for one buffer and encoding; counts its steps."""
+
+    def __init__(self, buffer: Buffer, order: str, explicit: bool) -> None:
+        self._buffer = buffer
+        self._explicit = explicit
+        explicit_header, plain_header, length = _structs(order)
+        self._read_explicit = explicit_header.unpack_from
+        self._read_plain = plain_header.unpack_from
+        self._read_length = length.unpack_from
+        self._steps = 0
+
+    def element(self, position: int, end: int) -> tuple[int, int, int]:
+        """Tag, position of the value, and length of the element at `position`. The value may lie past
+        `end`."""
+        self._steps += 1
+        if self._steps > MAXIMUM_STEPS:
+            raise WalkError("not-understood", f"more than {MAXIMUM_STEPS} elements")
+        if position + 8 > end:
+            raise WalkError("truncated", "the data set ends inside an element header")
+        if not self._explicit:
+            group, number, length = self._read_plain(self._buffer, position)
+            return group << 16 | number, position + 8, length
+        group, number, vr, length = self._read_explicit(self._buffer, position)
+        if vr in _SHORT:
+            return group << 16 | number, position + 8, length
+        if group == 0xFFFE:
+            group, number, length = self._read_plain(self._buffer, position)
+            return group << 16 | number, position + 8, length
+        if vr not in _LONG:
+            raise WalkError(
+                "not-understood", f"element {_name(group << 16 | number)} has no value representation"
+            )
+        if position + 12 > end:
+            raise WalkError("truncated", "the data set ends inside an element header")
+        (length,) = self._read_length(self._buffer, position + 8)
+        if vr == b"UN" and length == UNDEFINED:
+            length = self._unknown_sequence(position + 12, end) - (position + 12)
+        return group << 16 | number, position + 12, length
+
+    def _unknown_sequence(self, value: int, end: int) -> int:
+        """Past a sequence that is called UN: its items are in Implicit VR Little Endian (PS3.5 6.2.2)."""
+        inner = _Walker(self._buffer, "<", explicit=False)
+        inner._steps = self._steps
+        position = inner._skip_sequence(value, end)
+        self._steps = inner._steps
+        return position
+
+    def skip_value(self, value: int, length: int, end: int) -> int:
+        """Where the next element begins."""
+        if length == UNDEFINED:
+            return self._skip_sequence(value, end)
+        if value + length > end:
+            raise WalkError("truncated", f"an element announces {length} bytes and {end - value} are there")
+        return value + length
+
+    def skip_fragments(self, position: int, end: int) -> int:
+        """Past the fragments of encapsulated Pixel Data and their delimiter."""
+        while True:
+            tag, position, length = self._item(position, end)
+            if tag == _SEQUENCE_END:
+                return position
+            if tag != _ITEM or length == UNDEFINED:
+                raise WalkError("not-understood", f"{_name(tag)} found among the fragments of Pixel Data")
+            position += length
+            if position > end:
+                raise WalkError("truncated", "a fragment of Pixel Data is cut off")
+
+    def _skip_sequence(self, position: int, end: int) -> int:
+        """Past a sequence of undefined length (PS3.5 7.5), whatever is nested in it."""
+        open_items: list[bool] = [
+            False
+        ]  # one entry per open sequence: is an item of undefined length open in it?
+        while open_items:
+            if open_items[-1]:
+                tag, value, length = self.element(position, end)
+                if tag == _ITEM_END:
+                    open_items[-1] = False
+                    position = value
+                elif length == UNDEFINED:
+                    if len(open_items) >= MAXIMUM_DEPTH:
+                        raise WalkError("not-understood", f"sequences are nested deeper than {MAXIMUM_DEPTH}")
+                    open_items.append(False)
+                    position = value
+                else:
+                    position = self.skip_value(value, length, end)
+                continue
+            tag, position, length = self._item(position, end)
+            if tag == _SEQUENCE_END:
+                open_items.pop()
+            elif tag != _ITEM:
+                raise WalkError("not-understood", f"{_name(tag)} found where an item was expected")
+            elif length == UNDEFINED:
+                open_items[-1] = True
+            else:
+                position = self.skip_value(position, length, end)
+        return position
+
+    def _item(self, position: int, end: int) -> tuple[int, int, int]:
+        self._steps += 1
+        if self._steps > MAXIMUM_STEPS:
+            raise WalkError("not-understood", f"more than {MAXIMUM_STEPS} items")
+        if position + 8 > end:
+            raise WalkError("truncated", "the data set ends inside a sequence")
+        group, number, length = self._read_plain(self._buffer, position)
+        return group << 16 | number, position + 8, length
+
+
+def _name(tag: int) -> str:
+    return f"({tag >> 16:04X},{tag & 0xFFFF:04X})"

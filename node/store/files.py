@@ -1,0 +1,224 @@
+"""The files below `data_dir`, and what makes them durable.
+
+    incoming/<session>/     being received; swept at start, unless its process still runs
+    instances/ab/<series>/  one file per SOP instance, named after its UID and the digest of its content
+    quarantine/             what could not be taken
+    results/<job id>/       what inference made
+    backup/                 copies of the database before a migration
+
+A file gets its final name by a hard link, never by replacing: nothing that was acknowledged can be
+overwritten, by whatever arrives later or in another process. Paths given out for the database are relative to
+`data_dir`.
+"""
+
+import contextlib
+import ctypes
+import errno
+import hashlib
+import os
+import secrets
+import shutil
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+if sys.platform != "win32":
+    import fcntl
+
+_FOLDERS = ("incoming", "instances", "quarantine", "results", "backup")
+
+
+class FileStore:
+    """The files of one node. Several processes may use the same `data_dir` at once.
+
+    Parameters
+    ----------
+    data_dir : Path
+        Made with its folders when it does not exist.
+    """
+
+    def __init__(self, data_dir: Path) -> None:
+        self.data_dir = data_dir
+        for folder in _FOLDERS:
+            (data_dir / folder).mkdir(parents=True, exist_ok=True)
+        self._session: Path | None = None
+        self._session_lock: int | None = None
+        self._counter = 0
+        self._known_folders: set[str] = set()
+        self._sync_file_system = _find_syncfs()
+
+    def result_folder(self, job_id: int) -> Path:
+        """Where the Result of a job and its objects are kept; not made here."""
+        return self.data_dir / "results" / str(job_id)
+
+    @property
+    def backup_folder(self) -> Path:
+        return self.data_dir / "backup"
+
+    def absolute(self, relative: str) -> Path:
+        """The path of something named in the database."""
+        return self.data_dir / relative
+
+    def free_bytes(self) -> int:
+        """Room for an unprivileged process on the file system of `data_dir`."""
+        return shutil.disk_usage(self.data_dir).free
+
+    def open_session(self) -> int:
+        """Claim a folder for temporary files and sweep those of processes that are gone; how many files
+        were swept."""
+        incoming = self.data_dir / "incoming"
+        self._session = incoming / secrets.token_hex(8)
+        # The lock is taken before the folder has its final place in other sweepers' eyes: they look for
+        # unlocked ones.
+        self._session.mkdir()
+        self._session_lock = os.open(self._session / ".lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        _try_lock(self._session_lock)
+        return sum(_sweep(folder) for folder in incoming.iterdir() if folder != self._session)
+
+    def close_session(self) -> None:
+        """Give the folder for temporary files back, with what is still in it."""
+        if self._session is None or self._session_lock is None:
+            return
+        shutil.rmtree(self._session, ignore_errors=True)
+        os.close(self._session_lock)
+        self._session = self._session_lock = None
+
+    def new_temporary(self) -> tuple[int, Path]:
+        """An open, empty temporary file (descriptor for reading and writing) and its path. Raises
+        `OSError`."""
+        if self._session is None:
+            raise RuntimeError("open_session() comes before new_temporary()")
+        path = self._session / f"{secrets.token_hex(8)}.part"
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640), path
+
+    def place(self, temporary: Path, series_instance_uid: str, sop_instance_uid: str, sha256: str) -> str:
+        """Move a whole temporary file to its final name; the relative path. Not yet durable: see `sync`.
+
+        Where the usual name is taken (the same content again, or what a crash left behind) another one is
+        used.
+        """
+        shard = hashlib.sha256(series_instance_uid.encode()).hexdigest()[:2]
+        folder = f"instances/{shard}/{series_instance_uid}"
+        if folder not in self._known_folders:
+            self._make_folder(folder)
+        relative = f"{folder}/{sop_instance_uid}-{sha256[:12]}.dcm"
+        try:
+            _link(temporary, self.data_dir / relative)
+        except FileExistsError:
+            relative = f"{folder}/{sop_instance_uid}-{sha256[:12]}-{secrets.token_hex(4)}.dcm"
+            _link(temporary, self.data_dir / relative)
+        except FileNotFoundError:  # the folder was removed after its series was
+            self._make_folder(folder)
+            _link(temporary, self.data_dir / relative)
+        temporary.unlink()
+        return relative
+
+    def sync(self, relatives: Iterable[str], *, each: bool = False) -> None:
+        """Make placed files durable, content and names: one `syncfs` for all, or fsync one by one. Raises
+        `OSError`."""
+        if self._sync_file_system is not None and not each:
+            descriptor = os.open(self.data_dir, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                self._sync_file_system(descriptor)
+            finally:
+                os.close(descriptor)
+            return
+        folders: set[Path] = set()
+        for relative in relatives:
+            path = self.data_dir / relative
+            _fsync(path)
+            folders |= {path.parent, path.parent.parent, path.parent.parent.parent}
+        if sys.platform != "win32":
+            for folder in sorted(folders, reverse=True):
+                _fsync(folder)
+
+    def remove(self, relative: str) -> None:
+        """Remove a placed file; absent is fine."""
+        (self.data_dir / relative).unlink(missing_ok=True)
+
+    def set_aside(self, path: Path, name: str) -> str:
+        """Move a file to quarantine/ under `name` and a token; the relative path. Durable when this
+        returns."""
+        relative = f"quarantine/{name[:100]}-{secrets.token_hex(6)}.dcm"
+        path.rename(self.data_dir / relative)
+        _fsync(self.data_dir / relative)
+        if sys.platform != "win32":
+            _fsync(self.data_dir / "quarantine")
+        return relative
+
+    def _make_folder(self, relative: str) -> None:
+        (self.data_dir / relative).mkdir(parents=True, exist_ok=True)
+        if len(self._known_folders) > 10_000:
+            self._known_folders.clear()
+        self._known_folders.add(relative)
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+        # No hard links here (some network and foreign file systems): claim the name, then put the content
+        # there.
+        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        shutil.copyfile(source, target)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() or sys.platform != "win32" else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _find_syncfs() -> Callable[[int], None] | None:
+    """syncfs(2), which reports write errors since Linux 5.8; None where there is none."""
+    if not sys.platform.startswith("linux"):
+        return None
+    release = os.uname().release.split(".")
+    if [int("".join(filter(str.isdigit, part)) or 0) for part in release[:2]] < [5, 8]:
+        return None
+    try:
+        native = ctypes.CDLL(None, use_errno=True).syncfs
+    except (OSError, AttributeError):
+        return None
+
+    def sync_file_system(descriptor: int) -> None:
+        if native(descriptor) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+
+    return sync_file_system
+
+
+def _try_lock(descriptor: int) -> bool:
+    """Lock a file against other processes until it is closed; False when one holds it."""
+    if sys.platform == "win32":
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _sweep(folder: Path) -> int:
+    """Remove a session folder whose process is gone; how many temporary files were in it."""
+    with contextlib.ExitStack() as stack:
+        try:
+            lock = os.open(folder / ".lock", os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            lock = -1  # killed before the lock was there, or just being made
+        except NotADirectoryError:
+            folder.unlink(missing_ok=True)
+            return 1
+        if lock < 0:
+            return 0
+        stack.callback(os.close, lock)
+        if not _try_lock(lock):
+            return 0
+        swept = sum(1 for entry in folder.iterdir() if entry.name != ".lock")
+        shutil.rmtree(folder, ignore_errors=True)
+        return swept
