@@ -20,9 +20,7 @@ _PERMANENT_REJECTIONS = {(1, 2), (1, 3), (1, 7), (2, 2)}  # source, reason: PS3.
 
 def describe(destination: Destination) -> str:
     """How messages name a destination, so that an administrator finds it."""
-    return (
-        f"destination {destination.name!r} ({destination.ae_title} at {destination.host}:{destination.port})"
-    )
+    return f"destination {destination.name!r} ({destination.ae_title} at {destination.host}:{destination.port})"
 
 
 @contextmanager
@@ -42,9 +40,7 @@ def associate(
     try:
         request = upper_layer.encode_associate_request(destination.ae_title, calling_ae_title, contexts)
     except UnicodeEncodeError:
-        raise Permanent(
-            f"{peer}: an AE title has characters outside ASCII; correct the configuration"
-        ) from None
+        raise Permanent(f"{peer}: an AE title has characters outside ASCII; correct the configuration") from None
     try:
         line = connect(destination.host, destination.port, patience)
     except LineLost as error:
@@ -113,9 +109,7 @@ class Association:
             source.path.open("rb", buffering=0) as stream,
         ):
             stream.seek(source.data_set_offset)
-            request = dimse.store_request(
-                self._next_message_id(), source.sop_class_uid, source.sop_instance_uid
-            )
+            request = dimse.store_request(self._next_message_id(), source.sop_class_uid, source.sop_instance_uid)
             self._send_command(context, request)
             self._send_data_set(context, stream, source.data_set_bytes)
             return self._receive_response(dimse.C_STORE_RSP)
@@ -139,9 +133,7 @@ class Association:
         return self._message_id
 
     def _send_command(self, context_id: int, command: bytes) -> None:
-        header = upper_layer.DATA_HEADER.pack(
-            PduType.DATA, len(command) + 6, len(command) + 2, context_id, 0b11
-        )
+        header = upper_layer.DATA_HEADER.pack(PduType.DATA, len(command) + 6, len(command) + 2, context_id, 0b11)
         self._line.send(header + command)
 
     def _send_data_set(self, context_id: int, stream: BinaryIO, length: int) -> None:
@@ -153,9 +145,7 @@ class Association:
             size = min(self._fragment_bytes, left)
             left -= size
             control = 0 if left else 0b10
-            upper_layer.DATA_HEADER.pack_into(
-                buffer, used, PduType.DATA, size + 6, size + 2, context_id, control
-            )
+            upper_layer.DATA_HEADER.pack_into(buffer, used, PduType.DATA, size + 6, size + 2, context_id, control)
             used += upper_layer.DATA_HEADER.size
             _read_exactly(stream, buffer[used : used + size])
             used += size
@@ -200,15 +190,11 @@ def _negotiate(
     except (LineLost, MalformedPdu) as error:
         raise Transient(f"{peer}: {error}, while the association was requested") from None
     if pdu_type != PduType.ASSOCIATE_RJ or len(body) < 4:
-        raise Transient(
-            f"{peer}: {_describe_unexpected(pdu_type, body)} instead of accepting the association"
-        )
+        raise Transient(f"{peer}: {_describe_unexpected(pdu_type, body)} instead of accepting the association")
     raise _rejection(peer, calling_ae_title, result=body[1], source=body[2], reason=body[3])
 
 
-def _rejection(
-    peer: str, calling_ae_title: str, result: int, source: int, reason: int
-) -> Transient | Permanent:
+def _rejection(peer: str, calling_ae_title: str, result: int, source: int, reason: int) -> Transient | Permanent:
     """The error for an A-ASSOCIATE-RJ.
 
     Permanent only where the reason says what to change: many archives reject "permanently, no reason given"

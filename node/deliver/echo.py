@@ -37,8 +37,6 @@ def echo(destination: Destination, calling_ae_title: str, timeout_seconds: float
     with associate(destination, calling_ae_title, contexts, Patience(timeout_seconds)) as association:
         established = time.monotonic()
         if association.refused:
-            raise Permanent(
-                f"{describe(destination)} accepts the association but refuses verification (C-ECHO)"
-            )
+            raise Permanent(f"{describe(destination)} accepts the association but refuses verification (C-ECHO)")
         status = association.echo()
         return EchoAnswer(status, established - started, time.monotonic() - established)

@@ -53,9 +53,7 @@ class Line:
             except TimeoutError:
                 self._wait_on(deadline, "took nothing")
             except OSError as error:
-                raise LineLost(
-                    f"the connection was lost ({error.strerror or type(error).__name__})"
-                ) from None
+                raise LineLost(f"the connection was lost ({error.strerror or type(error).__name__})") from None
             else:
                 left = left[sent:]
                 deadline = self._deadline()
@@ -72,9 +70,7 @@ class Line:
                 self._wait_on(deadline, "answered nothing")
                 continue
             except OSError as error:
-                raise LineLost(
-                    f"the connection was lost ({error.strerror or type(error).__name__})"
-                ) from None
+                raise LineLost(f"the connection was lost ({error.strerror or type(error).__name__})") from None
             if not piece:
                 raise LineLost("the peer closed the connection")
             received += piece
@@ -108,9 +104,7 @@ def connect(host: str, port: int, patience: Patience) -> Line:
     try:
         addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as error:
-        raise LineLost(
-            f"the host name cannot be resolved ({error.strerror or type(error).__name__})"
-        ) from None
+        raise LineLost(f"the host name cannot be resolved ({error.strerror or type(error).__name__})") from None
     problem = "no address"
     for family, kind, protocol, _, address in addresses:
         connection = socket.socket(family, kind, protocol)

@@ -91,9 +91,7 @@ def send(
     contexts = propose([(file.sop_class_uid, file.transfer_syntax_uid) for file in files])
     answers: list[StoreAnswer] = []
     try:
-        with associate(
-            destination, calling_ae_title, contexts, Patience(timeout_seconds, check)
-        ) as association:
+        with associate(destination, calling_ae_title, contexts, Patience(timeout_seconds, check)) as association:
             if not association.refused:
                 for file in files:
                     answers.append(store(association, file))
@@ -112,9 +110,7 @@ def send(
 def store(association: Association, file: Part10File) -> StoreAnswer:
     """C-STORE one file; its context must have been accepted."""
     response = association.store(file)
-    return StoreAnswer(
-        file.sop_instance_uid, file.sop_class_uid, response.status, response.offending_elements
-    )
+    return StoreAnswer(file.sop_instance_uid, file.sop_class_uid, response.status, response.offending_elements)
 
 
 def name_of(uid: str) -> str:
@@ -123,9 +119,7 @@ def name_of(uid: str) -> str:
     return f"{name} ({uid})" if name != uid else uid
 
 
-def _refused_contexts(
-    destination: Destination, calling_ae_title: str, refused: dict[tuple[str, str], int]
-) -> str:
+def _refused_contexts(destination: Destination, calling_ae_title: str, refused: dict[tuple[str, str], int]) -> str:
     what = "; ".join(
         f"{name_of(sop_class)} in {UID(syntax).name}: {describe_context_result(result)}"
         for (sop_class, syntax), result in refused.items()
@@ -136,9 +130,7 @@ def _refused_contexts(
     )
 
 
-def _refused_object(
-    destination: Destination, answers: Sequence[StoreAnswer]
-) -> SendInterrupted | SendRefused:
+def _refused_object(destination: Destination, answers: Sequence[StoreAnswer]) -> SendInterrupted | SendRefused:
     """The error for the last answer."""
     last = answers[-1]
     elements = f", offending elements {', '.join(last.offending_elements)}" if last.offending_elements else ""

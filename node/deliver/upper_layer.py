@@ -84,9 +84,7 @@ def propose(pairs: Sequence[tuple[str, str]]) -> list[ProposedContext]:
     return [ProposedContext(2 * number + 1, *pair) for number, pair in enumerate(unique)]
 
 
-def encode_associate_request(
-    called_ae_title: str, calling_ae_title: str, contexts: Sequence[ProposedContext]
-) -> bytes:
+def encode_associate_request(called_ae_title: str, calling_ae_title: str, contexts: Sequence[ProposedContext]) -> bytes:
     """A-ASSOCIATE-RQ (PS3.8 9.3.2). AE titles that are not ASCII raise `UnicodeEncodeError`."""
     user_information = (
         _item(ItemType.MAXIMUM_LENGTH, struct.pack(">I", RECEIVE_MAXIMUM_BYTES))
