@@ -68,6 +68,20 @@ class InferOrder:
     maximum_attempts: int
 
 
+@dataclass(frozen=True)
+class Lane:
+    """Which deliveries a worker takes: those to the destination `only`, or to all that are not in `without`.
+
+    A worker of its own for each destination keeps one that is down from delaying the others.
+    """
+
+    only: str | None = None
+    without: frozenset[str] = frozenset()
+
+
+EVERY_DESTINATION = Lane()
+
+
 class HeartbeatReply(Enum):
     """HELD: go on. CANCEL: somebody wants the job to stop. LOST: the job is not this worker's any more."""
 

@@ -3,14 +3,23 @@
 Functions take a connection of `write_transaction`; times are arguments.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, exists, func, not_, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, exists, func, not_, or_, select, true, update
 
 from node.errors import Permanent
-from node.jobs.job import HeartbeatReply, InferOrder, Job, JobNotFound, LeaseLost, to_job
+from node.jobs.job import (
+    EVERY_DESTINATION,
+    HeartbeatReply,
+    InferOrder,
+    Job,
+    JobNotFound,
+    Lane,
+    LeaseLost,
+    to_job,
+)
 from node.jobs.state import JobEvent, next_state
 from node.jobs.transition import AGEING_PER_LANE, change_job, claim_order_at, insert_job, record_event
 from node.store.tables import JobKind, JobState, Priority, ResultState, result
@@ -80,13 +89,18 @@ def enqueue_delivery(
 
 
 def claim(
-    connection: Connection, kind: JobKind, worker: str, lease_seconds: float, now: datetime
+    connection: Connection,
+    kind: JobKind,
+    worker: str,
+    lease_seconds: float,
+    now: datetime,
+    lane: Lane = EVERY_DESTINATION,
 ) -> Job | None:
     """T3: take the next job that may run, or None. `worker` is a name that no other worker ever has."""
     candidate = (
         select(job_table.c.id)
         .where(job_table.c.kind == kind, job_table.c.state == JobState.QUEUED, job_table.c.run_after <= now)
-        .where(_first_of_its_study_and_destination())
+        .where(_first_of_its_study_and_destination(), _in_lane(lane))
         .order_by(job_table.c.claim_order_at, job_table.c.id)
         .limit(1)
         .with_for_update(skip_locked=True)
@@ -111,13 +125,14 @@ def claim(
     return job
 
 
-def next_run_at(connection: Connection, kind: JobKind) -> datetime | None:
+def next_run_at(connection: Connection, kind: JobKind, lane: Lane = EVERY_DESTINATION) -> datetime | None:
     """When the next queued job of this kind may run; None when nothing waits for a time."""
     return connection.scalar(
         select(func.min(job_table.c.run_after)).where(
             job_table.c.kind == kind,
             job_table.c.state == JobState.QUEUED,
             _first_of_its_study_and_destination(),
+            _in_lane(lane),
         )
     )
 
@@ -179,15 +194,19 @@ def finish(
     return change_job(connection, now_held, event, now, message, **_NO_LEASE, **changes)
 
 
-def rescue(connection: Connection, now: datetime) -> list[Job]:
-    """T6: take every job whose lease ran out from its worker; the jobs as they are then."""
+def rescue(
+    connection: Connection, now: datetime, is_dead: Callable[[str], bool] = lambda worker: False
+) -> list[Job]:
+    """T6: take from their workers the jobs whose lease ran out, or whose worker `is_dead`; the jobs as they
+    are then."""
     rows = connection.execute(
         select(job_table)
-        .where(job_table.c.state == JobState.RUNNING, job_table.c.lease_expires_at < now)
+        .where(job_table.c.state == JobState.RUNNING)
         .order_by(job_table.c.id)
         .with_for_update(skip_locked=True)
     ).all()
-    return [_rescue(connection, to_job(row), now) for row in rows]
+    running = [to_job(row) for row in rows]
+    return [_rescue(connection, job, now) for job in running if _has_lost_worker(job, now, is_dead)]
 
 
 def cancel(connection: Connection, job_id: int, now: datetime, reason: str | None = None) -> Job:
@@ -234,6 +253,12 @@ def get_job(connection: Connection, job_id: int) -> Job:
 
 
 _NO_LEASE: dict[str, Any] = {"worker": None, "lease_expires_at": None, "cancel_requested": False}
+
+
+def _in_lane(lane: Lane) -> ColumnElement[bool]:
+    if lane.only is not None:
+        return job_table.c.destination == lane.only
+    return job_table.c.destination.not_in(lane.without) if lane.without else true()
 
 
 def _first_of_its_study_and_destination() -> ColumnElement[bool]:
@@ -295,8 +320,13 @@ def _merge(connection: Connection, known: Job, order: InferOrder) -> Job:
     return to_job(row)
 
 
+def _has_lost_worker(job: Job, now: datetime, is_dead: Callable[[str], bool]) -> bool:
+    expired = job.lease_expires_at is not None and job.lease_expires_at < now
+    return expired or (job.worker is not None and is_dead(job.worker))
+
+
 def _rescue(connection: Connection, job: Job, now: datetime) -> Job:
-    message = f"the lease ran out: {job.worker} did not report"
+    message = f"the worker {job.worker} died or did not report in time"
     if job.cancel_requested:
         event = JobEvent.CANCEL
     elif job.attempt < job.maximum_attempts:

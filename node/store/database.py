@@ -24,7 +24,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from node.errors import Permanent
 
 BUSY_SECONDS = 30
-_MIGRATIONS = Path(__file__).parent / "migrations"
+MIGRATIONS = Path(__file__).parent / "migrations"
 _MIGRATION_LOCK = 0x0EAD  # any number that nobody else uses for an advisory lock in this database
 
 
@@ -59,7 +59,7 @@ def insert_on_conflict(connection: Connection, table: Table) -> Any:
     return sqlite.insert(table)
 
 
-def migrate(url: str, backup_folder: Path | None) -> str:
+def migrate(url: str, backup_folder: Path | None, migrations: Path = MIGRATIONS) -> str:
     """Bring the database to the newest schema and return its revision.
 
     An SQLite file that already holds tables is copied into `backup_folder` before it is changed (None: no
@@ -78,13 +78,13 @@ def migrate(url: str, backup_folder: Path | None) -> str:
         with write_transaction(engine) as connection:
             if connection.dialect.name == "postgresql":
                 connection.execute(select(func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
-            found, wanted = _revision(connection), _newest_revision()
+            found, wanted = _revision(connection), _newest_revision(migrations)
             if found == wanted:
                 return wanted
-            _refuse_unknown(found)
+            _refuse_unknown(found, migrations)
             if found is not None and backup_folder is not None:
                 _back_up(url, backup_folder, found)
-            command.upgrade(_alembic_config(connection), wanted)
+            command.upgrade(_alembic_config(migrations, connection), wanted)
             _check_references(connection)
         return wanted
     finally:
@@ -95,9 +95,9 @@ def check_schema(engine: Engine) -> None:
     """Raise `SchemaMismatch` unless the database is at the newest schema."""
     with read_transaction(engine) as connection:
         found = _revision(connection)
-    wanted = _newest_revision()
+    wanted = _newest_revision(MIGRATIONS)
     if found != wanted:
-        _refuse_unknown(found)
+        _refuse_unknown(found, MIGRATIONS)
         raise SchemaMismatch(
             f"the database is at revision {found or 'none'} and this version needs {wanted}: "
             "start `overread run` once, which migrates it"
@@ -136,9 +136,9 @@ def _make_folder(url: str) -> None:
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
 
 
-def _alembic_config(connection: Connection | None = None) -> Config:
+def _alembic_config(migrations: Path, connection: Connection | None = None) -> Config:
     config = Config()
-    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    config.set_main_option("script_location", str(migrations).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = connection
     return config
@@ -148,18 +148,18 @@ def _revision(connection: Connection) -> str | None:
     return MigrationContext.configure(connection).get_current_revision()
 
 
-def _newest_revision() -> str:
-    newest = ScriptDirectory.from_config(_alembic_config()).get_current_head()
+def _newest_revision(migrations: Path) -> str:
+    newest = ScriptDirectory.from_config(_alembic_config(migrations)).get_current_head()
     if newest is None:
-        raise SchemaMismatch(f"no migrations are installed in {_MIGRATIONS.name}: install the node again")
+        raise SchemaMismatch(f"no migrations are installed in {migrations.name}/: install the node again")
     return newest
 
 
-def _refuse_unknown(found: str | None) -> None:
+def _refuse_unknown(found: str | None, migrations: Path) -> None:
     if found is None:
         return
     try:
-        ScriptDirectory.from_config(_alembic_config()).get_revision(found)
+        ScriptDirectory.from_config(_alembic_config(migrations)).get_revision(found)
     except CommandError:
         raise SchemaMismatch(
             f"the database is at revision {found}, which this version does not know: install the newer "
