@@ -1,0 +1,187 @@
+"""The models of this node: found, checked against their hashes, kept warm."""
+
+import hashlib
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from dicom_sr.findings import Algorithm, Segment
+from node.errors import Permanent
+from node.infer.manifest import FILE_NAME, Manifest, ManifestError, load_manifest
+from node.infer.session import Session, open_session
+
+
+class ModelRefused(Permanent):
+    """The model is not there, or its files are not those that its manifest names."""
+
+
+class Model:
+    """A model folder whose manifest was read; files are hashed when they are loaded.
+
+    Parameters
+    ----------
+    folder : Path
+    manifest : Manifest
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self.digest = manifest.digest
+        self._sessions: dict[tuple[str, int], Session] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def identifier(self) -> str:
+        """Machine name, as routes use it."""
+        return self.manifest.model.identifier
+
+    @property
+    def not_for_clinical_use(self) -> bool:
+        """Whether every object made by it says so."""
+        return not self.manifest.model.clinical_use
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """All labels the model can give, numbered from 1."""
+        return tuple(
+            Segment(
+                number=number,
+                label=label.name,
+                category=label.category.code,
+                type=label.type.code,
+                rgb=label.rgb,
+                anatomic_region=label.region.code if label.region else None,
+                laterality=label.laterality.code if label.laterality else None,
+            )
+            for number, label in enumerate(self.manifest.labels, start=1)
+        )
+
+    def algorithm(self, provider: str) -> Algorithm:
+        """How the objects name it; `provider` is what it really ran on."""
+        model = self.manifest.model
+        return Algorithm(
+            name=model.name,
+            version=model.version,
+            manufacturer=model.maker,
+            identifier=model.identifier,
+            digest=self.digest,
+            family=model.family.code,
+            intended_use=model.intended_use,
+            parameters=(("Execution provider", provider),),
+        )
+
+    def verify(self) -> bytes:
+        """Hash every file of the manifest; the content of the ONNX file.
+
+        Raises
+        ------
+        ModelRefused
+            When a file is missing or a byte of it differs.
+        """
+        content = b""
+        for name, wanted in self.manifest.files.items():
+            found_content, found = self._hash(name)
+            if found != wanted:
+                raise ModelRefused(
+                    f"model {self.identifier}: {name}: found SHA-256 {found}, expected {wanted}: the file was changed "
+                    "or the manifest is of another version"
+                )
+            if name == self.manifest.run.file:
+                content = found_content
+        return content
+
+    def _hash(self, name: str) -> tuple[bytes, str]:
+        try:
+            content = (self.folder / name).read_bytes()
+        except OSError as error:
+            raise ModelRefused(
+                f"model {self.identifier}: {name} cannot be read ({error.strerror}), expected the file named in [files]"
+            ) from None
+        return content, hashlib.sha256(content).hexdigest()
+
+    def session(self, device: str, threads: int) -> Session:
+        """The warm session for a device and thread count; the bytes that were hashed are the bytes that run.
+
+        Raises
+        ------
+        ModelRefused
+            When the files differ from the manifest.
+        Permanent, Transient
+            As `open_session`.
+        """
+        with self._lock:
+            if (device, threads) not in self._sessions:
+                content = self.verify()
+                alone = sum(not name.endswith((".md", ".txt", ".npz")) for name in self.manifest.files) == 1
+                run = self.manifest.run
+                self._sessions[device, threads] = open_session(
+                    self.identifier,
+                    content if alone else self.folder / run.file,
+                    input_name=run.input,
+                    output_name=run.output,
+                    device=device,
+                    threads=threads,
+                )
+            return self._sessions[device, threads]
+
+
+class Registry:
+    """All models in the given folders, each a folder with a `model.toml`.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        Folders that hold model folders, or model folders themselves. One that is missing is a problem, not
+        an error.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.problems: list[str] = []
+        self._models: dict[str, Model] = {}
+        for path in paths:
+            folders = [path] if (path / FILE_NAME).is_file() else sorted(_subfolders(path))
+            if not path.is_dir():
+                self.problems.append(f"models.paths: {path.name}: found no such folder")
+            for folder in folders:
+                self._add(folder)
+
+    def _add(self, folder: Path) -> None:
+        try:
+            manifest = load_manifest(folder)
+        except ManifestError as error:
+            self.problems.append(str(error))
+            return
+        identifier = manifest.model.identifier
+        if identifier in self._models:
+            self.problems.append(
+                f"{folder.name}/{FILE_NAME}: model.identifier: found {identifier!r}, which another folder has "
+                f"({self._models[identifier].folder.name}), expected one of its own"
+            )
+            return
+        self._models[identifier] = Model(folder, manifest)
+
+    def models(self) -> tuple[Model, ...]:
+        """All models whose manifest is right, by identifier; `problems` lists the others."""
+        return tuple(self._models[identifier] for identifier in sorted(self._models))
+
+    def get(self, identifier: str) -> Model:
+        """The model of this name.
+
+        Raises
+        ------
+        ModelRefused
+            When there is none; the message lists those there are, and what is wrong with folders that were
+            refused.
+        """
+        if identifier not in self._models:
+            known = ", ".join(sorted(self._models)) or "none"
+            wrong = f"; refused: {' | '.join(self.problems)}" if self.problems else ""
+            raise ModelRefused(f"model {identifier!r} is not here: known are {known}{wrong}")
+        return self._models[identifier]
+
+
+def _subfolders(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return []
+    return [folder for folder in path.iterdir() if (folder / FILE_NAME).is_file()]

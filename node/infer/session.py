@@ -1,0 +1,180 @@
+"""One ONNX Runtime session, and the truth about what it runs on.
+
+`get_available_providers` lists CUDA on machines without a GPU, and a session that asked for CUDA falls back
+to the CPU with no more than a log line: so the provider is read from the session that was made.
+"""
+
+import contextlib
+import importlib.util
+import io
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
+
+from node.errors import Permanent, Transient
+
+Device = Literal["prefer-gpu", "require-gpu", "cpu"]
+CPU = "CPUExecutionProvider"
+GPUS = ("CUDAExecutionProvider",)
+
+ORT_ERRORS: tuple[type[Exception], ...] = (
+    ort_errors.EPFail,
+    ort_errors.EngineError,
+    ort_errors.Fail,
+    ort_errors.InvalidArgument,
+    ort_errors.InvalidGraph,
+    ort_errors.InvalidProtobuf,
+    ort_errors.ModelLoaded,
+    ort_errors.NoModel,
+    ort_errors.NoSuchFile,
+    ort_errors.NotImplemented,
+    ort_errors.RuntimeException,
+    ValueError,
+)
+"""Everything a session raises; the classes have no common base. ValueError: input names that do not exist."""
+
+OUT_OF_MEMORY = re.compile(r"failed to allocate|bad_alloc|bad allocation|out of memory|available memory", re.IGNORECASE)
+
+
+@dataclass(frozen=True, eq=False)
+class Session:
+    """A warm session.
+
+    Parameters
+    ----------
+    model : str
+        Identifier, for messages.
+    provider : str
+        What it really runs on.
+    degraded : bool
+        Whether a GPU was asked for and the CPU was got.
+    """
+
+    model: str
+    provider: str
+    degraded: bool
+    engine: onnxruntime.InferenceSession
+    input_name: str
+    output_name: str
+
+    def run(self, image: np.ndarray) -> np.ndarray:
+        """Output of the network as float32.
+
+        Raises
+        ------
+        Transient
+            When memory does not suffice.
+        Permanent
+            When the model raises or its output is not of floating point or integers.
+        """
+        options = onnxruntime.RunOptions()
+        if self.provider == CPU:
+            options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        expected = INPUT_TYPES[self.engine.get_inputs()[0].type]
+        try:
+            output = self.engine.run([self.output_name], {self.input_name: image.astype(expected, copy=False)}, options)
+        except MemoryError:
+            raise Transient(f"model {self.model}: not enough memory for an input of shape {image.shape}") from None
+        except ORT_ERRORS as error:
+            raise self._explain(error, image.shape) from None
+        if not isinstance(output[0], np.ndarray) or output[0].dtype.kind not in "fiub":
+            raise Permanent(f"model {self.model}: output {self.output_name!r} is no tensor of numbers")
+        return output[0].astype(np.float32, copy=False)
+
+    def _explain(self, error: Exception, shape: tuple[int, ...]) -> Transient | Permanent:
+        """Our words for an error of the engine: which node failed on which shape; its text may quote
+        values.
+        """
+        text = str(error)
+        if OUT_OF_MEMORY.search(text):
+            return Transient(f"model {self.model}: not enough memory for an input of shape {shape}")
+        node = re.search(r"running (\w+) node\. Name:'([^']{0,80})'", text)
+        place = f" in node {node[2]!r} ({node[1]})" if node else ""
+        return Permanent(f"model {self.model}: raised {type(error).__name__}{place} on an input of shape {shape}")
+
+
+INPUT_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
+
+
+def open_session(
+    model: str, weights: bytes | Path, *, input_name: str, output_name: str, device: str, threads: int
+) -> Session:
+    """Make a session and check what it runs on.
+
+    Parameters
+    ----------
+    model : str
+        Identifier, for messages.
+    weights : bytes or Path
+        The ONNX file, or its path when it has external data.
+    device : {'prefer-gpu', 'require-gpu', 'cpu'}
+    threads : int
+        CPU threads of one run; 0 means all cores.
+
+    Raises
+    ------
+    Permanent
+        When ONNX Runtime cannot load the model, or it lacks the named tensors.
+    Transient
+        When a GPU is required and none can be used.
+    """
+    source = weights if isinstance(weights, bytes) else str(weights)
+    if device != "cpu":
+        _preload()
+    providers: list[Any] = [CPU] if device == "cpu" else [*(gpu for gpu in GPUS if gpu in _built_in()), CPU]
+    options = {"CUDAExecutionProvider": {"arena_extend_strategy": "kSameAsRequested"}}
+    try:
+        engine = onnxruntime.InferenceSession(
+            source,
+            _options(threads),
+            providers=[(provider, options.get(provider, {})) for provider in providers],
+        )
+    except MemoryError:
+        raise Transient(f"model {model}: not enough memory to load it") from None
+    except ORT_ERRORS as error:
+        if OUT_OF_MEMORY.search(str(error)):
+            raise Transient(f"model {model}: not enough memory to load it") from None
+        reason = str(error).splitlines()[0][:200] if str(error) else ""
+        raise Permanent(f"model {model}: ONNX Runtime cannot load it: {type(error).__name__} {reason}") from None
+    provider = engine.get_providers()[0]
+    if device == "require-gpu" and provider not in GPUS:
+        raise Transient(f"model {model}: a GPU is required and the session runs on {provider}")
+    _check_tensors(model, engine, input_name, output_name)
+    return Session(model, provider, device == "prefer-gpu" and provider not in GPUS, engine, input_name, output_name)
+
+
+def _options(threads: int) -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the listener shares the cores
+    options.log_severity_level = 4  # what goes wrong is raised, and the rest may name files
+    return options
+
+
+def _built_in() -> list[str]:
+    return list(onnxruntime.get_available_providers())
+
+
+def _preload() -> None:
+    """Load NVIDIA's libraries from their wheels, where they are installed; it prints what it misses."""
+    if hasattr(onnxruntime, "preload_dlls") and importlib.util.find_spec("nvidia") is not None:
+        with contextlib.redirect_stdout(io.StringIO()):
+            onnxruntime.preload_dlls()
+
+
+def _check_tensors(model: str, engine: onnxruntime.InferenceSession, input_name: str, output_name: str) -> None:
+    inputs = [each.name for each in engine.get_inputs()]
+    outputs = [each.name for each in engine.get_outputs()]
+    if inputs != [input_name]:
+        raise Permanent(f"model {model}: found input tensors {inputs}, expected [{input_name!r}]")
+    if output_name not in outputs:
+        raise Permanent(f"model {model}: found output tensors {outputs}, expected {output_name!r} among them")
+    kind = engine.get_inputs()[0].type
+    if kind not in INPUT_TYPES:
+        raise Permanent(f"model {model}: found input of type {kind}, expected one of {', '.join(INPUT_TYPES)}")

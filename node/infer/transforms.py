@@ -1,0 +1,279 @@
+"""From a volume to what a network sees, and where each of its voxels lies. Pure.
+
+Orient, resample, crop and pad all change a `Grid`; their common inverse is the way from one grid to another
+(`postprocess.labels_on_grid`), exact to rounding. Where two grids share their voxels (turned, cropped,
+padded), values are copied and never interpolated. Intensity steps become an `IntensityMap`, which has an
+inverse within its limits.
+"""
+
+import itertools
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy import ndimage
+
+from node.infer.sections import (
+    AffineStep,
+    Clip,
+    ClipPercentiles,
+    Crop,
+    IntensityStep,
+    MinMax,
+    Preprocessing,
+    Window,
+    ZScore,
+)
+from node.volume.volume import Grid, Volume
+
+DIRECTIONS = {
+    "L": (1.0, 0.0, 0.0),
+    "R": (-1.0, 0.0, 0.0),
+    "P": (0.0, 1.0, 0.0),
+    "A": (0.0, -1.0, 0.0),
+    "S": (0.0, 0.0, 1.0),
+    "I": (0.0, 0.0, -1.0),
+}
+"""Unit steps in LPS of an axis that increases towards the letter."""
+
+ORDERS = {"nearest": 0, "linear": 1, "cubic": 3}
+SNAP = 1e-9
+"""Entries of an index map this close to a whole number are taken to be it: rounding, not geometry."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """What the network sees: a float32 array and its grid."""
+
+    image: np.ndarray
+    grid: Grid
+
+
+@dataclass(frozen=True)
+class IntensityMap:
+    """y = clip(x, low, high) x scale + offset."""
+
+    low: float = -np.inf
+    high: float = np.inf
+    scale: float = 1.0
+    offset: float = 0.0
+
+    def apply(self, values: np.ndarray) -> np.ndarray:
+        """Change float values in place, and return them."""
+        if self.low > -np.inf or self.high < np.inf:
+            np.clip(values, self.low, self.high, out=values)
+        if self.scale != 1:
+            values *= self.scale
+        if self.offset:
+            values += self.offset
+        return values
+
+    def invert(self, values: np.ndarray) -> np.ndarray:
+        """The values that `apply` maps here; what was clipped stays at the limit."""
+        return np.asarray((values - self.offset) / self.scale)
+
+
+def prepare(volume: Volume, preprocessing: Preprocessing, threads: int = 1) -> Prepared:
+    """Resample, scale and crop a volume as the manifest says."""
+    grid = model_grid(volume.grid, preprocessing)
+    outside = float(volume.voxels.min()) if preprocessing.outside == "minimum" else float(preprocessing.outside)
+    image = resample(volume.voxels, volume.grid, grid, preprocessing.interpolation, outside, threads)
+    scale_intensities(image, volume.voxels, preprocessing.intensity)
+    if preprocessing.crop is None:
+        return Prepared(image, grid)
+    start, shape = body_box(image, preprocessing.crop)
+    box = tuple(slice(first, first + size) for first, size in zip(start, shape, strict=True))
+    return Prepared(np.ascontiguousarray(image[box]), grid.part(start, shape))
+
+
+def model_grid(source: Grid, preprocessing: Preprocessing) -> Grid:
+    """The grid that the manifest asks for over the field of view of `source`, before cropping."""
+    if preprocessing.grid.kind == "source":
+        return turn(source, preprocessing.orientation)
+    if preprocessing.alignment == "patient":
+        axes = np.array([DIRECTIONS[letter] for letter in preprocessing.orientation]).T
+        spacing = np.array(preprocessing.spacing_mm, dtype=np.float64)
+    else:
+        turned = turn(source, preprocessing.orientation)
+        axes = turned.affine_lps[:3, :3] / np.array(turned.spacing_mm)
+        spacing = np.array(preprocessing.spacing_mm or turned.spacing_mm, dtype=np.float64)
+    if preprocessing.grid.shape is not None:
+        return centred_grid(axes * spacing, preprocessing.grid.shape, source.centre_lps)
+    corners = np.array(list(itertools.product(*((-0.5, size - 0.5) for size in source.shape))))
+    corners = corners @ source.affine_lps[:3, :3].T + source.affine_lps[:3, 3]
+    along = corners @ np.linalg.inv(axes).T
+    sizes = np.maximum(1, np.ceil(np.ptp(along, axis=0) / spacing - 1e-6)).astype(int)
+    middle = axes @ ((along.min(axis=0) + along.max(axis=0)) / 2)
+    return centred_grid(axes * spacing, (int(sizes[0]), int(sizes[1]), int(sizes[2])), middle)
+
+
+def centred_grid(steps: np.ndarray, shape: tuple[int, int, int], centre_lps: np.ndarray) -> Grid:
+    """The grid with these steps (columns, LPS mm) whose middle, index (n - 1) / 2, lies at `centre_lps`."""
+    affine = np.eye(4)
+    affine[:3, :3] = steps
+    affine[:3, 3] = centre_lps - steps @ ((np.array(shape, dtype=np.float64) - 1) / 2)
+    return Grid(shape, affine)
+
+
+def turn(grid: Grid, orientation: str) -> Grid:
+    """The same voxels with axes permuted and reversed so that each increases as closely as can be to its
+    letter.
+    """
+    directions = grid.affine_lps[:3, :3] / np.array(grid.spacing_mm)
+    cosines = np.array([DIRECTIONS[letter] for letter in orientation]) @ directions
+    order = max(itertools.permutations(range(3)), key=lambda p: sum(abs(cosines[i, p[i]]) for i in range(3)))
+    affine = grid.affine_lps.copy()
+    for axis, source_axis in enumerate(order):
+        step = grid.affine_lps[:3, source_axis]
+        if cosines[axis, source_axis] < 0:
+            affine[:3, 3] += step * (grid.shape[source_axis] - 1)
+            step = -step
+        affine[:3, axis] = step
+    return Grid((grid.shape[order[0]], grid.shape[order[1]], grid.shape[order[2]]), affine)
+
+
+def index_map(source: Grid, target: Grid) -> tuple[np.ndarray, np.ndarray]:
+    """Matrix and offset that turn an index of `target` into the (fractional) index of `source` at the same
+    place.
+    """
+    matrix = np.linalg.solve(source.affine_lps, target.affine_lps)
+    whole = np.round(matrix)
+    matrix = np.where(np.abs(matrix - whole) < SNAP * np.maximum(1, np.abs(whole)), whole, matrix)
+    return matrix[:3, :3], matrix[:3, 3]
+
+
+def resample(
+    values: np.ndarray,
+    source: Grid,
+    target: Grid,
+    interpolation: Literal["linear", "nearest", "cubic"] = "linear",
+    outside: float = 0.0,
+    threads: int = 1,
+) -> np.ndarray:
+    """Values on another grid, float32; `outside` where no centres of source voxels surround the place.
+
+    Parameters
+    ----------
+    values : ndarray
+        On `source`; not copied (cubic excepted).
+    """
+    matrix, offset = index_map(source, target)
+    if is_shared(matrix, offset):
+        return _copy(values, matrix, offset, target.shape, outside)
+    result = np.empty(target.shape, np.float32)
+    order = ORDERS[interpolation]
+    if order > 1:
+        values = ndimage.spline_filter(values, order, output=np.float32)
+
+    def slab(first: int, last: int) -> None:
+        ndimage.affine_transform(
+            values,
+            matrix,
+            offset + matrix[:, 0] * first,
+            output=result[first:last],
+            output_shape=result[first:last].shape,
+            order=order,
+            mode="constant",
+            cval=outside,
+            prefilter=False,
+        )
+
+    edges = np.linspace(0, target.shape[0], max(1, min(threads, target.shape[0])) + 1).astype(int)
+    with ThreadPoolExecutor(len(edges) - 1) as pool:  # scipy lets go of the interpreter while it interpolates
+        for done in [pool.submit(slab, int(a), int(b)) for a, b in itertools.pairwise(edges)]:
+            done.result()
+    return result
+
+
+def is_shared(matrix: np.ndarray, offset: np.ndarray) -> bool:
+    """Whether an index map only permutes, reverses and shifts by whole voxels."""
+    permutes = np.array_equal(np.sort(np.abs(matrix), axis=0), [[0, 0, 0], [0, 0, 0], [1, 1, 1]])
+    return permutes and bool((np.abs(matrix).sum(axis=1) == 1).all()) and bool((offset == np.round(offset)).all())
+
+
+def _copy(
+    values: np.ndarray, matrix: np.ndarray, offset: np.ndarray, shape: tuple[int, int, int], outside: float
+) -> np.ndarray:
+    """Values on a grid that shares its voxels with the source."""
+    axes = [int(np.flatnonzero(matrix[:, axis])[0]) for axis in range(3)]
+    result = np.full(shape, outside, np.float32)
+    into, out_of = [], []
+    for axis, source_axis in enumerate(axes):
+        sign, shift = int(matrix[source_axis, axis]), int(offset[source_axis])
+        size = values.shape[source_axis]
+        indices = np.arange(shape[axis]) * sign + shift
+        inside = np.flatnonzero((indices >= 0) & (indices < size))
+        into.append(inside)
+        out_of.append(indices[inside])
+    result[np.ix_(*into)] = values.transpose(axes)[np.ix_(*out_of)]
+    return result
+
+
+def scale_intensities(image: np.ndarray, source: np.ndarray, steps: Sequence[IntensityStep]) -> list[IntensityMap]:
+    """Apply the steps to `image` in place; the maps that were fitted, in order."""
+    maps: list[IntensityMap] = []
+    for step in steps:
+        fitted = _fit(step, image, source, maps)
+        fitted.apply(image)
+        maps.append(fitted)
+    return maps
+
+
+def _fit(step: IntensityStep, image: np.ndarray, source: np.ndarray, earlier: Sequence[IntensityMap]) -> IntensityMap:
+    match step:
+        case Clip():
+            return IntensityMap(step.low, step.high)
+        case ClipPercentiles():
+            low, high = _percentiles(step, image, source, earlier)
+            return IntensityMap(low if step.low > 0 else -np.inf, high if step.high < 100 else np.inf)
+        case MinMax():
+            return _onto(float(image.min()), float(image.max()), step.low, step.high)
+        case Window():
+            low, high = step.centre - step.width / 2, step.centre + step.width / 2
+            fitted = _onto(low, high, step.low, step.high)
+            return IntensityMap(low, high, fitted.scale, fitted.offset)
+        case ZScore():
+            chosen = image[image > 0] if step.over == "positive" and step.mean is None else image
+            mean = step.mean if step.mean is not None else float(chosen.mean(dtype=np.float64)) if chosen.size else 0.0
+            deviation = step.deviation or (float(chosen.std(dtype=np.float64)) if chosen.size else 1.0)
+            scale = 1 / deviation if deviation > 0 else 1.0
+            return IntensityMap(scale=scale, offset=-mean * scale)
+        case AffineStep():
+            return IntensityMap(scale=step.scale, offset=step.offset)
+
+
+def _onto(low: float, high: float, new_low: float, new_high: float) -> IntensityMap:
+    """The linear map of low..high onto new_low..new_high; an image of one value becomes new_low."""
+    scale = (new_high - new_low) / (high - low) if high > low else 1.0
+    return IntensityMap(scale=scale, offset=new_low - low * scale)
+
+
+def _percentiles(
+    step: ClipPercentiles, image: np.ndarray, source: np.ndarray, earlier: Sequence[IntensityMap]
+) -> tuple[float, float]:
+    values = source if step.over == "source" else image
+    if step.over == "positive":
+        values = values[values > 0] if (values > 0).any() else values
+    found = np.array(np.percentile(values, [step.low, step.high]), dtype=np.float64)
+    if step.over == "source":
+        for one in earlier:
+            one.apply(found)
+    return float(found.min()), float(found.max())
+
+
+def body_box(image: np.ndarray, crop: Crop) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    """Start and shape of the box around what is brighter than the threshold, with its margin; the whole
+    when dark.
+    """
+    lowest, highest = float(image.min()), float(image.max())
+    bright = image > lowest + crop.threshold_fraction * (highest - lowest)
+    start, shape = [0, 0, 0], list(image.shape)
+    for axis in range(3):
+        others = tuple(other for other in range(3) if other != axis)
+        found = np.flatnonzero(bright.any(axis=others))
+        if found.size:
+            start[axis] = max(0, int(found[0]) - crop.margin_voxels)
+            shape[axis] = min(image.shape[axis], int(found[-1]) + 1 + crop.margin_voxels) - start[axis]
+    return (start[0], start[1], start[2]), (shape[0], shape[1], shape[2])
