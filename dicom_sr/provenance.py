@@ -118,7 +118,7 @@ def complete(dataset: Dataset, result: Result, evidence: Evidence, profile: Dest
         setattr(dataset, f"{name}Time", TM(moment.time()))
     if evidence.timezone_offset:
         dataset.TimezoneOffsetFromUTC = evidence.timezone_offset
-    dataset.PatientName = evidence.patient_name
+    dataset.add_new("PatientName", "PN", evidence.patient_name)  # anew: highdicom shares elements with the source
     if (
         "EthnicGroup" in evidence.images[0]
     ):  # retired, so highdicom leaves it out; the study should agree with itself
