@@ -76,19 +76,13 @@ def admit(request: AssociateRequest, rules: AdmissionRules, occupancy: Occupancy
     """Answer an association request. Who it is comes before how busy we are, so that a stranger learns
     nothing."""
     if not request.protocol_version & 1:
-        return Rejected(
-            1, 2, 2, "protocol-version", f"protocol version {request.protocol_version}, bit 0 expected"
-        )
+        return Rejected(1, 2, 2, "protocol-version", f"protocol version {request.protocol_version}, bit 0 expected")
     if request.application_context != APPLICATION_CONTEXT_UID:
         return Rejected(1, 1, 2, "application-context", "the application context is not that of DICOM")
     if rules.require_called_ae_title and request.called_ae_title != rules.ae_title:
-        return Rejected(
-            1, 1, 7, "called-ae-title", f"this node is {rules.ae_title!r}, another AE title was called"
-        )
+        return Rejected(1, 1, 7, "called-ae-title", f"this node is {rules.ae_title!r}, another AE title was called")
     if rules.allowed_calling_ae_titles and request.calling_ae_title not in rules.allowed_calling_ae_titles:
-        return Rejected(
-            1, 1, 3, "calling-ae-title", "the calling AE title is not in dimse.allowed_calling_ae_titles"
-        )
+        return Rejected(1, 1, 3, "calling-ae-title", "the calling AE title is not in dimse.allowed_calling_ae_titles")
     if occupancy.in_all >= rules.maximum_associations:
         return Rejected(2, 3, 2, "too-many-associations", f"{occupancy.in_all} associations are open")
     if occupancy.from_peer >= rules.maximum_associations_per_peer:
@@ -97,9 +91,7 @@ def admit(request: AssociateRequest, rules: AdmissionRules, occupancy: Occupancy
         )
     roles = {role.sop_class_uid: role for role in request.roles}
     return Admitted(
-        contexts=tuple(
-            _answer_context(context, roles.get(context.abstract_syntax)) for context in request.contexts
-        ),
+        contexts=tuple(_answer_context(context, roles.get(context.abstract_syntax)) for context in request.contexts),
         # We are SCP only: the requestor may be SCU, never SCP (PS3.7 D.3.3.4).
         roles=tuple(Role(role.sop_class_uid, scu=role.scu, scp=False) for role in roles.values()),
     )
@@ -128,17 +120,13 @@ def is_supported(abstract_syntax: str) -> bool:
     known = UID(abstract_syntax)
     if not known.type:
         return True
-    return (
-        "SOP Class" in known.type and "Storage" in known.name and not known.name.startswith(_NOT_FOR_C_STORE)
-    )
+    return "SOP Class" in known.type and "Storage" in known.name and not known.name.startswith(_NOT_FOR_C_STORE)
 
 
 def is_uid(text: str) -> bool:
     """True for digits and dots, 1 to 64 of them. Looser than PS3.5 9.1 (leading zeros pass) and safe as a
     file name."""
-    return (
-        0 < len(text) <= 64 and not text.strip("0123456789.") and text.strip(".") == text and ".." not in text
-    )
+    return 0 < len(text) <= 64 and not text.strip("0123456789.") and text.strip(".") == text and ".." not in text
 
 
 def check_command(command: Command, context: AnsweredContext) -> None:

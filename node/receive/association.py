@@ -197,9 +197,7 @@ class Association:
             if now - self._tally.started_at > limits.acse_timeout_seconds:
                 raise Ended("no-request", pdu.write_abort(None))
         elif now - self._last_pdu_at > limits.network_timeout_seconds:
-            raise Ended(
-                "timeout", pdu.write_abort(None), "no complete PDU within dimse.network_timeout_seconds"
-            )
+            raise Ended("timeout", pdu.write_abort(None), "no complete PDU within dimse.network_timeout_seconds")
         elif self._message_started_at is not None:
             lasted = now - self._message_started_at
             if (
@@ -230,9 +228,7 @@ class Association:
         self._request = request
         self._sender = Sender(request.calling_ae_title, request.called_ae_title)
         self._contexts = {
-            context.context_id: context
-            for context in answer.contexts
-            if context.result is ContextResult.ACCEPTANCE
+            context.context_id: context for context in answer.contexts if context.result is ContextResult.ACCEPTANCE
         }
         self._connection.sendall(
             pdu.write_associate_accept(request, answer.contexts, answer.roles, self._limits.maximum_pdu_bytes)

@@ -70,9 +70,7 @@ def write_response(command: Command, status: int, comment: str = "") -> bytes:
 
     `comment` goes into Error Comment (0000,0902), at most 64 characters; it must not hold patient data.
     """
-    elements = (
-        [_element(0x0002, _even(command.affected_sop_class_uid))] if command.affected_sop_class_uid else []
-    )
+    elements = [_element(0x0002, _even(command.affected_sop_class_uid))] if command.affected_sop_class_uid else []
     elements.append(_element(0x0100, struct.pack("<H", command.field | 0x8000)))
     elements.append(_element(0x0120, struct.pack("<H", command.message_id)))
     elements.append(_element(0x0800, struct.pack("<H", NO_DATA_SET)))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 from sqlalchemy import Engine, select
 from sqlalchemy.exc import SQLAlchemyError
@@ -32,12 +32,6 @@ from node.store.database import read_transaction, write_transaction
 from node.store.files import FileStore
 
 _NOTIFY_SECONDS = 0.2
-
-
-class Wake(Protocol):
-    """Tells other processes that there is something to do."""
-
-    def notify(self, topic: str) -> None: ...
 
 
 @dataclass(eq=False)
@@ -61,8 +55,10 @@ class Committer:
 
     Parameters
     ----------
-    engine, files, wake
-        Database, file store, and whom to tell.
+    engine, files
+        Database and file store.
+    notify : callable
+        Wakes whoever settles studies.
     durability : {"group", "object", "none"}
         One sync for the group; each object on its own; or no sync of files at all.
     quiet_seconds : float
@@ -73,7 +69,7 @@ class Committer:
         self,
         engine: Engine,
         files: FileStore,
-        wake: Wake,
+        notify: Callable[[], object],
         *,
         durability: Literal["group", "object", "none"],
         quiet_seconds: float,
@@ -81,7 +77,7 @@ class Committer:
     ) -> None:
         self._engine = engine
         self._files = files
-        self._wake = wake
+        self._wake_others = notify
         self._durability = durability
         self._quiet = timedelta(seconds=quiet_seconds)
         self._now = now
@@ -198,9 +194,7 @@ class Committer:
 
     def _commit_rows(self, placed: Sequence[_Waiting]) -> None:
         with write_transaction(self._engine) as connection:
-            outcomes = store_instances(
-                connection, [item.instance for item in placed], self._now() + self._quiet
-            )
+            outcomes = store_instances(connection, [item.instance for item in placed], self._now() + self._quiet)
         for item, outcome in zip(placed, outcomes, strict=True):
             if outcome == "conflict":
                 item.refusal = Refused(
@@ -251,11 +245,7 @@ class Committer:
         try:
             with read_transaction(self._engine) as connection:
                 paths = [item.placed for item in items]
-                known = set(
-                    connection.scalars(
-                        select(tables.instance.c.path).where(tables.instance.c.path.in_(paths))
-                    )
-                )
+                known = set(connection.scalars(select(tables.instance.c.path).where(tables.instance.c.path.in_(paths))))
         except SQLAlchemyError:
             known = None
         for item in items:
@@ -264,11 +254,11 @@ class Committer:
                 self._files.remove(item.placed)
 
     def _notify(self, always: bool = False) -> None:
-        """Wake the workers, not more often than they need: their deadlines lie seconds ahead."""
+        """Wake those who settle, not more often than they need: the deadlines lie seconds ahead."""
         now = time.monotonic()
         if always or now - self._notified_at >= _NOTIFY_SECONDS:
             self._notified_at = now
-            self._wake.notify("work")
+            self._wake_others()
 
 
 def _no_room(message: str) -> Refused:

@@ -142,9 +142,7 @@ def _read_with_pydicom(encoded: bytes, transfer_syntax_uid: str) -> InstanceHead
     """The slow way for data sets whose encoding is not what their transfer syntax says."""
     file_meta = write_file_meta("1.2", "1.2", transfer_syntax_uid)
     try:
-        found = pydicom.dcmread(
-            BytesIO(file_meta + encoded), stop_before_pixels=True, specific_tags=list(_WANTED)
-        )
+        found = pydicom.dcmread(BytesIO(file_meta + encoded), stop_before_pixels=True, specific_tags=list(_WANTED))
         values = {}
         for tag in _WANTED:
             if tag in found:
@@ -154,9 +152,7 @@ def _read_with_pydicom(encoded: bytes, transfer_syntax_uid: str) -> InstanceHead
         raise HeaderError("not-understood", f"the data set cannot be read ({type(error).__name__})") from None
     header = _header(values, None, transfer_syntax_uid, "<")
     if not header.sop_instance_uid:
-        raise HeaderError(
-            "not-understood", "the data set cannot be read: no SOP Instance UID was found in it"
-        )
+        raise HeaderError("not-understood", "the data set cannot be read: no SOP Instance UID was found in it")
     return header
 
 
@@ -210,9 +206,7 @@ def _read_code(value: bytes, order: str, encodings: Any) -> str:
 
 def _read_codes(value: bytes, order: str, encodings: Any) -> list[str]:
     return (
-        [part.strip("\0 ") for part in _read_code(value, order, encodings).split("\\")]
-        if value.strip(b"\0 ")
-        else []
+        [part.strip("\0 ") for part in _read_code(value, order, encodings).split("\\")] if value.strip(b"\0 ") else []
     )
 
 

@@ -62,9 +62,7 @@ class Intake:
         incoming = IncomingObject(self, command, transfer_syntax_uid, sender)
         if self.files.free_bytes() < self._free_disk_bytes:
             incoming.refuse(
-                Refused(
-                    OUT_OF_RESOURCES, "disk-full", "there is less room in data_dir than dimse.free_disk_mb"
-                )
+                Refused(OUT_OF_RESOURCES, "disk-full", "there is less room in data_dir than dimse.free_disk_mb")
             )
         return incoming
 

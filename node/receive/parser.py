@@ -151,9 +151,7 @@ class PduParser:
             else:
                 self._take_data(context_id, fragment, bool(control & 2), events)
 
-    def _take_command(
-        self, context_id: int, fragment: memoryview, is_last: bool, events: list[Event]
-    ) -> None:
+    def _take_command(self, context_id: int, fragment: memoryview, is_last: bool, events: list[Event]) -> None:
         if self._data_context or self._command_context not in (0, context_id):
             raise PduError(AbortReason.INVALID_PARAMETER_VALUE, "a command fragment within another message")
         self._command += fragment

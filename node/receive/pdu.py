@@ -213,9 +213,7 @@ def _items(body: bytes, position: int) -> Iterator[tuple[int, bytes]]:
         kind, length = _ITEM.unpack_from(body, position)
         position += 4
         if position + length > end:
-            raise PduError(
-                AbortReason.INVALID_PARAMETER_VALUE, f"item {kind:#04x} is longer than what holds it"
-            )
+            raise PduError(AbortReason.INVALID_PARAMETER_VALUE, f"item {kind:#04x} is longer than what holds it")
         yield kind, body[position : position + length]
         position += length
 

@@ -1,13 +1,14 @@
 """The Storage SCP of the node: builds listener, intake and committer from the settings."""
 
 import contextlib
+from collections.abc import Callable
 
 from sqlalchemy import Engine
 
 from node.logs import get_logger
 from node.receive.admission import AdmissionRules
 from node.receive.association import Limits
-from node.receive.committer import Committer, Wake
+from node.receive.committer import Committer
 from node.receive.intake import Intake
 from node.receive.listener import Listener
 from node.settings import Settings
@@ -27,17 +28,17 @@ class StorageScp:
         An open database at the newest schema.
     files : FileStore
         Where objects are kept. Its session for temporary files is opened by `start` and closed by `stop`.
-    wake : Wake
-        `notify("work")` is called when something was stored or released.
+    notify : callable
+        Called when something was stored or released: whoever settles studies has something to do.
     """
 
-    def __init__(self, settings: Settings, engine: Engine, files: FileStore, wake: Wake) -> None:
+    def __init__(self, settings: Settings, engine: Engine, files: FileStore, notify: Callable[[], object]) -> None:
         dimse = settings.dimse
         self._files = files
         self._stop_seconds = dimse.stop_seconds
         self._log = get_logger("receive")
         committer = Committer(
-            engine, files, wake, durability=dimse.durability, quiet_seconds=settings.settle.quiet_seconds
+            engine, files, notify, durability=dimse.durability, quiet_seconds=settings.settle.quiet_seconds
         )
         self._listener = Listener(
             dimse.host,
@@ -74,7 +75,8 @@ class StorageScp:
         except OSError:
             self._files.close_session()
             raise
-        self._log.info("listening", port=self.bound_port, swept_temporary_files=swept)
+        if swept:
+            self._log.info("temporary_files_swept", files=swept)
 
     def stop(self, timeout: float | None = None) -> None:
         """Stop accepting, let open associations finish for `timeout` seconds (default

@@ -163,9 +163,7 @@ class _Walker:
             group, number, length = self._read_plain(self._buffer, position)
             return group << 16 | number, position + 8, length
         if vr not in _LONG:
-            raise WalkError(
-                "not-understood", f"element {_name(group << 16 | number)} has no value representation"
-            )
+            raise WalkError("not-understood", f"element {_name(group << 16 | number)} has no value representation")
         if position + 12 > end:
             raise WalkError("truncated", "the data set ends inside an element header")
         (length,) = self._read_length(self._buffer, position + 8)
@@ -203,9 +201,7 @@ class _Walker:
 
     def _skip_sequence(self, position: int, end: int) -> int:
         """Past a sequence of undefined length (PS3.5 7.5), whatever is nested in it."""
-        open_items: list[bool] = [
-            False
-        ]  # one entry per open sequence: is an item of undefined length open in it?
+        open_items: list[bool] = [False]  # one entry per open sequence: is an item of undefined length open in it?
         while open_items:
             if open_items[-1]:
                 tag, value, length = self.element(position, end)
