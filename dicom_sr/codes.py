@@ -92,7 +92,5 @@ def check(code: Code) -> Code:
         ("meaning", code.meaning, 64),
     ):
         if not text or not text.strip() or len(text) > longest or "\\" in text or not text.isprintable():
-            raise InvalidCode(
-                f"code {code.value!r}: {name} must be 1 to {longest} characters, found {text!r}"
-            )
+            raise InvalidCode(f"code {code.value!r}: {name} must be 1 to {longest} characters, found {text!r}")
     return code

@@ -27,14 +27,10 @@ def image_library(evidence: Evidence) -> sr.ContainerContentItem:
     modality = codes.MODALITIES.get(str(first.get("Modality", "")))
     if modality is not None:
         group.ContentSequence.append(sr.CodeContentItem(MODALITY, modality, context))
-    group.ContentSequence.append(
-        sr.UIDRefContentItem(FRAME_OF_REFERENCE_UID, first.FrameOfReferenceUID, context)
-    )
+    group.ContentSequence.append(sr.UIDRefContentItem(FRAME_OF_REFERENCE_UID, first.FrameOfReferenceUID, context))
     for image in evidence.images:
         group.ContentSequence.append(
-            sr.ImageContentItem(
-                codes.SOURCE, image.SOPClassUID, image.SOPInstanceUID, relationship_type=CONTAINS
-            )
+            sr.ImageContentItem(codes.SOURCE, image.SOPClassUID, image.SOPInstanceUID, relationship_type=CONTAINS)
         )
     library = _container(IMAGE_LIBRARY, "1600")
     library.ContentSequence.append(group)

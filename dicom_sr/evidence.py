@@ -140,9 +140,7 @@ def _check_identity(result: Result, sources: Sequence[Dataset]) -> None:
     wanted = [image.sop_instance_uid for image in result.source_images]
     found = [str(source.get("SOPInstanceUID", "")) for source in sources]
     if not wanted or wanted != found:
-        place = next(
-            (i for i, pair in enumerate(zip(wanted, found, strict=False)) if pair[0] != pair[1]), None
-        )
+        place = next((i for i, pair in enumerate(zip(wanted, found, strict=False)) if pair[0] != pair[1]), None)
         detail = "" if place is None else f", the first other one at slice {place}"
         raise SourceMismatch(
             f"series {result.series_instance_uid}: expected the {len(wanted)} source images of the result "
@@ -154,9 +152,7 @@ def _check_identity(result: Result, sources: Sequence[Dataset]) -> None:
     ):
         others = {str(source.get(keyword, "")) for source in sources} - {uid}
         if others:
-            raise SourceMismatch(
-                f"expected {keyword} {uid} in every source image, found also {sorted(others)}"
-            )
+            raise SourceMismatch(f"expected {keyword} {uid} in every source image, found also {sorted(others)}")
 
 
 def _check_grid(result: Result, sources: Sequence[Dataset]) -> None:
@@ -207,11 +203,7 @@ def _copy_patient_and_study(source: Dataset, image: Dataset) -> None:
     """Everything public of the patient and study groups but the name; illegal type 2 values become empty."""
     for element in source:
         tag = element.tag
-        if (
-            not tag.is_private
-            and tag.group in (0x0008, 0x0010, 0x0012, 0x0020, 0x0032, 0x0040)
-            and tag not in image
-        ):
+        if not tag.is_private and tag.group in (0x0008, 0x0010, 0x0012, 0x0020, 0x0032, 0x0040) and tag not in image:
             image[tag] = copy(element)
     for keyword in TYPE_2:
         if keyword not in image or not _is_legal(keyword, image.get(keyword)):

@@ -202,9 +202,7 @@ def count_labels(labels: np.ndarray, highest: int) -> np.ndarray:
     """
     width = max(highest, int(labels.max(initial=0))) + 1
     counts = np.zeros((len(labels), width), dtype=np.int64)
-    for slice_index, plane in enumerate(
-        labels
-    ):  # slice by slice: bincount makes an int64 copy of what it counts
+    for slice_index, plane in enumerate(labels):  # slice by slice: bincount makes an int64 copy of what it counts
         if plane.any():
             counts[slice_index] = np.bincount(plane.ravel(), minlength=width)
         else:

@@ -42,9 +42,7 @@ Group = (
 
 def placed_findings(result: Result, numbering: SegmentNumbering) -> tuple[Finding, ...]:
     """Findings that a segment with voxels shows."""
-    return tuple(
-        finding for finding in result.findings if finding.segment_number in numbering.segment_numbers
-    )
+    return tuple(finding for finding in result.findings if finding.segment_number in numbering.segment_numbers)
 
 
 def findings_of(result: Result, numbering: SegmentNumbering, role: Role) -> tuple[Finding, ...]:
@@ -159,9 +157,7 @@ def _comments(result: Result, numbering: SegmentNumbering) -> list[str]:
     comments = [f"{provenance.NOT_FOR_CLINICAL_USE}."] if result.not_for_clinical_use else []
     comments.append("Result of an AI algorithm, not verified by a physician.")
     comments += [result.algorithm.intended_use] if result.algorithm.intended_use else []
-    comments += [
-        f"No voxel found of: {segment.label}; it is not in the segmentation." for segment in numbering.absent
-    ]
+    comments += [f"No voxel found of: {segment.label}; it is not in the segmentation." for segment in numbering.absent]
     return [*comments, *result.remarks]
 
 
@@ -247,9 +243,7 @@ class _GroupWriter:
     def _whole_image(self, finding: Finding) -> sr.MeasurementsAndQualitativeEvaluations:
         """TID 1501: a finding without a place; its tracking identifier says what viewers leave out."""
         absent = finding.segment_number is not None
-        identifier = (
-            f"{finding.tracking_identifier}: no voxel found" if absent else finding.tracking_identifier
-        )
+        identifier = f"{finding.tracking_identifier}: no voxel found" if absent else finding.tracking_identifier
         common = self._common(finding) | {
             "tracking_identifier": self._tracking(finding.tracking_identifier, identifier)
         }
@@ -271,16 +265,12 @@ class _GroupWriter:
         return {
             "tracking_identifier": self._tracking(finding.tracking_identifier),
             "finding_type": codes.check(finding.finding),
-            "finding_sites": [sr.FindingSite(codes.check(site), _checked(finding.laterality))]
-            if site
-            else None,
+            "finding_sites": [sr.FindingSite(codes.check(site), _checked(finding.laterality))] if site else None,
             "algorithm_id": provenance.algorithm_identification(self.result),
         }
 
     def _tracking(self, identifier: str, shown: str | None = None) -> sr.TrackingIdentifier:
-        return sr.TrackingIdentifier(
-            uid=tracking_uid(self.result, identifier), identifier=shown or identifier
-        )
+        return sr.TrackingIdentifier(uid=tracking_uid(self.result, identifier), identifier=shown or identifier)
 
     def _middle_image(self) -> sr.SourceImageForMeasurementGroup:
         image = self.evidence.images[len(self.evidence.images) // 2]

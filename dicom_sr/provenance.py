@@ -41,9 +41,7 @@ def series_number(result: Result, profile: DestinationProfile, offset: int) -> i
 
 def clean_text(text: str) -> str:
     """The text as an LO value can hold it: no backslash, no control character."""
-    return "".join(
-        " " if character == "\\" or not character.isprintable() else character for character in text
-    ).strip()
+    return "".join(" " if character == "\\" or not character.isprintable() else character for character in text).strip()
 
 
 def content_moment(result: Result, evidence: Evidence) -> datetime:
@@ -51,9 +49,7 @@ def content_moment(result: Result, evidence: Evidence) -> datetime:
     offset = evidence.timezone_offset
     if len(offset) == 5 and offset[0] in "+-" and offset[1:].isdigit():
         minutes = int(offset[1:3]) * 60 + int(offset[3:])
-        return result.created_at.astimezone(
-            timezone(timedelta(minutes=minutes if offset[0] == "+" else -minutes))
-        )
+        return result.created_at.astimezone(timezone(timedelta(minutes=minutes if offset[0] == "+" else -minutes)))
     return result.created_at
 
 
@@ -119,9 +115,7 @@ def complete(dataset: Dataset, result: Result, evidence: Evidence, profile: Dest
     if evidence.timezone_offset:
         dataset.TimezoneOffsetFromUTC = evidence.timezone_offset
     dataset.add_new("PatientName", "PN", evidence.patient_name)  # anew: highdicom shares elements with the source
-    if (
-        "EthnicGroup" in evidence.images[0]
-    ):  # retired, so highdicom leaves it out; the study should agree with itself
+    if "EthnicGroup" in evidence.images[0]:  # retired, so highdicom leaves it out; the study should agree with itself
         dataset.EthnicGroup = evidence.images[0].EthnicGroup
     items = list(dataset.ContributingEquipmentSequence)
     items[-1].ContributionDateTime = _universal(result.created_at)  # highdicom's own, always the last

@@ -129,9 +129,7 @@ def renumber(labels: np.ndarray, numbering: SegmentNumbering) -> np.ndarray:
     """The label volume in the numbers of the object; the same array where they are already equal."""
     if all(label == number for label, number in numbering.segment_numbers.items()):
         return labels
-    lookup = np.zeros(
-        np.iinfo(labels.dtype).max + 1, dtype=np.uint8 if len(numbering.present) < 256 else np.uint16
-    )
+    lookup = np.zeros(np.iinfo(labels.dtype).max + 1, dtype=np.uint8 if len(numbering.present) < 256 else np.uint16)
     for label, number in numbering.segment_numbers.items():
         lookup[label] = number
     return lookup[labels]
@@ -146,8 +144,7 @@ def _describe_segments(result: Result, numbering: SegmentNumbering) -> list[hd.s
         source=provenance.clean_text(result.algorithm.manufacturer)[: provenance.LONG_STRING],
     )
     return [
-        _describe_segment(result, segment, number, algorithm)
-        for number, segment in enumerate(numbering.present, 1)
+        _describe_segment(result, segment, number, algorithm) for number, segment in enumerate(numbering.present, 1)
     ]
 
 
@@ -182,9 +179,7 @@ def _describe_segment(
 def _content_description(result: Result) -> str:
     """Content Description (0070,0081), shown by several viewers beside the label."""
     use = f"{provenance.NOT_FOR_CLINICAL_USE}. " if result.not_for_clinical_use else ""
-    return f"{use}AI result, unverified: {provenance.clean_text(result.algorithm.name)}"[
-        : provenance.LONG_STRING
-    ]
+    return f"{use}AI result, unverified: {provenance.clean_text(result.algorithm.name)}"[: provenance.LONG_STRING]
 
 
 def _creator(result: Result) -> str:
