@@ -91,16 +91,19 @@ class Program:
             )
         process = self.process
         try:
-            wait_until(
-                lambda: process.poll() is not None or self.ready(), f"readiness of {self.command[0]}", seconds
-            )
+            wait_until(lambda: process.poll() is not None or self.ready(), f"readiness of {self.command[0]}", seconds)
         except AssertionError:
             self.stop()
             raise
         if process.poll() is not None:
-            raise ChildProcessError(
-                f"{self.command[0]} ended at once: {self.log.read_text(errors='replace')[-800:]}"
-            )
+            raise ChildProcessError(f"{self.command[0]} ended at once: {self.log.read_text(errors='replace')[-800:]}")
+
+    def kill(self) -> None:
+        """End it now, when nobody will look at what it leaves."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
 
     def stop(self) -> None:
         if self.process is None:
@@ -164,7 +167,7 @@ def storescp(
     try:
         yield StoreScp(program, ports[-1], received, ae_title)
     finally:
-        program.stop()
+        program.kill()
 
 
 @dataclass
@@ -340,4 +343,4 @@ def orthanc(
     try:
         yield OrthancPeer(program, *ports[-1], ae_title)
     finally:
-        program.stop()
+        program.kill()

@@ -153,16 +153,13 @@ class FaultyArchive:
         if not hasattr(event.assoc, "bytes_read"):
             return
         event.assoc.bytes_read += len(event.data)
-        if (
-            self.faults
-            and isinstance(self.faults[0], Drop)
-            and event.assoc.bytes_read > self.faults[0].after_bytes
-        ):
+        if self.faults and isinstance(self.faults[0], Drop) and event.assoc.bytes_read > self.faults[0].after_bytes:
             self.faults.popleft()
             event.assoc.dul.socket.socket.shutdown(socket.SHUT_RDWR)
 
     def _on_store(self, event: Any) -> int:
-        fault = self.faults.popleft() if self.faults else Answer(0x0000)
+        waits = not self.faults or isinstance(self.faults[0], Drop | Reject)
+        fault = Answer(0x0000) if waits else self.faults.popleft()
         if isinstance(fault, Abort):
             event.assoc.abort()
             return 0xC000

@@ -14,9 +14,7 @@ SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
 REPORT = "1.2.840.10008.5.1.4.1.1.88.34"
 
 
-def write_object(
-    path: Path, sop_class_uid: str, size_bytes: int = 3000, syntax: str = ExplicitVRLittleEndian
-) -> Path:
+def write_object(path: Path, sop_class_uid: str, size_bytes: int = 3000, syntax: str = ExplicitVRLittleEndian) -> Path:
     """An object of this SOP class; its bulk is in Pixel Data, which no part of delivery looks at."""
     made = Dataset()
     made.SOPClassUID, made.SOPInstanceUID = sop_class_uid, generate_uid()
@@ -53,6 +51,6 @@ def destination_at() -> Callable[..., Destination]:
     """Make a destination on loopback."""
 
     def make(port: int, ae_title: str = "FAULTY", name: str = "pacs") -> Destination:
-        return Destination(name=name, ae_title=ae_title, host=LOOPBACK, port=port)
+        return Destination(name=name, kind="dimse", ae_title=ae_title, host=LOOPBACK, port=port)
 
     return make

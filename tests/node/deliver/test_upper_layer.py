@@ -94,9 +94,7 @@ def test_data_pdu_header_counts_its_own_overhead():
     assert (pdv.context_id, pdv.is_command, pdv.is_last, pdv.fragment) == (5, False, True, fragment)
 
 
-@pytest.mark.parametrize(
-    ("maximum", "expected"), [(16384, 16378), (16385, 16378), (0, 131066), (1 << 30, 131066)]
-)
+@pytest.mark.parametrize(("maximum", "expected"), [(16384, 16378), (16385, 16378), (0, 131066), (1 << 30, 131066)])
 def test_fragments_fit_into_the_peers_pdu_and_are_even(maximum: int, expected: int):
     assert upper_layer.fragment_bytes(maximum) == expected
 
