@@ -15,9 +15,11 @@ import contextlib
 import socket
 import ssl
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from node.errors import Refused
@@ -140,7 +142,7 @@ class Association:
         except Exception as error:
             # A fault of ours must not end the listener: the peer is told, and the line says which class it
             # was.
-            self._log.error("association_failed", reason=describe_error(error))
+            self._log.error("association_failed", reason=describe_error(error), at=_place(error))
             ended = Ended("failed", pdu.write_abort(None))
         finally:
             self._finish(ended)
@@ -372,6 +374,12 @@ class Association:
 def _loggable(uid: str) -> str:
     """A UID of the peer for the log: anything else could be a name."""
     return uid if is_uid(uid) else "(no UID)"
+
+
+def _place(error: BaseException) -> str:
+    """File and line where an exception was raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
 
 
 def _say_goodbye(connection: socket.socket, ended: Ended) -> None:
