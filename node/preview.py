@@ -19,7 +19,9 @@ WARNING = "AI result, unverified. Not for clinical use."
 
 @dataclass(frozen=True)
 class _Plane:
-    """One section: title, the letters at its left and top edge, grey values and labels (row, column), pixel size in mm."""
+    """One section: title, the letters at its left and top edge, grey values and labels (row, column), pixel size in
+    mm.
+    """
 
     title: str
     edges: tuple[str, str]
@@ -31,7 +33,8 @@ class _Plane:
 def write_preview(path: Path, volume: Volume, result: Result) -> None:
     """Write a PNG with axial, coronal and sagittal sections through the middle of what was found.
 
-    Planes are shown in radiological convention (patient right on the left of the image). Nothing of the patient's identity
+    Planes are shown in radiological convention (patient right on the left of the image). Nothing of the patient's
+    identity
     is written into the picture.
     """
     labels = result.labels if result.labels is not None else np.zeros(volume.voxels.shape, np.uint8)
@@ -65,7 +68,12 @@ def _legend(result: Result) -> list[tuple[tuple[int, int, int], str]]:
         number = finding.segment_number
         name = names.get(number, finding.finding.meaning) if number is not None else finding.finding.meaning
         numbers = ", ".join(f"{m.concept.meaning} {m.value:.1f} {m.unit.value}" for m in finding.measurements)
-        lines.append((colours.get(number, (128, 128, 128)) if number is not None else (128, 128, 128), f"{name}: {numbers}"))
+        lines.append(
+            (
+                colours.get(number, (128, 128, 128)) if number is not None else (128, 128, 128),
+                f"{name}: {numbers}",
+            )
+        )
     return lines
 
 
@@ -121,7 +129,9 @@ def _panel(plane: _Plane, segments: tuple[Segment, ...]) -> Image.Image:
     scale = PANEL_HEIGHT_PX / (rows * plane.pixel_mm[0])
     size = (max(1, round(columns * plane.pixel_mm[1] * scale)), PANEL_HEIGHT_PX)
     grey = np.asarray(Image.fromarray(np.ascontiguousarray(plane.grey)).resize(size, Image.Resampling.BICUBIC))
-    labels = np.asarray(Image.fromarray(np.ascontiguousarray(plane.labels.astype(np.uint8))).resize(size, Image.Resampling.NEAREST))
+    labels = np.asarray(
+        Image.fromarray(np.ascontiguousarray(plane.labels.astype(np.uint8))).resize(size, Image.Resampling.NEAREST)
+    )
     colour = np.repeat(grey[..., None], 3, axis=2).astype(np.float32)
     for segment in segments:
         mask = labels == segment.number

@@ -15,8 +15,10 @@ from node.settings import Destination, Match, Route, Settings
 HEADER = """# Settings
 
 Read from a TOML file (`config/node.toml`) and from the environment: `OVERREAD_<SECTION>__<KEY>`, e.g.
-`OVERREAD_DIMSE__PORT=104`; lists of tables are given there as JSON. Paths are relative to the file. Unknown keys, wrong types and
-impossible combinations are refused at start with file, key and fix. This page is made from the code: `python -m node.settings_reference`.
+`OVERREAD_DIMSE__PORT=104`; lists of tables are given there as JSON. Paths are relative to the file. Unknown keys,
+wrong types and
+impossible combinations are refused at start with file, key and fix. This page is made from the code: `python -m
+node.settings_reference`.
 """
 
 

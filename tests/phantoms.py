@@ -19,7 +19,9 @@ SOP_CLASSES = {"MR": MRImageStorage, "CT": CTImageStorage}
 
 
 def ellipsoid(shape: tuple[int, int, int], spacing_mm: tuple[float, float, float], radius_mm: float) -> np.ndarray:
-    """Boolean (slice, row, column): a ball of `radius_mm`, off centre by an eighth of the field of view on each axis."""
+    """Boolean (slice, row, column): a ball of `radius_mm`, off centre by an eighth of the field of view on each
+    axis.
+    """
     axes = np.meshgrid(*(np.arange(n) * mm for n, mm in zip(shape, spacing_mm, strict=True)), indexing="ij")
     centre = [n * mm * share for n, mm, share in zip(shape, spacing_mm, (0.5, 0.4, 0.6), strict=True)]
     return np.asarray(sum((axis - at) ** 2 for axis, at in zip(axes, centre, strict=True)) <= radius_mm**2)
@@ -62,7 +64,11 @@ def make_series(
         image.SpecificCharacterSet = "ISO_IR 192"
         image.SOPClassUID = SOP_CLASSES[modality]
         image.SOPInstanceUID = generate_uid(entropy_srcs=[series_uid, str(number)])
-        image.StudyInstanceUID, image.SeriesInstanceUID, image.FrameOfReferenceUID = study_uid, series_uid, frame_uid
+        image.StudyInstanceUID, image.SeriesInstanceUID, image.FrameOfReferenceUID = (
+            study_uid,
+            series_uid,
+            frame_uid,
+        )
         image.PatientName, image.PatientID = patient_name, patient_id
         image.PatientBirthDate, image.PatientSex, image.PatientAge = "19700102", "O", "050Y"
         image.StudyDate = image.SeriesDate = image.ContentDate = image.AcquisitionDate = "20240305"

@@ -42,9 +42,18 @@ def matching(name: str, expression: str, found: Any) -> Condition:
     return Condition(name, f"text with {expression!r}", _shown(values), met)
 
 
+def not_matching(name: str, expression: str, found: Any) -> Condition:
+    """Met when the regular expression is found in no value, whatever its case."""
+    condition = matching(name, expression, found)
+    return Condition(name, f"no text with {expression!r}", condition.found, not condition.met)
+
+
 def within(name: str, lowest: float | None, highest: float | None, found: float | None, unit: str = "") -> Condition:
     """Met when `found` is known and lies in the closed interval; a bound of None is open."""
-    parts = [f"at least {lowest:g}" if lowest is not None else "", f"at most {highest:g}" if highest is not None else ""]
+    parts = [
+        f"at least {lowest:g}" if lowest is not None else "",
+        f"at most {highest:g}" if highest is not None else "",
+    ]
     wanted = " and ".join(part for part in parts if part) + (f" {unit}" if unit else "")
     if found is None:
         return Condition(name, wanted, "unknown", False)

@@ -1,0 +1,68 @@
+"""`overread run`, its parts `listen`, `work` and `deliver`, and `check-config`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from node import service
+from node.cli.shared import ConfigOption, JsonOption, console, print_json, read_settings
+from node.logs import configure_logs
+from node.settings import load_settings
+
+LifeLine = Annotated[bool, typer.Option("--life-line", hidden=True, help="Stop when standard input ends.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    app.command()(run)
+    app.command()(listen)
+    app.command()(work)
+    app.command()(deliver)
+    app.command("check-config")(check_config)
+
+
+def run(config: ConfigOption = None) -> None:
+    """Start the whole node in the foreground; SIGTERM or Ctrl-C stops it cleanly within 10 s."""
+    settings = read_settings(config)
+    configure_logs(settings.log.style, settings.log.level)
+    raise typer.Exit(service.run_node(settings, config))
+
+
+def listen(config: ConfigOption = None, life_line: LifeLine = False) -> None:
+    """Receive only: the DICOM listener."""
+    settings = read_settings(config)
+    configure_logs(settings.log.style, settings.log.level)
+    service.run_listener(settings, life_line=life_line)
+
+
+def work(config: ConfigOption = None, life_line: LifeLine = False) -> None:
+    """Analyse only: settle studies, choose models and series, run inference."""
+    settings = read_settings(config)
+    configure_logs(settings.log.style, settings.log.level)
+    service.run_worker(settings, life_line=life_line)
+
+
+def deliver(config: ConfigOption = None, life_line: LifeLine = False) -> None:
+    """Deliver only: send results to their destinations."""
+    settings = read_settings(config)
+    configure_logs(settings.log.style, settings.log.level)
+    service.run_deliverer(settings, life_line=life_line)
+
+
+def check_config(
+    file: Annotated[Path, typer.Argument(help="The configuration file to check.")],
+    json_output: JsonOption = False,
+) -> None:
+    """Check a configuration file and the models it names, without starting anything."""
+    settings = load_settings(file)
+    problems = service.check_settings(settings, str(file))
+    if json_output:
+        print_json({"file": str(file), "problems": problems})
+    elif problems:
+        for problem in problems:
+            console.print(problem, style="red", highlight=False, markup=False)
+    else:
+        routes, destinations = len(settings.routes), len(settings.destinations)
+        console.print(f"{file}: good: {routes} routes, {destinations} destinations", highlight=False)
+    raise typer.Exit(2 if problems else 0)

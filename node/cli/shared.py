@@ -1,0 +1,77 @@
+"""What the commands share: options, output, access to the database."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from sqlalchemy import Engine
+
+from node.errors import Permanent
+from node.settings import Settings, SettingsError, load_settings
+from node.store.database import check_schema, open_database
+
+DEFAULT_CONFIG = Path("config/node.toml")
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", envvar="OVERREAD_CONFIG", help="Configuration file; default config/node.toml."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text for people.")]
+
+console = Console()
+
+
+def console_error(message: str) -> None:
+    """One message for people on standard error."""
+    Console(stderr=True, soft_wrap=True, highlight=False).print(f"overread: {message}", style="bold red", markup=False)
+
+
+def read_settings(config: Path | None) -> Settings:
+    """The settings of the file given, or of `config/node.toml` where it is."""
+    if config is None and not DEFAULT_CONFIG.exists():
+        raise SettingsError(
+            f"no configuration: {DEFAULT_CONFIG} is not here; name one with --config or OVERREAD_CONFIG"
+        )
+    return load_settings(config or DEFAULT_CONFIG)
+
+
+@contextmanager
+def opened_database(settings: Settings) -> Iterator[Engine]:
+    """The node's database, which must exist and be at the current schema."""
+    if settings.database_url.startswith("sqlite:///") and not Path(settings.database_url[10:]).exists():
+        raise Permanent(f"no database at {settings.database_url[10:]}: start the node once (overread run)")
+    engine = open_database(settings.database_url)
+    try:
+        check_schema(engine)
+        yield engine
+    finally:
+        engine.dispose()
+
+
+def print_json(value: Any) -> None:
+    """Machine-readable output: one JSON document on standard output."""
+    typer.echo(json.dumps(value, indent=2, default=_plain))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return str(value)
+
+
+def utc_now() -> datetime:
+    """The present moment, aware."""
+    return datetime.now(UTC)
+
+
+def parse_peer(text: str) -> tuple[str, int]:
+    """`HOST:PORT` (or `[IPV6]:PORT`) in two parts; a usage error otherwise."""
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or not 1 <= int(port) <= 65535:
+        raise typer.BadParameter(f"expected HOST:PORT, for example pacs.example.org:104, found {text!r}")
+    return host.strip("[]"), int(port)

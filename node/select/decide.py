@@ -1,0 +1,169 @@
+"""From the series of a study to the work that is wanted, with the whole reasoning kept. Pure.
+
+Every route is tried. A route wants a study when at least one series meets its conditions. A model with one input
+chooses among
+just those series; a model with several inputs chooses among all series of the study, since a route cannot describe
+all of them at once.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from node.infer.manifest import Manifest
+from node.select.choose import InputChoice, choose_inputs, input_digest
+from node.select.rules import Condition, all_met, check_match
+from node.settings import Route
+from node.store.catalogue import StoredSeries
+
+
+@dataclass(frozen=True)
+class RouteVerdict:
+    """One route asked of one series."""
+
+    series_instance_uid: str
+    conditions: tuple[Condition, ...]
+
+    @property
+    def matches(self) -> bool:
+        """Whether every condition of the route holds."""
+        return all_met(self.conditions)
+
+
+@dataclass(frozen=True)
+class ModelTrace:
+    """One model of one route: what was chosen for each input, or why nothing was (code and sentence)."""
+
+    model: str
+    code: str
+    message: str
+    choices: tuple[InputChoice, ...] = ()
+
+    @property
+    def wanted_and_possible(self) -> bool:
+        """Whether there is work to do."""
+        return self.code == "chosen"
+
+
+@dataclass(frozen=True)
+class RouteTrace:
+    """One route: the verdict on each series, and its models if it wants the study."""
+
+    route: Route
+    verdicts: tuple[RouteVerdict, ...]
+    models: tuple[ModelTrace, ...]
+
+    @property
+    def wants(self) -> bool:
+        """Whether any series meets the conditions."""
+        return any(verdict.matches for verdict in self.verdicts)
+
+
+@dataclass(frozen=True)
+class StudyTrace:
+    """All routes asked of one study, with the series they were asked of."""
+
+    series: tuple[StoredSeries, ...]
+    routes: tuple[RouteTrace, ...]
+
+
+def decide(series: Sequence[StoredSeries], routes: Sequence[Route], manifests: Mapping[str, Manifest]) -> StudyTrace:
+    """Try every route on the series of a study.
+
+    Parameters
+    ----------
+    manifests : mapping
+        By model identifier, of the models that can be used; a route may name one that is not there.
+    """
+    return StudyTrace(tuple(series), tuple(_try_route(route, series, manifests) for route in routes))
+
+
+def wanted_digest(trace: ModelTrace) -> str:
+    """The digest of the input set that a model was given."""
+    return input_digest(trace.choices)
+
+
+def _try_route(route: Route, series: Sequence[StoredSeries], manifests: Mapping[str, Manifest]) -> RouteTrace:
+    verdicts = tuple(RouteVerdict(each.series_instance_uid, check_match(route.match, each)) for each in series)
+    matching = [each for each, verdict in zip(series, verdicts, strict=True) if verdict.matches]
+    if not matching:
+        return RouteTrace(route, verdicts, ())
+    return RouteTrace(route, verdicts, tuple(_try_model(name, matching, series, manifests) for name in route.models))
+
+
+def _try_model(
+    name: str,
+    matching: Sequence[StoredSeries],
+    series: Sequence[StoredSeries],
+    manifests: Mapping[str, Manifest],
+) -> ModelTrace:
+    manifest = manifests.get(name)
+    if manifest is None:
+        return ModelTrace(
+            name, "model-unavailable", f"model {name} is not installed or was refused: overread models list"
+        )
+    choices = choose_inputs(manifest, matching if len(manifest.inputs) == 1 else series)
+    lacking = [choice for choice in choices if choice.chosen is None]
+    if lacking:
+        return ModelTrace(name, "input-missing", "; ".join(_why_not(choice) for choice in lacking), choices)
+    found = ", ".join(
+        f"{len(choice.chosen.instances)} images for {choice.input_name}" for choice in choices if choice.chosen
+    )
+    return ModelTrace(name, "chosen", found, choices)
+
+
+def _why_not(choice: InputChoice) -> str:
+    """The series that came nearest and what it lacked."""
+    if not choice.verdicts:
+        return f"no series for {choice.input_name}"
+    nearest = min(choice.verdicts, key=lambda verdict: sum(not condition.met for condition in verdict.conditions))
+    unmet = "; ".join(f"{c.name}: wanted {c.wanted}, found {c.found}" for c in nearest.conditions if not c.met)
+    number = len(choice.verdicts)
+    return f"none of {number} series fits {choice.input_name} (nearest {nearest.series_instance_uid}: {unmet})"
+
+
+def as_plain(trace: StudyTrace) -> list[dict[str, Any]]:
+    """The trace as plain data, for `overread explain --json`."""
+    return [
+        {
+            "route": each.route.name,
+            "wants": each.wants,
+            "series": [
+                {
+                    "series_instance_uid": v.series_instance_uid,
+                    "matches": v.matches,
+                    "conditions": _plain(v.conditions),
+                }
+                for v in each.verdicts
+            ],
+            "models": [
+                {
+                    "model": model.model,
+                    "code": model.code,
+                    "message": model.message,
+                    "inputs": [
+                        {
+                            "input": choice.input_name,
+                            "chosen": choice.chosen.series_instance_uid if choice.chosen else None,
+                            "candidates": [
+                                {
+                                    "series_instance_uid": verdict.series_instance_uid,
+                                    "eligible": verdict.eligible,
+                                    "rank": verdict.rank,
+                                    "conditions": _plain(verdict.conditions),
+                                }
+                                for verdict in choice.verdicts
+                            ],
+                        }
+                        for choice in model.choices
+                    ],
+                }
+                for model in each.models
+            ],
+        }
+        for each in trace.routes
+    ]
+
+
+def _plain(conditions: Sequence[Condition]) -> list[dict[str, Any]]:
+    return [vars(condition) for condition in conditions]

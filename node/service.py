@@ -1,0 +1,152 @@
+"""The composition root: the only place that builds the parts and connects them.
+
+`run_node` supervises the processes; `run_listener`, `run_worker` and `run_deliverer` are what runs in them, and can
+run alone, also
+on other machines, against the same database and data folder.
+"""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from sqlalchemy import Engine
+
+from node.deliver.outbox import Outbox
+from node.infer import Registry, check_model
+from node.jobs.retry import RetryPolicy
+from node.jobs.wake import Topic, Wake, WakeListener
+from node.jobs.worker import JobLoop, LoopSettings, utc_now
+from node.logs import get_logger
+from node.receive.storage_scp import StorageScp
+from node.settings import Settings
+from node.settle import Settler
+from node.store.database import migrate, open_database
+from node.store.files import FileStore
+from node.store.tables import JobKind
+from node.supervisor import Supervisor, child_command, on_stop_signals, watch_life_line
+from node.work import InferHandler
+
+INFER_RETRY = RetryPolicy(first_seconds=5, longest_seconds=300)
+GRACE_SECONDS = 7.0
+
+
+def wake_folder(settings: Settings) -> Path:
+    """Where the processes of this node wake each other."""
+    return settings.node.data_dir / "run"
+
+
+def prepare(settings: Settings) -> Engine:
+    """Make the data folder, bring the database to the newest schema (after a backup copy), and open it."""
+    data_dir = settings.node.data_dir
+    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    migrate(settings.database_url, data_dir / "backup")
+    return open_database(settings.database_url)
+
+
+def run_node(settings: Settings, config: Path | None) -> int:
+    """Supervise all processes until SIGTERM or SIGINT; 0 after a clean stop."""
+    prepare(settings).dispose()
+    arguments = ("--config", str(config)) if config else ()
+    commands = {}
+    for role, number in (
+        ("listen", settings.dimse.processes),
+        ("work", settings.work.processes),
+        ("deliver", settings.deliver.processes),
+    ):
+        for index in range(number):
+            commands[role if number == 1 else f"{role}-{index + 1}"] = child_command(role, *arguments)
+    supervisor = Supervisor(commands)
+    on_stop_signals(supervisor.stop)
+    return supervisor.run()
+
+
+def run_listener(settings: Settings, *, life_line: bool = False) -> None:
+    """Receive until told to stop."""
+    engine = prepare(settings)
+    stop = threading.Event()
+    _stop_by(stop.set, life_line)
+    wake = Wake(wake_folder(settings))
+    listener = StorageScp(settings, engine, FileStore(settings.node.data_dir), lambda: wake.notify(Topic.SETTLE))
+    listener.start()
+    get_logger("receive").info("listening", ae_title=settings.node.ae_title, port=listener.bound_port)
+    stop.wait()
+    listener.stop()
+    engine.dispose()
+
+
+def run_worker(settings: Settings, *, life_line: bool = False) -> None:
+    """Settle studies and run inference until told to stop."""
+    engine = prepare(settings)
+    registry = Registry(settings.models.paths)
+    for problem in registry.problems:
+        get_logger("infer").error("model_refused", problem=problem)
+    manifests = {model.identifier: model.manifest for model in registry.models()}
+    folder = wake_folder(settings)
+    settler = Settler(engine, settings, lambda: manifests, folder, utc_now)
+    work = settings.work
+    limits = LoopSettings(
+        kind=JobKind.INFER,
+        lease_seconds=work.lease_seconds,
+        poll_seconds=work.poll_seconds,
+        retry=INFER_RETRY,
+        deadline_seconds=work.deadline_seconds,
+        grace_seconds=GRACE_SECONDS,
+    )
+    handler = InferHandler(engine, settings, registry, utc_now)
+    wake = Wake(folder)
+    with WakeListener(folder, Topic.INFER) as waiter:
+        loop = JobLoop(engine, limits, handler, waiter, on_finished=lambda job: _wake_deliverers(wake))
+        _stop_by(loop.stop, life_line)
+        settler.start()
+        try:
+            _run_in_thread(loop.run, "inference")
+        finally:
+            settler.stop()
+            engine.dispose()
+
+
+def run_deliverer(settings: Settings, *, life_line: bool = False) -> None:
+    """Send results to their destinations until told to stop."""
+    engine = prepare(settings)
+    outbox = Outbox(engine, settings, wake_folder(settings))
+    _stop_by(outbox.stop, life_line)
+    try:
+        _run_in_thread(outbox.run, "outbox")
+    finally:
+        engine.dispose()
+
+
+def _run_in_thread(run: Callable[[], None], name: str) -> None:
+    """Work in a thread of its own until it ends.
+
+    A signal is handled between two steps of the main thread only, and the network of a model can be one very long step.
+    """
+    thread = threading.Thread(target=run, name=name)
+    thread.start()
+    while thread.is_alive():
+        thread.join(0.5)
+
+
+def _wake_deliverers(wake: Wake) -> None:
+    wake.notify(Topic.DELIVER)
+
+
+def _stop_by(stop: Callable[[], None], life_line: bool) -> None:
+    on_stop_signals(stop)
+    if life_line:
+        watch_life_line(stop)
+
+
+def check_settings(settings: Settings, where: str) -> list[str]:
+    """What the configuration names and is not there, or cannot be used; empty when all is well."""
+    registry = Registry(settings.models.paths)
+    problems = [f"{where}: {problem}" for problem in registry.problems]
+    known = {model.identifier for model in registry.models()}
+    for route in settings.routes:
+        for name in route.models:
+            if name not in known:
+                shown = ", ".join(sorted(known)) or "none"
+                problems.append(f"{where}: routes.{route.name}.models: no model {name!r}; installed are {shown}")
+    for model in registry.models():
+        problems.extend(f"{where}: {problem}" for problem in check_model(model.folder))
+    return problems

@@ -1,0 +1,140 @@
+"""The INFER handler: one job from the queue to a recorded result with its deliveries."""
+
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+from sqlalchemy import Connection, Engine
+
+from dicom_sr.findings import Predecessor
+from dicom_sr.profile import CONSERVATIVE, Role
+from node.errors import NotAnalysed, Permanent
+from node.infer import Model, Registry
+from node.jobs.completion import complete_inference
+from node.jobs.heartbeat import Heartbeat
+from node.jobs.job import Job
+from node.jobs.worker import Completion
+from node.pipeline import Analysis, AnalysisRequest, run_analysis
+from node.settings import Settings
+from node.store import catalogue
+from node.store.database import read_transaction, write_transaction
+from node.store.results import NewResult, ResultObject, current_result
+from node.store.tables import DecisionOutcome
+
+RESULTS_FOLDER = "results"
+
+
+class InferHandler:
+    """Runs the model of a job on its input set.
+
+    Parameters
+    ----------
+    engine : Engine
+    settings : Settings
+    registry : Registry
+        Its models stay warm from job to job.
+    clock : callable
+        The present moment, aware UTC.
+    """
+
+    def __init__(self, engine: Engine, settings: Settings, registry: Registry, clock: Callable[[], datetime]) -> None:
+        self._engine = engine
+        self._settings = settings
+        self._registry = registry
+        self._clock = clock
+
+    def __call__(self, job: Job, heartbeat: Heartbeat) -> Completion:
+        """Analyse, write the objects, and return what is to be committed with the end of the job (T4).
+
+        Raises
+        ------
+        Permanent, Transient
+            As `run_analysis`; a study that cannot be analysed is also recorded as such.
+        """
+        model = self._model_of(job)
+        request = self._request(job)
+        folder = Path(RESULTS_FOLDER) / str(job.job_id)
+        try:
+            analysis = run_analysis(
+                request,
+                model,
+                self._settings.node.data_dir / folder,
+                device=self._settings.work.device,
+                threads=self._settings.work.intra_op_threads,
+                profile=CONSERVATIVE,
+                progress=lambda stage, share: heartbeat.check(),
+            )
+        except NotAnalysed as reason:
+            self._record_not_analysed(job, reason)
+            raise
+        new = _new_result(job, request, analysis, folder)
+
+        def complete(connection: Connection, current: Job) -> None:
+            complete_inference(connection, current, new, self._settings.deliver.maximum_attempts, self._clock())
+
+        return complete
+
+    def _model_of(self, job: Job) -> Model:
+        model = self._registry.get(str(job.model))
+        if model.digest != job.model_digest:
+            raise Permanent(
+                f"job {job.job_id} was made for manifest {str(job.model_digest)[:12]} of model {job.model}, and "
+                f"{model.digest[:12]} is installed: send the study again to analyse it with the new one"
+            )
+        return model
+
+    def _request(self, job: Job) -> AnalysisRequest:
+        uids = [uid for members in (job.inputs or {}).values() for uid in members]
+        with read_transaction(self._engine) as connection:
+            stored = catalogue.instances(connection, uids)
+            current = current_result(connection, job.study_instance_uid, str(job.model))
+        replaced = current if current is not None and current.revision < (job.revision or 1) else None
+        reports = [each for each in (replaced.objects if replaced else ()) if each.role == Role.REPORT.value]
+        return AnalysisRequest(
+            paths=tuple(self._settings.node.data_dir / each.path for each in stored),
+            input_digest=str(job.input_digest),
+            revision=job.revision or 1,
+            created_at=job.created_at,
+            predecessors=tuple(
+                Predecessor(each.series_instance_uid, each.sop_class_uid, each.sop_instance_uid) for each in reports
+            ),
+        )
+
+    def _record_not_analysed(self, job: Job, reason: NotAnalysed) -> None:
+        answer = catalogue.Decision(
+            study_instance_uid=job.study_instance_uid,
+            route=str(job.route),
+            model=str(job.model),
+            outcome=DecisionOutcome.NOT_ANALYSED,
+            code=reason.code,
+            message=str(reason),
+            at=self._clock(),
+        )
+        with write_transaction(self._engine) as connection:
+            catalogue.record_decisions(connection, [answer])
+
+
+def _new_result(job: Job, request: AnalysisRequest, analysis: Analysis, folder: Path) -> NewResult:
+    return NewResult(
+        job_id=job.job_id,
+        study_instance_uid=job.study_instance_uid,
+        model=str(job.model),
+        model_digest=str(job.model_digest),
+        revision=request.revision,
+        created_at=request.created_at,
+        folder=str(folder),
+        summary=analysis.summary,
+        timings=analysis.timings,
+        objects=tuple(
+            ResultObject(
+                sop_instance_uid=each.sop_instance_uid,
+                sop_class_uid=each.sop_class_uid,
+                series_instance_uid=each.series_instance_uid,
+                role=each.role,
+                position=each.position,
+                path=str(folder / each.file_name),
+                sha256=each.sha256,
+            )
+            for each in analysis.objects
+        ),
+    )
