@@ -101,7 +101,7 @@ def encode_measurement_report(
         title=profile.title_with_place if with_place else profile.title_without_place,
     )
     root = content[0].ContentSequence
-    if profile.image_library:
+    if profile.image_library and with_place:  # as text, OHIF would print a line of noise for each image
         root.insert(-1, image_library(evidence))
     root.append(qualitative_evaluations(_comments(result, numbering)))
     dataset = REPORT_CLASSES[profile.report_class](

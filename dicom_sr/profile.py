@@ -42,7 +42,7 @@ class DestinationProfile:
         Objects wanted; a report never refers to a segmentation that is not among them.
     report_class : ReportClass
     image_library : bool
-        Write the Image Library (TID 1600) into the report.
+        Write the Image Library (TID 1600) into reports with a place.
     algorithm_purpose : Code
         Purpose of Reference of the algorithm in the Contributing Equipment Sequence (IHE AIR uses another one
         than 109102, DCM).

@@ -4,7 +4,6 @@ highdicom writes the present time and random UIDs in a few places; here they are
 rendering twice gives the same bytes.
 """
 
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 from zlib import crc32
@@ -126,15 +125,14 @@ def complete(dataset: Dataset, result: Result, evidence: Evidence, profile: Dest
 
 
 def algorithm_identification(result: Result) -> hd.sr.AlgorithmIdentification:
-    """TID 4019 of the algorithm; its parameters, digest and intended use as Algorithm Parameters."""
+    """TID 4019 of the algorithm."""
     algorithm = result.algorithm
-    parameters: Sequence[str] = [f"{name} = {value}" for name, value in algorithm.parameters]
     return hd.sr.AlgorithmIdentification(
         name=algorithm.name,
         version=algorithm.version,
         manufacturer=algorithm.manufacturer,
         family=codes.check(algorithm.family),
-        parameters=[*parameters, f"manifest SHA-256 = {algorithm.digest}"],
+        parameters=[f"{name} = {value}" for name, value in algorithm.parameters] or None,
     )
 
 

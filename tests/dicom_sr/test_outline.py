@@ -1,0 +1,59 @@
+"""Outlines along pixel edges."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from scipy import ndimage
+
+from dicom_sr.outline import MAXIMUM_POINTS, Outline, outline_points
+
+MASKS = arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=14), elements=st.booleans()).filter(np.any)
+
+
+def test_square_is_no_rectangle_to_viewers():
+    mask = np.zeros((5, 6), bool)
+    mask[1:3, 2:5] = True
+    points = outline_points(mask)
+    assert len(points) == 9
+    assert points.min(axis=0).tolist() == [2, 1]
+    assert points.max(axis=0).tolist() == [5, 3]
+
+
+def test_single_pixel_at_the_border():
+    mask = np.zeros((4, 4), bool)
+    mask[3, 3] = True
+    points = outline_points(mask)
+    assert Outline(0, points).area_mm2(0.5, 2.0) == 1.0
+    assert points.max() == 4
+
+
+def test_largest_part_without_holes():
+    mask = np.ones((8, 8), bool)
+    mask[:, 2] = False
+    mask[3, 5] = False
+    assert Outline(0, outline_points(mask)).area_mm2(1, 1) == 8 * 5
+
+
+@given(MASKS)
+@settings(max_examples=200, deadline=None)
+def test_area_is_that_of_the_filled_largest_part(mask):
+    points = outline_points(mask)
+    parts, count = ndimage.label(mask)
+    areas = [ndimage.binary_fill_holes(parts == part).sum() for part in range(1, count + 1)]
+    largest = np.bincount(parts.ravel())[1:].max()
+    candidates = {area for part, area in enumerate(areas, 1) if (parts == part).sum() == largest}
+    assert Outline(0, points).area_mm2(1, 1) in candidates
+    assert len(points) > 5
+    assert points[0].tolist() == points[-1].tolist()
+    steps = np.diff(points, axis=0)
+    assert np.all((steps[:, 0] == 0) != (steps[:, 1] == 0)), "every step goes along one axis"
+
+
+def test_ragged_mask_is_made_coarser():
+    comb = np.zeros((128, 8400), bool)
+    comb[0] = True
+    comb[:, ::2] = True
+    points = outline_points(comb)
+    assert 5 < len(points) <= MAXIMUM_POINTS
+    assert points.max(axis=0).tolist() == [8400, 128]
