@@ -23,7 +23,5 @@ def complete_inference(
         queue.cancel_deliveries(connection, recorded.superseded, now, reason)
     if recorded.is_current:
         for destination in job.destinations or ():
-            queue.enqueue_delivery(
-                connection, recorded.result_id, destination, job.priority, delivery_attempts, now
-            )
+            queue.enqueue_delivery(connection, recorded.result_id, destination, job.priority, delivery_attempts, now)
     return recorded

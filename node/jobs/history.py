@@ -33,9 +33,7 @@ class JobHistoryLine:
 def job_counts(connection: Connection) -> dict[tuple[JobKind, JobState], int]:
     """How many jobs there are of each kind in each state; none are left out."""
     counts = {(kind, state): 0 for kind in JobKind for state in JobState}
-    statement = select(job_table.c.kind, job_table.c.state, func.count()).group_by(
-        job_table.c.kind, job_table.c.state
-    )
+    statement = select(job_table.c.kind, job_table.c.state, func.count()).group_by(job_table.c.kind, job_table.c.state)
     for kind, state, number in connection.execute(statement):
         counts[JobKind(kind), JobState(state)] = number
     return counts
@@ -44,9 +42,7 @@ def job_counts(connection: Connection) -> dict[tuple[JobKind, JobState], int]:
 def oldest_waiting(connection: Connection, kind: JobKind) -> datetime | None:
     """When the job was made that has been queued longest; None when none waits."""
     return connection.scalar(
-        select(func.min(job_table.c.created_at)).where(
-            job_table.c.kind == kind, job_table.c.state == JobState.QUEUED
-        )
+        select(func.min(job_table.c.created_at)).where(job_table.c.kind == kind, job_table.c.state == JobState.QUEUED)
     )
 
 
@@ -68,19 +64,14 @@ def list_jobs(
 
 def job_history(connection: Connection, job_id: int) -> list[JobHistoryLine]:
     """All transitions of a job, oldest first."""
-    rows = connection.execute(
-        select(event_table).where(event_table.c.job_id == job_id).order_by(event_table.c.id)
-    )
+    rows = connection.execute(select(event_table).where(event_table.c.job_id == job_id).order_by(event_table.c.id))
     return [_line(row) for row in rows]
 
 
 def last_failures(connection: Connection, limit: int = 20) -> list[JobHistoryLine]:
     """The newest failed attempts, newest first."""
     rows = connection.execute(
-        select(event_table)
-        .where(event_table.c.event.in_(_FAILURES))
-        .order_by(event_table.c.id.desc())
-        .limit(limit)
+        select(event_table).where(event_table.c.event.in_(_FAILURES)).order_by(event_table.c.id.desc()).limit(limit)
     )
     return [_line(row) for row in rows]
 

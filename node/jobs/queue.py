@@ -194,9 +194,7 @@ def finish(
     return change_job(connection, now_held, event, now, message, **_NO_LEASE, **changes)
 
 
-def rescue(
-    connection: Connection, now: datetime, is_dead: Callable[[str], bool] = lambda worker: False
-) -> list[Job]:
+def rescue(connection: Connection, now: datetime, is_dead: Callable[[str], bool] = lambda worker: False) -> list[Job]:
     """T6: take from their workers the jobs whose lease ran out, or whose worker `is_dead`; the jobs as they
     are then."""
     rows = connection.execute(
@@ -220,9 +218,7 @@ def cancel(connection: Connection, job_id: int, now: datetime, reason: str | Non
     return _cancel(connection, get_job(connection, job_id), now, reason)
 
 
-def cancel_deliveries(
-    connection: Connection, result_ids: Sequence[int], now: datetime, reason: str
-) -> list[Job]:
+def cancel_deliveries(connection: Connection, result_ids: Sequence[int], now: datetime, reason: str) -> list[Job]:
     """Cancel what is still to be delivered of these results."""
     return _cancel_all(connection, job_table.c.result_id.in_(result_ids), now, reason)
 
@@ -344,10 +340,7 @@ def _cancel(connection: Connection, job: Job, now: datetime, reason: str | None)
 
 def _cancel_all(connection: Connection, which: ColumnElement[bool], now: datetime, reason: str) -> list[Job]:
     rows = connection.execute(
-        select(job_table)
-        .where(which, job_table.c.state.in_(_OPEN))
-        .order_by(job_table.c.id)
-        .with_for_update()
+        select(job_table).where(which, job_table.c.state.in_(_OPEN)).order_by(job_table.c.id).with_for_update()
     ).all()
     return [_cancel(connection, to_job(row), now, reason) for row in rows]
 

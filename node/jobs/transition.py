@@ -77,9 +77,7 @@ def change_job(
     return changed
 
 
-def record_event(
-    connection: Connection, job: Job, event: JobEvent, from_state: JobState | None, now: datetime
-) -> None:
+def record_event(connection: Connection, job: Job, event: JobEvent, from_state: JobState | None, now: datetime) -> None:
     connection.execute(
         insert(event_table).values(
             job_id=job.job_id,

@@ -15,8 +15,8 @@ from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 
-_LONGEST_PATH = 100  # bytes; sun_path holds 104 to 108
-_NAME_ROOM = 40  # bytes that a socket's file name may need
+_LONGEST_PATH = 103  # bytes; sun_path holds 104 (macOS) or 108 (Linux) with the zero at its end
+_NAME_ROOM = 32  # bytes that the name of a socket needs, with the slash before it
 
 
 class Topic(StrEnum):

@@ -198,17 +198,13 @@ class JobLoop:
         except LeaseLost:
             self._log.warning("job_lease_lost", job=job.job_id, attempt=job.attempt)
         except Exception as error:
-            self._log.error(
-                "job_end_not_recorded", job=job.job_id, attempt=job.attempt, error=describe_error(error)
-            )
+            self._log.error("job_end_not_recorded", job=job.job_id, attempt=job.attempt, error=describe_error(error))
         return None
 
     def _succeed(self, job: Job, complete: Completion) -> Job:
         with write_transaction(self._engine) as connection:
             current = queue.held(connection, job)
-            if (
-                current.cancel_requested and current.kind is JobKind.INFER
-            ):  # a delivery has happened all the same
+            if current.cancel_requested and current.kind is JobKind.INFER:  # a delivery has happened all the same
                 message = StopReason.CANCELLED.value
                 return queue.finish(connection, job, JobEvent.CANCEL, self._now(), message)
             complete(connection, current)

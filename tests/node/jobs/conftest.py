@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,12 +8,19 @@ from sqlalchemy import Connection, Engine
 from node.store.database import migrate, open_database, write_transaction
 
 
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated SQLite file that nobody has written to."""
+    file = tmp_path_factory.mktemp("database") / "overread.sqlite"
+    migrate(f"sqlite:///{file}", None)
+    return file
+
+
 @pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
+def engine(tmp_path: Path, empty_database: Path) -> Iterator[Engine]:
     """A real SQLite file at the newest schema."""
-    url = f"sqlite:///{tmp_path / 'overread.sqlite'}"
-    migrate(url, None)
-    engine = open_database(url)
+    file = shutil.copy(empty_database, tmp_path / "overread.sqlite")
+    engine = open_database(f"sqlite:///{file}")
     yield engine
     engine.dispose()
 

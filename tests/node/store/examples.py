@@ -16,9 +16,7 @@ def later(seconds: float) -> datetime:
     return NOW + timedelta(seconds=seconds)
 
 
-def received(
-    number: int = 1, *, series: str = "1.2.3", study: str = "1.2", **changes: Any
-) -> ReceivedInstance:
+def received(number: int = 1, *, series: str = "1.2.3", study: str = "1.2", **changes: Any) -> ReceivedInstance:
     """An instance with UIDs of its own for each (series, number)."""
     return replace(
         ReceivedInstance(

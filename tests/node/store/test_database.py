@@ -93,18 +93,14 @@ def test_a_writer_holds_the_lock_from_the_beginning(engine: Engine, tmp_path: Pa
 
 def test_a_reader_does_not_wait_for_a_writer(engine: Engine) -> None:
     with write_transaction(engine) as writer:
-        writer.execute(
-            insert(study).values(study_instance_uid="1", first_received_at=NOW, last_received_at=NOW)
-        )
+        writer.execute(insert(study).values(study_instance_uid="1", first_received_at=NOW, last_received_at=NOW))
         with read_transaction(engine) as reader:
             assert reader.execute(select(study)).all() == []
 
 
 def test_an_exception_undoes_the_transaction(engine: Engine) -> None:
     with pytest.raises(KeyError), write_transaction(engine) as connection:
-        connection.execute(
-            insert(study).values(study_instance_uid="1", first_received_at=NOW, last_received_at=NOW)
-        )
+        connection.execute(insert(study).values(study_instance_uid="1", first_received_at=NOW, last_received_at=NOW))
         raise KeyError
     with read_transaction(engine) as connection:
         assert connection.execute(select(study)).all() == []
@@ -112,18 +108,14 @@ def test_an_exception_undoes_the_transaction(engine: Engine) -> None:
 
 def test_references_hold(engine: Engine) -> None:
     values = {"state": "RECEIVING", "settle_at": NOW, "last_received_at": NOW, "header": {}}
-    row = dict(
-        values, series_instance_uid="1", study_instance_uid="9", calling_ae_title="A", called_ae_title="B"
-    )
+    row = dict(values, series_instance_uid="1", study_instance_uid="9", calling_ae_title="A", called_ae_title="B")
     with pytest.raises(IntegrityError, match="FOREIGN KEY"), write_transaction(engine) as connection:
         connection.execute(insert(series).values(row))
 
 
 def test_times_come_back_aware_and_naive_ones_are_refused(engine: Engine) -> None:
     with write_transaction(engine) as connection:
-        connection.execute(
-            insert(study).values(study_instance_uid="1", first_received_at=NOW, last_received_at=NOW)
-        )
+        connection.execute(insert(study).values(study_instance_uid="1", first_received_at=NOW, last_received_at=NOW))
         assert connection.scalar(select(study.c.first_received_at)) == NOW
         with pytest.raises(StatementError, match="naive"):
             connection.scalar(select(study).where(study.c.first_received_at == NOW.replace(tzinfo=None)))
@@ -149,9 +141,7 @@ def test_a_copy_is_made_before_a_real_change(url: str, tmp_path: Path) -> None:
     migrate(url, tmp_path / "backup")
     engine = open_database(url)
     with write_transaction(engine) as connection:
-        connection.execute(
-            insert(study).values(study_instance_uid="1.2", first_received_at=NOW, last_received_at=NOW)
-        )
+        connection.execute(insert(study).values(study_instance_uid="1.2", first_received_at=NOW, last_received_at=NOW))
     engine.dispose()
     assert migrate(url, tmp_path / "backup", newer_migrations(tmp_path)) == "0002"
     (copy,) = (tmp_path / "backup").iterdir()

@@ -77,9 +77,7 @@ def jobs(connection: Connection) -> Connection:
         ({"result_id": 77}, "FOREIGN KEY"),
     ],
 )
-def test_a_job_that_makes_no_sense_is_refused(
-    jobs: Connection, changes: dict[str, Any], constraint: str
-) -> None:
+def test_a_job_that_makes_no_sense_is_refused(jobs: Connection, changes: dict[str, Any], constraint: str) -> None:
     with pytest.raises(IntegrityError, match=constraint), jobs.begin_nested():
         jobs.execute(update(tables.job).values(changes))
 
@@ -116,9 +114,7 @@ def test_a_study_and_model_have_one_current_result(jobs: Connection) -> None:
         ({"summary": None}, "NOT NULL"),
     ],
 )
-def test_a_result_that_makes_no_sense_is_refused(
-    jobs: Connection, changes: dict[str, Any], constraint: str
-) -> None:
+def test_a_result_that_makes_no_sense_is_refused(jobs: Connection, changes: dict[str, Any], constraint: str) -> None:
     with pytest.raises(IntegrityError, match=constraint), jobs.begin_nested():
         jobs.execute(insert(tables.result).values({**RESULT, **changes}))
 

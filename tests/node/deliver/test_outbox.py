@@ -1,0 +1,320 @@
+"""The outbox on a real SQLite file, against archives on loopback."""
+
+import json
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from pydicom.uid import generate_uid
+from sqlalchemy import Engine
+from structlog.testing import capture_logs
+
+from node.deliver.outbox import Outbox
+from node.deliver.part10 import read_file_meta
+from node.jobs.completion import complete_inference
+from node.jobs.history import job_history
+from node.jobs.job import Job
+from node.jobs.queue import claim, enqueue_infer, finish, get_job
+from node.jobs.state import JobEvent
+from node.jobs.wake import Topic, Wake
+from node.settings import DeliverSettings, Destination, NodeSettings, Settings
+from node.store.database import migrate, open_database, read_transaction, write_transaction
+from node.store.results import NewResult, ResultObject, delivery_statuses, get_result
+from node.store.tables import JobKind, JobState
+from tests.counterparts import free_port, orthanc, wait_until
+from tests.faulty_archive import Answer, Drop, FaultyArchive, Stall
+from tests.node.deliver.conftest import REPORT, SEGMENTATION, write_object
+from tests.node.jobs.examples import order
+from tests.node.store.examples import add_study
+
+DestinationAt = Callable[..., Destination]
+
+
+@dataclass
+class Node:
+    """A node without listener and models: its data folder, its database, and what the outbox finished."""
+
+    folder: Path
+    engine: Engine
+    finished: "queue.Queue[Job]" = field(default_factory=queue.Queue)
+
+    def settings(self, *destinations: Destination, timeout_seconds: float = 10) -> Settings:
+        return Settings(
+            node=NodeSettings(ae_title="OVERREAD", data_dir=self.folder),
+            deliver=DeliverSettings(
+                first_retry_seconds=0.05, longest_retry_seconds=0.2, timeout_seconds=timeout_seconds
+            ),
+            destinations=destinations,
+        )
+
+    def add_result(self, *destinations: str, study: str | None = None, digest: str = "d1") -> list[Job]:
+        """A result with a segmentation and a report; its deliveries, in the order of `destinations`."""
+        now, study = datetime.now(UTC), study or generate_uid()
+        with write_transaction(self.engine) as connection:
+            add_study(connection, study)
+            enqueue_infer(connection, order(study, digest, destinations=list(destinations)), now)
+            job = claim(connection, JobKind.INFER, "test", 60, now)
+            assert job is not None
+            recorded = complete_inference(connection, job, self._result_of(job), 20, now)
+            finish(connection, job, JobEvent.SUCCEED, now)
+            first = job.job_id + 1
+            assert recorded.is_current
+            return [get_job(connection, first + number) for number in range(len(destinations))]
+
+    def _result_of(self, job: Job) -> NewResult:
+        folder = f"results/{job.job_id}"
+        members = []
+        for position, (role, sop_class) in enumerate((("segmentation", SEGMENTATION), ("report", REPORT))):
+            path = write_object(self.folder / folder / f"{role}.dcm", sop_class, 50_000)
+            uid = read_file_meta(path).sop_instance_uid
+            relative = str(path.relative_to(self.folder))
+            members.append(ResultObject(uid, sop_class, generate_uid(), role, position, relative, "0" * 64))
+        return NewResult(
+            job_id=job.job_id,
+            study_instance_uid=job.study_instance_uid,
+            model="brain",
+            model_digest="m1",
+            revision=job.revision or 0,
+            created_at=datetime.now(UTC),
+            folder=folder,
+            summary=[],
+            timings={},
+            # Written in the wrong order on purpose: `position` is what counts.
+            objects=tuple(reversed(members)),
+        )
+
+    def uids(self, job: Job) -> list[str]:
+        with read_transaction(self.engine) as connection:
+            return [one.sop_instance_uid for one in get_result(connection, job.result_id or 0).objects]
+
+    def job(self, job: Job) -> Job:
+        with read_transaction(self.engine) as connection:
+            return get_job(connection, job.job_id)
+
+    def statuses(self, job: Job) -> list[int]:
+        """What was answered for each object, in the order of delivery."""
+        with read_transaction(self.engine) as connection:
+            kept = delivery_statuses(connection, job.job_id)
+        return [kept[uid] for uid in self.uids(job) if uid in kept]
+
+    def events(self, job: Job) -> list[str]:
+        with read_transaction(self.engine) as connection:
+            return [line.event for line in job_history(connection, job.job_id)]
+
+    @contextmanager
+    def outbox(self, settings: Settings) -> Iterator[Outbox]:
+        """The outbox at work in a thread."""
+        outbox = Outbox(self.engine, settings, self.folder / "run", on_finished=self.finished.put)
+        thread = threading.Thread(target=outbox.run)
+        thread.start()
+        try:
+            yield outbox
+        finally:
+            outbox.stop()
+            thread.join(20)
+            assert not thread.is_alive()
+
+    def wait_for_end(self, job: Job, state: JobState = JobState.SUCCEEDED) -> Job:
+        """The job once it has ended for good, in this state."""
+        wait_until(lambda: self.job(job).state not in (JobState.QUEUED, JobState.RUNNING), f"end of job {job.job_id}")
+        ended = self.job(job)
+        assert ended.state is state, ended.last_error
+        return ended
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Node]:
+    url = f"sqlite:///{tmp_path / 'overread.sqlite'}"
+    migrate(url, None)
+    engine = open_database(url)
+    yield Node(tmp_path, engine)
+    engine.dispose()
+
+
+def test_result_arrives_in_order_and_statuses_are_kept(node: Node, destination_at: DestinationAt):
+    (job,) = node.add_result("pacs")
+    with FaultyArchive() as archive, node.outbox(node.settings(destination_at(archive.port))):
+        node.wait_for_end(job)
+    assert [received.sop_instance_uid for received in archive.received] == node.uids(job)
+    assert [received.sop_class_uid for received in archive.received] == [SEGMENTATION, REPORT]
+    assert archive.associations == 1
+    assert node.statuses(job) == [0, 0]
+    assert node.events(job) == ["ENQUEUE", "CLAIM", "SUCCEED"]
+
+
+def test_notice_wakes_the_outbox(node: Node, destination_at: DestinationAt):
+    with FaultyArchive() as archive, node.outbox(node.settings(destination_at(archive.port))):
+        (job,) = node.add_result("pacs")
+        wait_until(lambda: Wake(node.folder / "run").notify(Topic.DELIVER), "listener")
+        archive.wait_for(2, seconds=4)
+        node.wait_for_end(job)
+
+
+def test_archive_that_is_down_gets_everything_once_it_is_back(node: Node, destination_at: DestinationAt):
+    jobs = [node.add_result("pacs")[0] for _ in range(3)]
+    archive = FaultyArchive()
+    archive.start()
+    archive.stop()
+    with archive, node.outbox(node.settings(destination_at(archive.port))):
+        archive.stop()
+        wait_until(lambda: all(node.job(job).attempt >= 3 for job in jobs), "three attempts")
+        assert archive.received == []
+        waiting = node.job(jobs[0])
+        assert "destination 'pacs' (FAULTY at 127.0.0.1:" in (waiting.last_error or "")
+        archive.start()
+        for job in jobs:
+            node.wait_for_end(job)
+    assert sorted(received.sop_instance_uid for received in archive.received) == sorted(
+        uid for job in jobs for uid in node.uids(job)
+    )
+
+
+def test_refused_segmentation_fails_the_job_with_the_reason(node: Node, destination_at: DestinationAt):
+    (job,) = node.add_result("pacs")
+    with FaultyArchive(refuse=["SEG"]) as archive, node.outbox(node.settings(destination_at(archive.port))):
+        ended = node.wait_for_end(job, JobState.FAILED)
+    assert ended.attempt == 1
+    assert "refuses Segmentation Storage" in (ended.last_error or "")
+    assert archive.received == []
+
+
+def test_wrong_ae_title_fails_the_job_with_the_setting_to_change(node: Node, destination_at: DestinationAt):
+    (job,) = node.add_result("pacs")
+    with (
+        FaultyArchive(ae_title="ARCHIVE", check=True) as archive,
+        node.outbox(node.settings(destination_at(archive.port, ae_title="OTHER"))),
+    ):
+        ended = node.wait_for_end(job, JobState.FAILED)
+    assert "set ae_title of this destination" in (ended.last_error or "")
+
+
+def test_dropped_connection_and_full_archive_are_tried_again(node: Node, destination_at: DestinationAt):
+    (job,) = node.add_result("pacs")
+    faults = [Drop(30_000), Answer(0xA700), Answer(0xB000), Answer(0xA701), Answer(0x0000), Answer(0xB007)]
+    with FaultyArchive(faults) as archive, node.outbox(node.settings(destination_at(archive.port))):
+        ended = node.wait_for_end(job)
+    assert ended.attempt == 4
+    assert node.statuses(job) == [0x0000, 0xB007]
+    assert node.events(job) == ["ENQUEUE", *["CLAIM", "RETRY"] * 3, "CLAIM", "SUCCEED"]
+
+
+def test_statuses_before_a_failure_are_kept(node: Node, destination_at: DestinationAt):
+    (job,) = node.add_result("pacs")
+    with (
+        FaultyArchive([Answer(0xB000), Answer(0xA900)]) as archive,
+        node.outbox(node.settings(destination_at(archive.port))),
+    ):
+        ended = node.wait_for_end(job, JobState.FAILED)
+    assert node.statuses(job) == [0xB000, 0xA900]
+    assert "0xA900 (data set does not match SOP class)" in (ended.last_error or "")
+
+
+def test_destination_that_stalls_or_is_down_delays_no_other(node: Node, destination_at: DestinationAt):
+    slow_jobs = [node.add_result("slow", "away", "pacs") for _ in range(3)]
+    with FaultyArchive([Stall()]) as slow, FaultyArchive() as archive:
+        settings = node.settings(
+            destination_at(slow.port, name="slow"),
+            destination_at(free_port(), name="away"),
+            destination_at(archive.port, name="pacs"),
+            timeout_seconds=60,
+        )
+        with node.outbox(settings):
+            assert slow.stalled.wait(10)
+            for _, _, to_pacs in slow_jobs:
+                node.wait_for_end(to_pacs)
+            assert slow.received == []
+            assert len(archive.received) == 6
+            slow.resume()
+            for to_slow, _, _ in slow_jobs:
+                node.wait_for_end(to_slow)
+            assert all(node.job(to_away).state is not JobState.FAILED for _, to_away, _ in slow_jobs)
+
+
+def test_stop_releases_a_stalled_delivery_without_costing_an_attempt(node: Node, destination_at: DestinationAt):
+    (job,) = node.add_result("pacs")
+    with FaultyArchive([Stall()]) as archive:
+        settings = node.settings(destination_at(archive.port), timeout_seconds=60)
+        with node.outbox(settings):
+            assert archive.stalled.wait(10)
+        released = node.job(job)
+        assert (released.state, released.attempt) == (JobState.QUEUED, 0)
+        archive.resume()
+        with node.outbox(settings):
+            node.wait_for_end(job)
+
+
+def test_stop_is_harmless_again_and_after_the_end(node: Node, destination_at: DestinationAt):
+    with node.outbox(node.settings(destination_at(free_port()))) as outbox:
+        outbox.stop()
+        outbox.stop()
+    outbox.stop()
+
+
+def test_destination_that_is_not_configured_any_more_is_said_so(node: Node, destination_at: DestinationAt):
+    (job,) = node.add_result("old-pacs")
+    with node.outbox(node.settings(destination_at(free_port(), name="new-pacs"))):
+        ended = node.wait_for_end(job, JobState.FAILED)
+    assert "destination 'old-pacs' is not in the configuration (known: new-pacs)" in (ended.last_error or "")
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut"])
+def test_damaged_result_fails_the_job_and_the_next_one_is_delivered(
+    node: Node, destination_at: DestinationAt, damage: str
+):
+    (broken,) = node.add_result("pacs")
+    (whole,) = node.add_result("pacs")
+    path = next(node.folder.glob("results/1/report.dcm"))
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:100])
+    with FaultyArchive() as archive, node.outbox(node.settings(destination_at(archive.port))):
+        ended = node.wait_for_end(broken, JobState.FAILED)
+        node.wait_for_end(whole)
+    assert "restore data_dir" in (ended.last_error or "")
+    assert len(archive.received) == 2
+
+
+def test_replaced_result_is_not_delivered(node: Node, destination_at: DestinationAt):
+    """A later revision cancels what waits; only the new objects arrive."""
+    study = generate_uid()
+    (old,) = node.add_result("pacs", study=study, digest="d1")
+    (new,) = node.add_result("pacs", study=study, digest="d2")
+    with FaultyArchive() as archive, node.outbox(node.settings(destination_at(archive.port))):
+        node.wait_for_end(new)
+    assert node.job(old).state is JobState.CANCELLED
+    assert [received.sop_instance_uid for received in archive.received] == node.uids(new)
+
+
+def test_each_attempt_writes_one_line_and_no_patient_data(node: Node, destination_at: DestinationAt):
+    (job,) = node.add_result("pacs")
+    with (
+        capture_logs() as lines,
+        FaultyArchive([Answer(0xA700), Answer(0xB000)]) as archive,
+        node.outbox(node.settings(destination_at(archive.port))),
+    ):
+        node.wait_for_end(job)
+    ours = [line for line in lines if line.get("room") == "deliver"]
+    assert [line["event"] for line in ours] == ["not_delivered", "delivered"]
+    assert ours[0]["error"].startswith("SendInterrupted: destination 'pacs'")
+    assert ours[1]["warnings"] == {node.uids(job)[0]: "0xB000 (coercion of data elements)"}
+    assert (ours[1]["objects"], ours[1]["accepted"], ours[1]["attempt"]) == (2, 2, 2)
+    assert "canary" not in json.dumps(lines, default=str).lower()
+
+
+@pytest.mark.counterpart("orthanc")
+def test_orthanc_that_was_down_has_each_object_once(tmp_path: Path, node: Node, destination_at: DestinationAt):
+    (job,) = node.add_result("pacs")
+    with orthanc(tmp_path / "peer") as peer:
+        peer.stop()
+        with node.outbox(node.settings(destination_at(peer.dicom_port, peer.ae_title))):
+            wait_until(lambda: node.job(job).attempt >= 2, "two attempts")
+            peer.start()
+            node.wait_for_end(job)
+        assert sorted(one["SOPInstanceUID"] for one in peer.instances()) == sorted(node.uids(job))
+    assert node.statuses(job) == [0, 0]

@@ -1,0 +1,76 @@
+"""A worker process for tests: `worker_process.py URL MODE`, with a line of output for everything that happens.
+
+drain  waits for a line of input, does jobs until there are none, and prints the number of each
+hang   prints the number of its first job and works on it for ever, heeding nobody
+work   like hang, and lets itself be interrupted; SIGTERM stops it
+late   like hang, with a deadline
+"""
+
+import signal
+import sys
+import time
+from pathlib import Path
+
+from sqlalchemy import Connection
+
+from node.jobs.heartbeat import Heartbeat
+from node.jobs.job import Job
+from node.jobs.retry import RetryPolicy
+from node.jobs.wake import Topic, WakeListener
+from node.jobs.worker import Completion, JobLoop, LoopSettings
+from node.logs import configure_logs
+from node.store.database import open_database
+from node.store.tables import JobKind
+
+
+def say(word: object) -> None:
+    print(word, flush=True)
+
+
+def nothing(connection: Connection, job: Job) -> None:
+    """A completion that records nothing."""
+
+
+def do_at_once(job: Job, heartbeat: Heartbeat) -> Completion:
+    say(job.job_id)
+    return nothing
+
+
+def hang(job: Job, heartbeat: Heartbeat) -> Completion:
+    say(job.job_id)
+    while True:
+        time.sleep(1)
+
+
+def work(job: Job, heartbeat: Heartbeat) -> Completion:
+    say(job.job_id)
+    while True:
+        heartbeat.check()
+        time.sleep(0.01)
+
+
+def main(url: str, mode: str) -> None:
+    handler = {"drain": do_at_once, "hang": hang, "work": work, "late": hang}[mode]
+    settings = LoopSettings(
+        JobKind.INFER,
+        lease_seconds=30,
+        poll_seconds=5,
+        retry=RetryPolicy(5, 900),
+        deadline_seconds=0.1 if mode == "late" else None,
+    )
+    configure_logs()
+    folder = Path(url.removeprefix("sqlite:///")).parent / "run"
+    with WakeListener(folder, Topic.INFER) as waiter:
+        loop = JobLoop(open_database(url), settings, handler, waiter)
+        signal.signal(signal.SIGTERM, lambda *_: loop.stop())
+        say("ready")
+        if mode == "drain":
+            sys.stdin.readline()
+            while loop.step():
+                pass
+        else:
+            loop.run()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
