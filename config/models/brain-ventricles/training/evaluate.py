@@ -119,9 +119,7 @@ def main() -> None:
         wanted = resample(merged, volume.affine, volume.data.shape, order=0).data.astype(np.uint8)
         report(found, wanted, volume.voxel_ml)
     if arguments.save:
-        np.savez_compressed(
-            arguments.save, image=volume.data, found=found, wanted=wanted, affine=volume.affine
-        )
+        np.savez_compressed(arguments.save, image=volume.data, found=found, wanted=wanted, affine=volume.affine)
 
 
 if __name__ == "__main__":

@@ -40,9 +40,7 @@ class Subject:
         def tensor(name: str) -> torch.Tensor:
             return torch.from_numpy(arrays[name].astype(np.float32))
 
-        return cls(
-            tensor("image"), tensor("parts").flatten(1), tensor("target"), tensor("outside"), tensor("swell")
-        )
+        return cls(tensor("image"), tensor("parts").flatten(1), tensor("target"), tensor("outside"), tensor("swell"))
 
 
 class Painter:
@@ -73,7 +71,7 @@ class Painter:
     def brightness(self, count: int) -> torch.Tensor:
         """Mean brightness of every synthesis class: like T1 most of the time, otherwise anything."""
         outer = torch.rand(count - len(T1_BRIGHTNESS) - 1, generator=self.generator)
-        if self.chance(0.7):
+        if self.chance(0.85):
             brain = torch.tensor(T1_BRIGHTNESS)
             if self.chance(0.3):  # flatter contrast between grey and white matter, as in small children
                 centre = 0.62
@@ -182,12 +180,12 @@ class Painter:
                 pad = [0, 0, 0]
                 pad[axis] = 1
                 image = functional.conv3d(image[None, None], kernel.view(form), padding=pad)[0, 0]
-        if self.chance(0.2):
+        if self.chance(0.12):
             factors = [1, 1, 1]
             factors[int(self.uniform(0, 2.999))] = int(self.uniform(2, 3.999))
             thick = functional.avg_pool3d(image[None, None], factors, ceil_mode=True, count_include_pad=False)
             image = functional.interpolate(thick, size=shape, mode="trilinear", align_corners=False)[0, 0]
-        level = float(image.mean()) * 3 * (self.uniform(0, 0.12) if self.chance(0.6) else 0.01)
+        level = float(image.mean()) * 3 * (self.uniform(0, 0.10) if self.chance(0.5) else 0.01)
         noisy = image + level * self.normal(*shape)
         return noisy.abs() if self.chance(0.5) else noisy.clamp(min=0)
 

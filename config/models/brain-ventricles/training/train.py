@@ -14,14 +14,47 @@ import argparse
 import copy
 import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from network import HeadUNet
 from synthesis import Painter, Subject
 from torch.nn import functional
+from torch.utils.data import DataLoader, IterableDataset
 
 PEAK_RATE = 2e-3
+AVERAGE_DECAY = 0.995
+#: Until this share of the time the network sees random boxes of this shape, afterwards the whole grid.
+BOX_UNTIL = 0.65
+BOX = (96, 112, 80)
+
+
+class Pairs(IterableDataset):
+    """Endless stream of training pairs, made in a process of its own."""
+
+    def __init__(self, folder: Path, seed: int, real: float, template: float) -> None:
+        super().__init__()
+        self.folder, self.seed, self.real, self.template = folder, seed, real, template
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, ...]]:
+        """Make pairs until the process ends."""
+        torch.set_num_threads(1)
+        head = Subject.load(self.folder / "head.npz")
+        template = Subject.load(self.folder / "mni.npz")
+        painter = Painter(self.seed)
+        while True:
+            subject = template if painter.chance(self.template) else head
+            yield painter.sample(subject, real=painter.chance(self.real), strength=0.85)
+
+
+def random_box(image: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same random box of image and target."""
+    cut: list[slice] = [slice(None), slice(None)]
+    for length, wanted in zip(image.shape[2:], BOX, strict=True):
+        start = int(torch.randint(0, length - wanted + 1, ()))
+        cut.append(slice(start, start + wanted))
+    return image[tuple(cut)], target[tuple(cut)]
 
 
 def loss_of(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -71,7 +104,7 @@ def main() -> None:
     parser.add_argument("--start", type=Path, help="checkpoint to go on from")
     parser.add_argument("--peak", type=float, default=PEAK_RATE, help="highest learning rate")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--real", type=float, default=0.4, help="share of real (not painted) images")
+    parser.add_argument("--real", type=float, default=0.5, help="share of real (not painted) images")
     parser.add_argument("--template", type=float, default=0.15, help="share of images made from MNI152")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
@@ -81,7 +114,6 @@ def main() -> None:
     arguments.output.mkdir(parents=True, exist_ok=True)
     head = Subject.load(arguments.prepared / "head.npz")
     template = Subject.load(arguments.prepared / "mni.npz")
-    painter = Painter(arguments.seed)
     keeper = Painter(987654321)
     held_out = [keeper.sample(head, real=True) for _ in range(8)] + [keeper.sample(template, real=True)]
 
@@ -93,6 +125,8 @@ def main() -> None:
     optimiser = torch.optim.AdamW(network.parameters(), lr=arguments.peak, weight_decay=1e-2)
     print("weights", sum(p.numel() for p in network.parameters()), flush=True)
 
+    stream = Pairs(arguments.prepared, arguments.seed, arguments.real, arguments.template)
+    pairs = iter(DataLoader(stream, batch_size=None, num_workers=1, prefetch_factor=3))
     began = time.monotonic()
     seconds = arguments.minutes * 60
     best, step, mean_loss, next_check = -1.0, 0, 0.0, 180.0
@@ -117,8 +151,10 @@ def main() -> None:
             break
         for group in optimiser.param_groups:
             group["lr"] = rate_at(elapsed / seconds, arguments.peak)
-        subject = template if painter.chance(arguments.template) else head
-        image, target = painter.sample(subject, real=painter.chance(arguments.real))
+        image, target = next(pairs)
+        if elapsed < BOX_UNTIL * seconds:
+            image, target = random_box(image, target)
+        image = image.contiguous(memory_format=torch.channels_last_3d)
         with torch.autocast("cpu", torch.bfloat16):
             logits = network(image)
         loss = loss_of(logits, target)
@@ -128,7 +164,7 @@ def main() -> None:
         optimiser.step()
         step += 1
         mean_loss = float(loss.detach()) if step == 1 else 0.98 * mean_loss + 0.02 * float(loss.detach())
-        decay = min(0.997, 1 - 1 / (step + 1)) if not arguments.start else 0.997
+        decay = min(AVERAGE_DECAY, 1 - 1 / (step + 1)) if not arguments.start else AVERAGE_DECAY
         with torch.no_grad():
             for kept, new in zip(average.parameters(), network.parameters(), strict=True):
                 kept.lerp_(new, 1 - decay)

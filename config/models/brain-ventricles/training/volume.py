@@ -52,9 +52,7 @@ def make_grid(axes: np.ndarray, spacing: float, shape: tuple[int, ...], centre: 
     return affine
 
 
-def resample(
-    volume: Volume, affine: np.ndarray, shape: tuple[int, ...], order: int = 1, fill: float = 0.0
-) -> Volume:
+def resample(volume: Volume, affine: np.ndarray, shape: tuple[int, ...], order: int = 1, fill: float = 0.0) -> Volume:
     """Resample onto another grid (linear unless told); ``fill`` outside the source."""
     matrix = np.linalg.inv(volume.affine) @ affine
     data = ndimage.affine_transform(
