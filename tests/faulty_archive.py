@@ -142,6 +142,7 @@ class FaultyArchive:
     def _on_requested(self, event: Any) -> None:
         self.associations += 1
         event.assoc.bytes_read = 0
+        event.assoc.is_dropped = False
         event.assoc.number = self.associations
         if self.faults and isinstance(self.faults[0], Reject):
             fault = self.faults.popleft()
@@ -155,9 +156,12 @@ class FaultyArchive:
         event.assoc.bytes_read += len(event.data)
         if self.faults and isinstance(self.faults[0], Drop) and event.assoc.bytes_read > self.faults[0].after_bytes:
             self.faults.popleft()
+            event.assoc.is_dropped = True
             event.assoc.dul.socket.socket.shutdown(socket.SHUT_RDWR)
 
     def _on_store(self, event: Any) -> int:
+        if event.assoc.is_dropped:  # what had arrived before the line was cut is still read
+            return 0xC000
         waits = not self.faults or isinstance(self.faults[0], Drop | Reject)
         fault = Answer(0x0000) if waits else self.faults.popleft()
         if isinstance(fault, Abort):

@@ -4,6 +4,7 @@ A lane is a `JobLoop` that claims only deliveries to its destination, so that on
 delays no other. One more lane takes deliveries to destinations that are no longer configured, and says so.
 """
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -95,7 +96,8 @@ class Outbox:
     def stop(self) -> None:
         """Send nothing new and give up what is being sent. Safe in a signal handler and from any thread."""
         for loop in self._loops:
-            loop.stop()
+            with contextlib.suppress(OSError):  # `run` has ended, and closed what the loop waited on
+                loop.stop()
 
     def _run_lane(self, loop: JobLoop) -> None:
         try:
