@@ -7,12 +7,13 @@ Functions that write want a connection of `write_transaction`.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, Table, bindparam, delete, func, insert, select, update
 
 from node.errors import Permanent
-from node.store.database import insert_on_conflict
+from node.store.database import insert_for, insert_on_conflict
 from node.store.tables import DecisionOutcome, SeriesState, decision, instance, quarantine, series, study
 
 StoreOutcome = Literal["stored", "duplicate", "conflict"]
@@ -127,7 +128,7 @@ def store_instances(
     if fresh:
         _touch_studies(connection, fresh)
         _touch_series(connection, fresh, settle_at)
-        connection.execute(insert(instance), [_instance_values(one) for one in fresh])
+        connection.execute(_INSERT_INSTANCE, [_instance_values(one) for one in fresh])
     return outcomes
 
 
@@ -311,31 +312,46 @@ def _outcome(one: ReceivedInstance, known: Mapping[str, str], study_of: Mapping[
     return "stored"
 
 
+# These run for every group of objects that arrives, and are built once: building one costs more than running it.
+_SELECT_DIGESTS = select(instance.c.sop_instance_uid, instance.c.sha256).where(
+    instance.c.sop_instance_uid.in_(bindparam("uids", expanding=True))
+)
+_SELECT_STUDIES = select(series.c.series_instance_uid, series.c.study_instance_uid).where(
+    series.c.series_instance_uid.in_(bindparam("uids", expanding=True))
+)
+_INSERT_INSTANCE = insert(instance)
+
+
+@cache
+def _upsert(dialect_name: str, table: Table, key: str, moving: tuple[str, ...]) -> Any:
+    """INSERT of a whole row that changes the `moving` columns where the key is known."""
+    statement = insert_for(dialect_name, table)
+    return statement.on_conflict_do_update(
+        index_elements=[key], set_={name: statement.excluded[name] for name in moving}
+    )
+
+
 def _digests(connection: Connection, sop_instance_uids: Sequence[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for uids in _chunks(sop_instance_uids):
-        statement = select(instance.c.sop_instance_uid, instance.c.sha256)
-        found.update(connection.execute(statement.where(instance.c.sop_instance_uid.in_(uids))).all())
+        found.update(connection.execute(_SELECT_DIGESTS, {"uids": uids}).all())
     return found
 
 
 def _studies_of_series(connection: Connection, series_instance_uids: Iterable[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for uids in _chunks(series_instance_uids):
-        statement = select(series.c.series_instance_uid, series.c.study_instance_uid)
-        found.update(connection.execute(statement.where(series.c.series_instance_uid.in_(uids))).all())
+        found.update(connection.execute(_SELECT_STUDIES, {"uids": uids}).all())
     return found
 
 
 def _touch_studies(connection: Connection, fresh: Sequence[ReceivedInstance]) -> None:
+    statement = _upsert(connection.dialect.name, study, "study_instance_uid", ("last_received_at",))
     for uid in dict.fromkeys(one.study_instance_uid for one in fresh):
         times = [one.received_at for one in fresh if one.study_instance_uid == uid]
         connection.execute(
-            insert_on_conflict(connection, study)
-            .values(study_instance_uid=uid, first_received_at=min(times), last_received_at=max(times))
-            .on_conflict_do_update(
-                index_elements=["study_instance_uid"], set_={"last_received_at": max(times)}
-            )
+            statement,
+            {"study_instance_uid": uid, "first_received_at": min(times), "last_received_at": max(times)},
         )
 
 
@@ -343,24 +359,21 @@ def _touch_series(connection: Connection, fresh: Sequence[ReceivedInstance], set
     first: dict[str, ReceivedInstance] = {}
     for one in fresh:
         first.setdefault(one.series_instance_uid, one)
+    moving = ("state", "settle_at", "last_received_at")
+    statement = _upsert(connection.dialect.name, series, "series_instance_uid", moving)
     for uid, one in first.items():
-        moving = {
+        last = max(other.received_at for other in fresh if other.series_instance_uid == uid)
+        row = {
+            "series_instance_uid": uid,
+            "study_instance_uid": one.study_instance_uid,
+            "calling_ae_title": one.calling_ae_title,
+            "called_ae_title": one.called_ae_title,
+            "header": dict(one.series_header),
             "state": SeriesState.RECEIVING,
             "settle_at": settle_at,
-            "last_received_at": max(other.received_at for other in fresh if other.series_instance_uid == uid),
+            "last_received_at": last,
         }
-        connection.execute(
-            insert_on_conflict(connection, series)
-            .values(
-                series_instance_uid=uid,
-                study_instance_uid=one.study_instance_uid,
-                calling_ae_title=one.calling_ae_title,
-                called_ae_title=one.called_ae_title,
-                header=dict(one.series_header),
-                **moving,
-            )
-            .on_conflict_do_update(index_elements=["series_instance_uid"], set_=moving)
-        )
+        connection.execute(statement, row)
 
 
 def _instance_values(one: ReceivedInstance) -> dict[str, Any]:

@@ -54,9 +54,12 @@ def read_transaction(engine: Engine) -> Iterator[Connection]:
 def insert_on_conflict(connection: Connection, table: Table) -> Any:
     """An INSERT that offers `on_conflict_do_nothing` and `on_conflict_do_update`, in the dialect of the
     connection."""
-    if connection.dialect.name == "postgresql":
-        return postgresql.insert(table)
-    return sqlite.insert(table)
+    return insert_for(connection.dialect.name, table)
+
+
+def insert_for(dialect_name: str, table: Table) -> Any:
+    """The same for a dialect by name, for statements that are built once."""
+    return postgresql.insert(table) if dialect_name == "postgresql" else sqlite.insert(table)
 
 
 def migrate(url: str, backup_folder: Path | None, migrations: Path = MIGRATIONS) -> str:
