@@ -37,8 +37,8 @@ def measure(
 ) -> Measured:
     """Measure what the manifest asks for.
 
-    Measurements of one label make one finding that points to its segment, where the label is present; a
-    measurement of several labels is a finding of its own without a place.
+    Measurements of one label, its ratios to others among them, make one finding that points to its segment,
+    where the label is present; a measurement of several labels added up is a finding of its own without a place.
     """
     volumes = dict(
         zip((label.name for label in sections), label_volumes_ml(labels, len(sections), voxel_ml), strict=True)
@@ -77,7 +77,7 @@ def _measurement(section: MeasurementSection, volumes: dict[str, float]) -> Meas
 def _finding(section: MeasurementSection, sections: Sequence[Label], volumes: dict[str, float]) -> Finding:
     names = [label.name for label in sections]
     site = section.finding_site.code if section.finding_site else None
-    if section.kind == "volume" and len(section.labels) == 1:
+    if len(section.labels) == 1:
         number = names.index(section.labels[0]) + 1
         label = sections[number - 1]
         return Finding(

@@ -247,7 +247,7 @@ def clean(labels: np.ndarray, voxels: np.ndarray, voxel_ml: float, wanted: Postp
     if wanted.fill_holes:
         for number in np.unique(labels):
             if number:
-                box = ndimage.find_objects(labels == number)[0]
+                box = ndimage.find_objects((labels == number).view(np.uint8))[0]
                 part = labels[box]
                 part[ndimage.binary_fill_holes(part == number) & (part == 0)] = number
     return labels
@@ -269,7 +269,7 @@ def _drop_components(
     """Set components of `present` to background unless they are the largest and large enough."""
     if not present.any():
         return
-    box = ndimage.find_objects(present)[0]
+    box = ndimage.find_objects(present.view(np.uint8))[0]
     found, count = ndimage.label(present[box], structure)
     sizes = np.bincount(found.ravel(), minlength=count + 1)
     sizes[0] = 0

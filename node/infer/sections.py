@@ -150,6 +150,9 @@ class Crop(Section):
 
     threshold_fraction: Share = Field(0.05, description="Share of the way from minimum to maximum of the scaled grid.")
     margin_voxels: int = Field(10, ge=0, description="Voxels kept around it, as far as the grid reaches.")
+    minimum_voxels_per_plane: int = Field(
+        1, ge=1, description="A plane of the grid with fewer bright voxels does not count: specks of noise."
+    )
 
 
 class Clip(Section):
@@ -350,8 +353,8 @@ class MeasurementSection(Section):
             raise ValueError("of when kind is ratio, and only then")
         if (self.kind == "ratio") != (self.unit in ("%", "1")):
             raise ValueError("unit mL or mm3 for a volume, % or 1 for a ratio")
-        if (self.kind == "ratio" or len(self.labels) > 1) and (self.finding is None or self.name is None):
-            raise ValueError("finding and name where more than one label takes part")
+        if len(self.labels) > 1 and (self.finding is None or self.name is None):
+            raise ValueError("finding and name where more than one label is measured")
         return self
 
 

@@ -272,7 +272,7 @@ def body_box(image: np.ndarray, crop: Crop) -> tuple[tuple[int, int, int], tuple
     start, shape = [0, 0, 0], list(image.shape)
     for axis in range(3):
         others = tuple(other for other in range(3) if other != axis)
-        found = np.flatnonzero(bright.any(axis=others))
+        found = np.flatnonzero(np.count_nonzero(bright, axis=others) >= crop.minimum_voxels_per_plane)
         if found.size:
             start[axis] = max(0, int(found[0]) - crop.margin_voxels)
             shape[axis] = min(image.shape[axis], int(found[-1]) + 1 + crop.margin_voxels) - start[axis]
