@@ -1,11 +1,10 @@
 """The outbox on a real SQLite file, against archives on loopback."""
 
 import json
-import queue
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,9 +13,10 @@ from pydicom.uid import generate_uid
 from sqlalchemy import Engine
 from structlog.testing import capture_logs
 
-from node.deliver.outbox import Outbox
+from node.deliver.outbox import Outbox, delivery_handler
 from node.deliver.part10 import read_file_meta
 from node.jobs.completion import complete_inference
+from node.jobs.heartbeat import Heartbeat, Interrupted, StopReason
 from node.jobs.history import job_history
 from node.jobs.job import Job
 from node.jobs.queue import claim, enqueue_infer, finish, get_job
@@ -37,11 +37,10 @@ DestinationAt = Callable[..., Destination]
 
 @dataclass
 class Node:
-    """A node without listener and models: its data folder, its database, and what the outbox finished."""
+    """A node without listener and models: its data folder and its database."""
 
     folder: Path
     engine: Engine
-    finished: "queue.Queue[Job]" = field(default_factory=queue.Queue)
 
     def settings(self, *destinations: Destination, timeout_seconds: float = 10) -> Settings:
         return Settings(
@@ -109,7 +108,7 @@ class Node:
     @contextmanager
     def outbox(self, settings: Settings) -> Iterator[Outbox]:
         """The outbox at work in a thread."""
-        outbox = Outbox(self.engine, settings, self.folder / "run", on_finished=self.finished.put)
+        outbox = Outbox(self.engine, settings, self.folder / "run")
         thread = threading.Thread(target=outbox.run)
         thread.start()
         try:
@@ -289,6 +288,18 @@ def test_replaced_result_is_not_delivered(node: Node, destination_at: Destinatio
         node.wait_for_end(new)
     assert node.job(old).state is JobState.CANCELLED
     assert [received.sop_instance_uid for received in archive.received] == node.uids(new)
+
+
+def test_result_that_is_replaced_after_the_claim_is_not_sent(node: Node, destination_at: DestinationAt):
+    study = generate_uid()
+    (old,) = node.add_result("pacs", study=study, digest="d1")
+    node.add_result("pacs", study=study, digest="d2")
+    with FaultyArchive() as archive:
+        deliver = delivery_handler(node.engine, node.settings(destination_at(archive.port)))
+        with pytest.raises(Interrupted) as caught:
+            deliver(old, Heartbeat())
+    assert caught.value.reason is StopReason.CANCELLED
+    assert archive.associations == 0
 
 
 def test_each_attempt_writes_one_line_and_no_patient_data(node: Node, destination_at: DestinationAt):
