@@ -234,6 +234,9 @@ def _agreement(report: Dataset, segmentations: Mapping[str, Dataset], sources: S
             yield from _volumes(group, counts.get(segment[0], {}).get(segment[1], 0) * voxel_ml)
         yield from _areas(group, spacing_mm[1:])
     for (uid, number), uids in tracked.items():
+        if uid not in segmentations:
+            yield "reference", f"segment {number} is said to be in {uid}, which is no segmentation of this result"
+            continue
         described = {int(item.SegmentNumber): item for item in segmentations[uid].SegmentSequence}
         if number not in described:
             yield "reference", f"segment {number} is not in the segmentation"

@@ -41,8 +41,16 @@ Group = (
 
 
 def placed_findings(result: Result, numbering: SegmentNumbering) -> tuple[Finding, ...]:
-    """Findings that a segment with voxels shows."""
-    return tuple(finding for finding in result.findings if finding.segment_number in numbering.segment_numbers)
+    """Findings that a segment with voxels shows; a segment that no finding names is one without measurements."""
+    named = {finding.segment_number for finding in result.findings}
+    unnamed = (segment for segment in numbering.present if segment.number not in named)
+    return (
+        *(finding for finding in result.findings if finding.segment_number in numbering.segment_numbers),
+        *(
+            Finding(segment.type, segment.label, segment.number, segment.anatomic_region, segment.laterality)
+            for segment in unnamed
+        ),
+    )
 
 
 def findings_of(result: Result, numbering: SegmentNumbering, role: Role) -> tuple[Finding, ...]:
@@ -74,7 +82,8 @@ def encode_measurement_report(
     sources : sequence of Dataset
         Headers of the source images, in slice order.
     segmentation : Dataset, optional
-        The Segmentation of the same Result; None where no segment has a voxel.
+        The Segmentation of the same Result. None where no segment has a voxel, or where it is not delivered: then
+        the measurements stand in TID 1501 groups, under the Tracking Unique Identifiers of the outlines.
     profile : DestinationProfile
     role : Role
         REPORT, or REPORT_WITHOUT_PLACE for the image-level findings that stand beside others with a place.
@@ -87,7 +96,7 @@ def encode_measurement_report(
     """
     evidence = evidence or check_evidence(result, sources)
     numbering = numbering or number_segments(result)
-    _check_findings(result, segmentation, numbering)
+    _check_findings(result)
     findings = findings_of(result, numbering, role)
     writer = _GroupWriter(result, evidence, numbering, segmentation)
     with_place = role is Role.REPORT and bool(placed_findings(result, numbering))
@@ -123,7 +132,7 @@ def encode_measurement_report(
     return dataset
 
 
-def _check_findings(result: Result, segmentation: Dataset | None, numbering: SegmentNumbering) -> None:
+def _check_findings(result: Result) -> None:
     identifiers = [finding.tracking_identifier for finding in result.findings]
     if len(set(identifiers)) < len(identifiers) or not all(identifiers):
         raise InvalidResult("each finding needs a tracking identifier of its own")
@@ -131,8 +140,6 @@ def _check_findings(result: Result, segmentation: Dataset | None, numbering: Seg
     unknown = sorted({finding.segment_number for finding in result.findings} - known, key=str)
     if unknown:
         raise InvalidResult(f"findings name segments {unknown} that the result does not describe")
-    if placed_findings(result, numbering) and segmentation is None:
-        raise InvalidResult("findings with a segment need the segmentation that the report refers to")
 
 
 def _observation_context(result: Result) -> sr.ObservationContext:
@@ -195,9 +202,11 @@ class _GroupWriter:
 
     def groups(self, finding: Finding) -> list[Group]:
         """The groups of one finding, under one Tracking Unique Identifier."""
-        if finding.segment_number in self.numbering.segment_numbers:
-            return [self._volumetric(finding), self._planar(finding)]
-        return [self._whole_image(finding)]
+        if finding.segment_number not in self.numbering.segment_numbers:
+            return [self._whole_image(finding)]
+        if self.segmentation is None:
+            return [self._whole_image(finding), self._planar(finding)]
+        return [self._volumetric(finding), self._planar(finding)]
 
     def nothing_found(self) -> sr.MeasurementsAndQualitativeEvaluations:
         """TID 1501 group of a result without any finding: silence is not the same as nothing found."""
@@ -242,7 +251,7 @@ class _GroupWriter:
 
     def _whole_image(self, finding: Finding) -> sr.MeasurementsAndQualitativeEvaluations:
         """TID 1501: a finding without a place; its tracking identifier says what viewers leave out."""
-        absent = finding.segment_number is not None
+        absent = finding.segment_number is not None and finding.segment_number not in self.numbering.segment_numbers
         identifier = f"{finding.tracking_identifier}: no voxel found" if absent else finding.tracking_identifier
         common = self._common(finding) | {
             "tracking_identifier": self._tracking(finding.tracking_identifier, identifier)

@@ -53,9 +53,11 @@ def render(
     """
     evidence = check_evidence(result, sources)
     numbering = number_segments(result)
-    segmentation = encode_segmentation(result, sources, profile, evidence=evidence, numbering=numbering)
     rendered = []
-    if segmentation is not None and Role.SEGMENTATION in profile.roles:
+    segmentation = None
+    if Role.SEGMENTATION in profile.roles:
+        segmentation = encode_segmentation(result, sources, profile, evidence=evidence, numbering=numbering)
+    if segmentation is not None:
         rendered.append(RenderedObject(Role.SEGMENTATION, segmentation))
     for role in (Role.REPORT, Role.REPORT_WITHOUT_PLACE):
         if role in profile.roles and (role is Role.REPORT or findings_of(result, numbering, role)):

@@ -1,0 +1,80 @@
+"""Results on disk."""
+
+import json
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+
+from dicom_sr.archive import LABELS_FILE, RESULT_FILE, load_result, save_result
+from dicom_sr.errors import ArchiveError
+from dicom_sr.findings import Finding, Predecessor
+from dicom_sr.render import render
+
+
+def assert_same(found, expected):
+    for item in fields(expected):
+        if item.name == "labels" and expected.labels is not None:
+            np.testing.assert_array_equal(found.labels, expected.labels, strict=True)
+        else:
+            assert getattr(found, item.name) == getattr(expected, item.name), item.name
+
+
+def test_round_trip_is_exact(result, tmp_path):
+    changed = replace(
+        result,
+        labels=result.labels.astype(np.uint16),
+        predecessors=(Predecessor("1.2.3", "1.2.4", "1.2.5"),),
+        remarks=("Größe", "第二"),
+        findings=(*result.findings, Finding(result.findings[0].finding, "without a place")),
+        not_for_clinical_use=False,
+    )
+    save_result(changed, tmp_path / "result")
+    assert_same(load_result(tmp_path / "result"), changed)
+
+
+def test_without_labels(result, tmp_path):
+    changed = replace(result, labels=None)
+    save_result(changed, tmp_path)
+    assert not (tmp_path / LABELS_FILE).exists()
+    assert_same(load_result(tmp_path), changed)
+
+
+def test_loaded_labels_are_read_only(result, tmp_path):
+    save_result(result, tmp_path)
+    with pytest.raises(ValueError, match="read-only"):
+        load_result(tmp_path).labels[0, 0, 0] = 1
+
+
+def test_saving_again_replaces(result, tmp_path):
+    save_result(result, tmp_path)
+    save_result(replace(result, revision=2), tmp_path)
+    assert load_result(tmp_path).revision == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == [LABELS_FILE, RESULT_FILE]
+
+
+def test_renders_to_the_same_bytes_after_a_round_trip(result, sources, tmp_path):
+    save_result(result, tmp_path)
+    first = [item.to_bytes() for item in render(result, sources)]
+    assert [item.to_bytes() for item in render(load_result(tmp_path), sources)] == first
+
+
+def test_damaged_folders_are_refused(result, tmp_path):
+    with pytest.raises(ArchiveError, match="no complete result"):
+        load_result(tmp_path)
+    save_result(result, tmp_path)
+    labels = (tmp_path / LABELS_FILE).read_bytes()
+    (tmp_path / LABELS_FILE).write_bytes(labels[: len(labels) // 2])
+    with pytest.raises(ArchiveError, match="no complete result"):
+        load_result(tmp_path)
+    (tmp_path / LABELS_FILE).unlink()
+    with pytest.raises(ArchiveError, match="no complete result"):
+        load_result(tmp_path)
+
+
+def test_other_format_version_is_refused(result, tmp_path):
+    save_result(result, tmp_path)
+    tree = json.loads((tmp_path / RESULT_FILE).read_text())
+    (tmp_path / RESULT_FILE).write_text(json.dumps(tree | {"format_version": 2}))
+    with pytest.raises(ArchiveError, match="format version 2, expected 1"):
+        load_result(tmp_path)
