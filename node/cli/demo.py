@@ -241,6 +241,7 @@ def _show(outcome: DemoOutcome, out: Path) -> None:
         "\n`.venv/bin/overread status` shows what it holds and does.",
         highlight=False,
         markup=False,
+        soft_wrap=True,
     )
 
 

@@ -1,0 +1,101 @@
+"""Model folders made for tests: a network of two operators, with a manifest as a data scientist would write it."""
+
+import hashlib
+from pathlib import Path
+
+import onnx
+from onnx import TensorProto, helper
+
+MANIFEST = """\
+version = 1
+
+[model]
+identifier = "{identifier}"
+name = "Bright ball"
+version = "1.0"
+maker = "Phantom Works"
+licence = "MIT"
+intended_use = "Tests. Not for clinical use."
+regulatory_status = "none"
+
+[files]
+"model.onnx" = "{sha256}"
+
+[[inputs]]
+[inputs.requires]
+modality = ["MR", "CT"]
+minimum_slices = 2
+
+[preprocessing]
+orientation = "SPL"
+alignment = "acquisition"
+grid = {{ kind = "source" }}
+
+[run]
+channels = 2
+
+[[labels]]
+name = "Ball"
+channels = [1]
+type = {{ value = "12738006", meaning = "Brain" }}
+rgb = [255, 0, 0]
+
+[[measurements]]
+kind = "volume"
+labels = ["Ball"]
+"""
+
+
+def write_model(folder: Path, identifier: str, network: onnx.ModelProto) -> Path:
+    """A model folder with this network and a manifest bound to it."""
+    folder.mkdir(parents=True)
+    content = network.SerializeToString()
+    (folder / "model.onnx").write_bytes(content)
+    sha256 = hashlib.sha256(content).hexdigest()
+    (folder / "model.toml").write_text(MANIFEST.format(identifier=identifier, sha256=sha256))
+    (folder / "CARD.md").write_text("# Bright ball\n\nA model for tests. Not for clinical use.\n")
+    return folder
+
+
+def threshold_network(threshold: float = 500.0, repeats: int = 0) -> onnx.ModelProto:
+    """Two channels: background wins up to `threshold`, the ball above. `repeats` useless convolutions make it slow."""
+    nodes, previous = [], "image"
+    initializers = [
+        helper.make_tensor("threshold", TensorProto.FLOAT, [1], [threshold]),
+        helper.make_tensor("twice", TensorProto.FLOAT, [1], [2 * threshold]),
+    ]
+    if repeats:
+        kernel = [0.0] * 343
+        kernel[171] = 1.0  # the middle of 7 x 7 x 7: the convolution changes nothing
+        initializers.append(helper.make_tensor("same", TensorProto.FLOAT, [1, 1, 7, 7, 7], kernel))
+    for number in range(repeats):
+        nodes.append(helper.make_node("Conv", [previous, "same"], [f"same{number}"], pads=[3] * 6))
+        previous = f"same{number}"
+    nodes.append(helper.make_node("Sub", ["twice", previous], ["dark"]))
+    nodes.append(helper.make_node("Concat", ["dark", previous], ["logits"], axis=1))
+    return network(nodes, ["N", 2, "D", "H", "W"], initializers)
+
+
+def network(nodes: list[onnx.NodeProto], output_shape: list[int | str], initializers: list) -> onnx.ModelProto:
+    """A network from `image` (N, 1, D, H, W) to `logits`."""
+    graph = helper.make_graph(
+        nodes,
+        "test",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 1, "D", "H", "W"])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, output_shape)],
+        initializers,
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    made.ir_version = 8
+    return made
+
+
+def failing_network() -> onnx.ModelProto:
+    """Raises when it runs: reshapes to a size that does not fit."""
+    shape = helper.make_tensor("shape", TensorProto.INT64, [5], [1, 2, 7, 11, 13])
+    return network([helper.make_node("Reshape", ["image", "shape"], ["logits"])], ["N", 2, "D", "H", "W"], [shape])
+
+
+def wrong_shape_network() -> onnx.ModelProto:
+    """Answers with another shape than its manifest promises: the number of channels is that of the input."""
+    return network([helper.make_node("Identity", ["image"], ["logits"])], ["N", "C", "D", "H", "W"], [])
