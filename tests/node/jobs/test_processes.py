@@ -65,7 +65,7 @@ def get_job(engine: Engine, job_id: int) -> Job:
 
 
 def test_four_processes_never_do_a_job_twice(engine: Engine, start: Start) -> None:
-    jobs = 300
+    jobs = 200
     with write_transaction(engine) as connection:
         queued(connection, model="model-0")
         for number in range(1, jobs):

@@ -130,17 +130,16 @@ def test_stat_is_next_however_many_wait(connection: Connection) -> None:
 @pytest.mark.parametrize("lane", [Priority.ROUTINE, Priority.LOW])
 def test_steady_stat_does_not_starve_the_other_lanes(connection: Connection, lane: Priority) -> None:
     waiting = queued(connection, "1.1", priority=lane)
-    minutes = 0
-    while True:  # one STAT job a minute, each taking a minute: the lane above is never empty
+    for minutes in range(200):  # one STAT job a minute, each taking a minute: the lane above is never empty
         now = NOW + timedelta(minutes=minutes)
         queued(connection, f"2.{minutes}", now, priority=Priority.STAT)
         job = queue.claim(connection, INFER, "w1", LEASE_SECONDS, now)
         assert job is not None
         if job.job_id == waiting.job_id:
-            break
+            assert timedelta(minutes=minutes) == lane * AGEING_PER_LANE
+            return
         queue.finish(connection, job, JobEvent.SUCCEED, now)
-        minutes += 1
-    assert timedelta(minutes=minutes) == lane * AGEING_PER_LANE
+    pytest.fail("the job never ran")
 
 
 # leases

@@ -294,10 +294,7 @@ def test_the_lease_is_kept_while_the_handler_works(engine: Engine) -> None:
     job_id = add_job(engine)
 
     def handler(job: Job, heartbeat: Heartbeat) -> Completion:
-        assert job.lease_expires_at is not None
-        wait_until(lambda: utc_now() > job.lease_expires_at + timedelta(seconds=0.1))  # type: ignore[operator]
-        with write_transaction(engine) as connection:
-            assert queue.rescue(connection, utc_now()) == []
+        wait_until(lambda: get_job(engine, job.job_id).lease_expires_at > job.lease_expires_at)  # type: ignore[operator]
         return nothing
 
     make_loop(engine, handler, QUICK).step()
@@ -340,13 +337,13 @@ def test_a_lost_lease_changes_nothing(engine: Engine, outcome: str) -> None:
 def test_the_loop_waits_no_longer_than_until_the_next_job_may_run(engine: Engine) -> None:
     job_id = add_job(engine)
     with write_transaction(engine) as connection:
-        soon = utc_now() + timedelta(seconds=4)
+        soon = utc_now() + timedelta(seconds=15)
         connection.execute(update(tables.job).where(tables.job.c.id == job_id).values(run_after=soon))
     waiter = FakeWaiter()
     loop = JobLoop(engine, SETTINGS, raising(Permanent("too early")), waiter)
     with running_in_thread(loop):
         assert waiter.waiting.wait(LONG)
-    assert 0 < waiter.timeouts[0] <= 4
+    assert 0 < waiter.timeouts[0] <= 15
 
 
 def test_the_loop_outlives_a_database_that_is_away(tmp_path: Path) -> None:
