@@ -6,30 +6,30 @@ pydicom instead. The walk also proves that the elements fit: a data set that end
 as truncated.
 """
 
+import contextlib
 import math
 import mmap
 import struct
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
-from io import BytesIO
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import pydicom
 from pydicom.charset import convert_encodings, decode_bytes
 
 from node.errors import Permanent
 from node.receive import walk
-from node.receive.part10 import write_file_meta
-from node.receive.walk import WalkError
+from node.receive.walk import Buffer, Encoding, WalkError
 
-IMPLICIT_LITTLE_UID = "1.2.840.10008.1.2"
-EXPLICIT_BIG_UID = "1.2.840.10008.1.2.2"
+_EXPLICIT_LITTLE = Encoding("<", is_explicit=True)
+# All transfer syntaxes but these three kinds encode the data set in Explicit VR Little Endian (PS3.5 section 10).
+_ENCODINGS = {
+    "1.2.840.10008.1.2": Encoding("<", is_explicit=False),
+    "1.2.840.10008.1.2.2": Encoding(">", is_explicit=True),
+}
 DEFLATED_UIDS = frozenset({"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"})
 MAXIMUM_INFLATED_BYTES = 64 << 20
-
-Buffer = bytes | bytearray | memoryview | mmap.mmap
 
 
 class HeaderError(Permanent):
@@ -78,7 +78,7 @@ def read_header(source: Path | Buffer) -> InstanceHeader:
     ------
     HeaderError
         `not-dicom` without preamble and File Meta Information, `truncated` when an element does not fit,
-        `not-understood` when neither the walk nor pydicom can read it.
+        `not-understood` when it makes no sense in any encoding.
     """
     if not isinstance(source, Path):
         return _read_file(source)
@@ -92,20 +92,31 @@ def read_header(source: Path | Buffer) -> InstanceHeader:
 
 
 def read_data_set(buffer: Buffer, transfer_syntax_uid: str, start: int = 0) -> InstanceHeader:
-    """Read the header of the encoded data set that begins at `start` and ends with `buffer`. Raises
-    `HeaderError`."""
+    """Read the header of the encoded data set that begins at `start` and ends with `buffer`.
+
+    Some senders announce another encoding than they use, or get the order of the elements wrong: where the announced
+    encoding fails, the others are tried, and whatever makes sense from the first element to the last is taken.
+    Raises `HeaderError`.
+    """
     if transfer_syntax_uid in DEFLATED_UIDS:
-        values, _ = _walk(_inflate(buffer, start), 0, "<", explicit=True, whole=False)
+        values, _ = _walk(_inflate(buffer, start), 0, _EXPLICIT_LITTLE, whole=False)
         return _header(values, None, transfer_syntax_uid, "<")
-    order = ">" if transfer_syntax_uid == EXPLICIT_BIG_UID else "<"
-    explicit = transfer_syntax_uid != IMPLICIT_LITTLE_UID
+    announced = _ENCODINGS.get(transfer_syntax_uid, _EXPLICIT_LITTLE)
     try:
-        values, pixel = _walk(buffer, start, order, explicit=explicit, whole=True)
+        return _read_as(buffer, start, announced, transfer_syntax_uid)
     except HeaderError as error:
-        if error.code != "not-understood":
-            raise
-        return _read_with_pydicom(bytes(buffer[start:]), transfer_syntax_uid)
-    return _header(values, pixel, transfer_syntax_uid, order)
+        failure = error
+    for encoding in (*_ENCODINGS.values(), _EXPLICIT_LITTLE, replace(announced, is_ordered=False)):
+        with contextlib.suppress(HeaderError):
+            found = _read_as(buffer, start, encoding, transfer_syntax_uid)
+            if found.sop_instance_uid:
+                return found
+    raise failure
+
+
+def _read_as(buffer: Buffer, start: int, encoding: Encoding, transfer_syntax_uid: str) -> InstanceHeader:
+    values, pixel = _walk(buffer, start, encoding, whole=True)
+    return _header(values, pixel, transfer_syntax_uid, encoding.order)
 
 
 def _read_file(buffer: Buffer) -> InstanceHeader:
@@ -122,10 +133,10 @@ def _read_file(buffer: Buffer) -> InstanceHeader:
 
 
 def _walk(
-    buffer: Buffer, start: int, order: str, *, explicit: bool, whole: bool
+    buffer: Buffer, start: int, encoding: Encoding, *, whole: bool
 ) -> tuple[dict[int, bytes], tuple[int, int | None] | None]:
     try:
-        return walk.walk_elements(buffer, start, _WANTED.keys(), order=order, explicit=explicit, whole=whole)
+        return walk.walk_elements(buffer, start, _WANTED.keys(), encoding, whole=whole)
     except WalkError as error:
         raise HeaderError(error.code, str(error)) from None
 
@@ -136,24 +147,6 @@ def _inflate(buffer: Buffer, start: int) -> bytes:
         return zlib.decompressobj(-zlib.MAX_WBITS).decompress(bytes(buffer[start:]), MAXIMUM_INFLATED_BYTES)
     except zlib.error as error:
         raise HeaderError("not-understood", f"the deflated data set cannot be inflated ({error})") from None
-
-
-def _read_with_pydicom(encoded: bytes, transfer_syntax_uid: str) -> InstanceHeader:
-    """The slow way for data sets whose encoding is not what their transfer syntax says."""
-    file_meta = write_file_meta("1.2", "1.2", transfer_syntax_uid)
-    try:
-        found = pydicom.dcmread(BytesIO(file_meta + encoded), stop_before_pixels=True, specific_tags=list(_WANTED))
-        values = {}
-        for tag in _WANTED:
-            if tag in found:
-                value = found.get_item(tag).value
-                values[tag] = value if isinstance(value, bytes) else str(value).encode()
-    except Exception as error:  # pydicom raises many kinds for a data set that is broken
-        raise HeaderError("not-understood", f"the data set cannot be read ({type(error).__name__})") from None
-    header = _header(values, None, transfer_syntax_uid, "<")
-    if not header.sop_instance_uid:
-        raise HeaderError("not-understood", "the data set cannot be read: no SOP Instance UID was found in it")
-    return header
 
 
 def _header(

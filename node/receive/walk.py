@@ -7,8 +7,10 @@ are, the walk ends, with a result or with `WalkError`.
 
 import struct
 from collections.abc import Container
+from dataclasses import dataclass
 from functools import lru_cache
 from mmap import mmap
+from typing import Literal
 
 Buffer = bytes | bytearray | memoryview | mmap
 
@@ -44,6 +46,15 @@ _SHORT = frozenset(
 )
 
 
+@dataclass(frozen=True)
+class Encoding:
+    """Byte order ("<" little, ">" big endian), Explicit or Implicit VR, and whether tags must ascend (PS3.5 7.1)."""
+
+    order: Literal["<", ">"]
+    is_explicit: bool
+    is_ordered: bool = True
+
+
 class WalkError(Exception):
     """The bytes are no data set of this encoding; `code` is `truncated` or `not-understood`."""
 
@@ -53,7 +64,7 @@ class WalkError(Exception):
 
 
 def walk_elements(
-    buffer: Buffer, start: int, wanted: Container[int], *, order: str, explicit: bool, whole: bool
+    buffer: Buffer, start: int, wanted: Container[int], encoding: Encoding, *, whole: bool
 ) -> tuple[dict[int, bytes], tuple[int, int | None] | None]:
     """Walk the top level of a data set up to Pixel Data.
 
@@ -63,10 +74,8 @@ def walk_elements(
         The data set begins at `start` and ends with the buffer.
     wanted
         Tags whose values are returned, as ``group << 16 | element``.
-    order : "<" or ">"
-        Byte order.
-    explicit : bool
-        Explicit VR or Implicit VR.
+    encoding
+        How to read it.
     whole : bool
         False when the buffer may end anywhere (an inflated beginning): then running out of bytes is no error.
 
@@ -76,7 +85,7 @@ def walk_elements(
         Encoded values by tag; offset and length (None: encapsulated) of Float, Double Float or plain Pixel
         Data.
     """
-    walker = _Walker(buffer, order, explicit)
+    walker = _Walker(buffer, encoding.order, encoding.is_explicit)
     end = len(buffer)
     values: dict[int, bytes] = {}
     position = start
@@ -84,7 +93,7 @@ def walk_elements(
     while position < end:
         try:
             tag, value, length = walker.element(position, end)
-            if tag <= last_tag:
+            if tag <= last_tag and encoding.is_ordered:
                 raise WalkError("not-understood", f"element {_name(tag)} comes after {_name(last_tag)}")
             last_tag = tag
             if tag in _PIXEL_TAGS:
