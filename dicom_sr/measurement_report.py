@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 
 from dicom_sr import codes, provenance
-from dicom_sr.content_items import image_library, qualitative_evaluations
+from dicom_sr.content_items import insert_image_library, qualitative_evaluations
 from dicom_sr.errors import InvalidResult
 from dicom_sr.evidence import Evidence, check_evidence
 from dicom_sr.findings import Finding, Measurement, Result
@@ -109,10 +109,7 @@ def encode_measurement_report(
         imaging_measurements=groups,
         title=profile.title_with_place if with_place else profile.title_without_place,
     )
-    root = content[0].ContentSequence
-    if profile.image_library and with_place:  # as text, OHIF would print a line of noise for each image
-        root.insert(-1, image_library(evidence))
-    root.append(qualitative_evaluations(_comments(result, numbering)))
+    content[0].ContentSequence.append(qualitative_evaluations(_comments(result, numbering)))
     dataset = REPORT_CLASSES[profile.report_class](
         evidence=[*evidence.images, *([segmentation] if segmentation is not None else [])],
         content=content[0],
@@ -127,6 +124,8 @@ def encode_measurement_report(
         specific_character_set=provenance.character_set(result, evidence),
         **provenance.equipment_arguments(result),
     )
+    if profile.image_library and with_place:  # as text, OHIF would print a line of noise for each image
+        insert_image_library(dataset, evidence)
     _refer_to_predecessors(dataset, result)
     provenance.complete(dataset, result, evidence, profile)
     return dataset
