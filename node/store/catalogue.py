@@ -188,9 +188,7 @@ def settle_study(connection: Connection, study_instance_uid: str, now: datetime)
 def study_series(connection: Connection, study_instance_uid: str) -> list[StoredSeries]:
     """All series of a study with their instances, by Series Instance UID; empty for an unknown study."""
     rows = connection.execute(
-        select(series)
-        .where(series.c.study_instance_uid == study_instance_uid)
-        .order_by(series.c.series_instance_uid)
+        select(series).where(series.c.study_instance_uid == study_instance_uid).order_by(series.c.series_instance_uid)
     ).all()
     members: dict[str, list[StoredInstance]] = {row.series_instance_uid: [] for row in rows}
     for row in connection.execute(
@@ -211,9 +209,7 @@ def instances(connection: Connection, sop_instance_uids: Sequence[str]) -> list[
             found[row.sop_instance_uid] = StoredInstance(**row._mapping)
     missing = [uid for uid in sop_instance_uids if uid not in found]
     if missing:
-        raise Permanent(
-            f"{len(missing)} of {len(found) + len(missing)} instances are not stored: {missing[0]}, ..."
-        )
+        raise Permanent(f"{len(missing)} of {len(found) + len(missing)} instances are not stored: {missing[0]}, ...")
     return [found[uid] for uid in sop_instance_uids]
 
 

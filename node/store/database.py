@@ -74,9 +74,7 @@ def migrate(url: str, backup_folder: Path | None, migrations: Path = MIGRATIONS)
         If the database was made by a newer version of the node.
     """
     _make_folder(url)
-    engine = _open(
-        url, foreign_keys=False
-    )  # changing an SQLite table copies it, which would drop its references
+    engine = _open(url, foreign_keys=False)  # changing an SQLite table copies it, which would drop its references
     try:
         with write_transaction(engine) as connection:
             if connection.dialect.name == "postgresql":

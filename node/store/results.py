@@ -74,9 +74,7 @@ def record_result(connection: Connection, new: NewResult) -> RecordedResult:
     superseded = supersede(connection, new.study_instance_uid, new.model) if is_current else ()
     values = {name: value for name, value in vars(new).items() if name != "objects"}
     state = ResultState.CURRENT if is_current else ResultState.SUPERSEDED
-    result_id = connection.execute(
-        insert(result).values(**values, state=state).returning(result.c.id)
-    ).scalar_one()
+    result_id = connection.execute(insert(result).values(**values, state=state).returning(result.c.id)).scalar_one()
     if new.objects:
         rows = [{**vars(one), "result_id": result_id} for one in new.objects]
         connection.execute(insert(result_object), rows)
@@ -135,17 +133,13 @@ def results_of_study(connection: Connection, study_instance_uid: str) -> list[St
     return [_stored(connection, row) for row in rows]
 
 
-def record_delivery_status(
-    connection: Connection, job_id: int, statuses: Mapping[str, int], at: datetime
-) -> None:
+def record_delivery_status(connection: Connection, job_id: int, statuses: Mapping[str, int], at: datetime) -> None:
     """T5: what the destination answered for each SOP Instance UID; the last answer wins."""
     for sop_instance_uid, status in statuses.items():
         connection.execute(
             insert_on_conflict(connection, delivery_status)
             .values(job_id=job_id, sop_instance_uid=sop_instance_uid, status=status, at=at)
-            .on_conflict_do_update(
-                index_elements=["job_id", "sop_instance_uid"], set_={"status": status, "at": at}
-            )
+            .on_conflict_do_update(index_elements=["job_id", "sop_instance_uid"], set_={"status": status, "at": at})
         )
 
 

@@ -129,9 +129,7 @@ series = Table(
     "series",
     metadata,
     Column("series_instance_uid", String(64), primary_key=True),
-    Column(
-        "study_instance_uid", String(64), ForeignKey("study.study_instance_uid"), nullable=False, index=True
-    ),
+    Column("study_instance_uid", String(64), ForeignKey("study.study_instance_uid"), nullable=False, index=True),
     Column("state", String(16), nullable=False),
     Column(
         "settle_at",
@@ -168,9 +166,7 @@ instance = Table(
     Column("transfer_syntax_uid", String(64), nullable=False),
     Column("path", Text, nullable=False),
     Column("size_bytes", BigInteger, nullable=False),
-    Column(
-        "sha256", String(64), nullable=False, comment="of the encoded data set, without the Part 10 header"
-    ),
+    Column("sha256", String(64), nullable=False, comment="of the encoded data set, without the Part 10 header"),
     Column("received_at", UtcDateTime, nullable=False),
     Column(
         "geometry",
@@ -208,13 +204,9 @@ decision = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("at", UtcDateTime, nullable=False),
-    Column(
-        "study_instance_uid", String(64), ForeignKey("study.study_instance_uid"), nullable=False, index=True
-    ),
+    Column("study_instance_uid", String(64), ForeignKey("study.study_instance_uid"), nullable=False, index=True),
     Column("route", String(64), nullable=False),
-    Column(
-        "model", String(128), nullable=False, comment="model identifier; empty when no route or model applied"
-    ),
+    Column("model", String(128), nullable=False, comment="model identifier; empty when no route or model applied"),
     Column("outcome", String(16), nullable=False),
     Column("code", String(64), nullable=False),
     Column("message", Text, nullable=False),
@@ -243,9 +235,7 @@ job = Table(
     Column("cancel_requested", Boolean, nullable=False, comment="somebody asked the running worker to stop"),
     Column("created_at", UtcDateTime, nullable=False),
     Column("updated_at", UtcDateTime, nullable=False),
-    Column(
-        "study_instance_uid", String(64), ForeignKey("study.study_instance_uid"), nullable=False, index=True
-    ),
+    Column("study_instance_uid", String(64), ForeignKey("study.study_instance_uid"), nullable=False, index=True),
     Column("last_error", Text),
     # INFER
     Column("route", String(64)),
@@ -263,9 +253,7 @@ job = Table(
     CheckConstraint("(state = 'RUNNING') = (worker IS NOT NULL)", name="running_has_worker"),
     CheckConstraint("(worker IS NULL) = (lease_expires_at IS NULL)", name="lease_has_worker"),
     CheckConstraint("NOT cancel_requested OR state = 'RUNNING'", name="cancel_while_running"),
-    CheckConstraint(
-        "attempt >= 0 AND attempt <= maximum_attempts AND maximum_attempts >= 1", name="attempts"
-    ),
+    CheckConstraint("attempt >= 0 AND attempt <= maximum_attempts AND maximum_attempts >= 1", name="attempts"),
     CheckConstraint("state <> 'QUEUED' OR attempt < maximum_attempts", name="queued_can_run"),
     CheckConstraint("priority IN (0, 1, 2)", name="priority"),
     CheckConstraint(
@@ -302,9 +290,7 @@ result = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("job_id", Integer, ForeignKey("job.id", use_alter=True), nullable=False, unique=True),
-    Column(
-        "study_instance_uid", String(64), ForeignKey("study.study_instance_uid"), nullable=False, index=True
-    ),
+    Column("study_instance_uid", String(64), ForeignKey("study.study_instance_uid"), nullable=False, index=True),
     Column("model", String(128), nullable=False),
     Column("model_digest", String(64), nullable=False),
     Column("revision", Integer, nullable=False),

@@ -43,9 +43,7 @@ def upgrade() -> None:
         sa.Column("outcome", sa.String(length=16), nullable=False),
         sa.Column("code", sa.String(length=64), nullable=False),
         sa.Column("message", sa.Text(), nullable=False),
-        sa.CheckConstraint(
-            "outcome IN ('QUEUED', 'NOT_ANALYSED', 'NOT_WANTED')", name=op.f("ck_decision_outcome")
-        ),
+        sa.CheckConstraint("outcome IN ('QUEUED', 'NOT_ANALYSED', 'NOT_WANTED')", name=op.f("ck_decision_outcome")),
         sa.ForeignKeyConstraint(
             ["study_instance_uid"], ["study.study_instance_uid"], name=op.f("fk_decision_study_instance_uid")
         ),
@@ -162,9 +160,7 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("sop_instance_uid", name=op.f("pk_instance")),
     )
-    op.create_index(
-        op.f("ix_instance_series_instance_uid"), "instance", ["series_instance_uid"], unique=False
-    )
+    op.create_index(op.f("ix_instance_series_instance_uid"), "instance", ["series_instance_uid"], unique=False)
     op.create_table(
         "job",
         sa.Column("id", sa.Integer(), nullable=False),
@@ -178,9 +174,7 @@ def upgrade() -> None:
             comment="enqueued, plus the ageing interval times the lane",
         ),
         sa.Column("run_after", sa.DateTime(timezone=True), nullable=False),
-        sa.Column(
-            "attempt", sa.Integer(), nullable=False, comment="attempts started; a release gives one back"
-        ),
+        sa.Column("attempt", sa.Integer(), nullable=False, comment="attempts started; a release gives one back"),
         sa.Column("maximum_attempts", sa.Integer(), nullable=False),
         sa.Column("worker", sa.String(length=128), nullable=True, comment="who holds the lease"),
         sa.Column("lease_expires_at", sa.DateTime(timezone=True), nullable=True),
@@ -224,22 +218,14 @@ def upgrade() -> None:
             " OR (kind = 'DELIVER' AND result_id IS NOT NULL AND destination IS NOT NULL)",
             name=op.f("ck_job_kind_has_columns"),
         ),
-        sa.CheckConstraint(
-            "(state = 'RUNNING') = (worker IS NOT NULL)", name=op.f("ck_job_running_has_worker")
-        ),
-        sa.CheckConstraint(
-            "NOT cancel_requested OR state = 'RUNNING'", name=op.f("ck_job_cancel_while_running")
-        ),
+        sa.CheckConstraint("(state = 'RUNNING') = (worker IS NOT NULL)", name=op.f("ck_job_running_has_worker")),
+        sa.CheckConstraint("NOT cancel_requested OR state = 'RUNNING'", name=op.f("ck_job_cancel_while_running")),
         sa.CheckConstraint("kind IN ('INFER', 'DELIVER')", name=op.f("ck_job_kind")),
-        sa.CheckConstraint(
-            "state <> 'QUEUED' OR attempt < maximum_attempts", name=op.f("ck_job_queued_can_run")
-        ),
+        sa.CheckConstraint("state <> 'QUEUED' OR attempt < maximum_attempts", name=op.f("ck_job_queued_can_run")),
         sa.CheckConstraint(
             "state IN ('QUEUED', 'RUNNING', 'SUCCEEDED', 'FAILED', 'CANCELLED')", name=op.f("ck_job_state")
         ),
-        sa.CheckConstraint(
-            "(worker IS NULL) = (lease_expires_at IS NULL)", name=op.f("ck_job_lease_has_worker")
-        ),
+        sa.CheckConstraint("(worker IS NULL) = (lease_expires_at IS NULL)", name=op.f("ck_job_lease_has_worker")),
         sa.CheckConstraint(
             "attempt >= 0 AND attempt <= maximum_attempts AND maximum_attempts >= 1",
             name=op.f("ck_job_attempts"),
@@ -251,9 +237,7 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_job")),
         sa.UniqueConstraint("result_id", "destination", name="uq_job_deliver"),
-        sa.UniqueConstraint(
-            "study_instance_uid", "model", "model_digest", "input_digest", name="uq_job_infer"
-        ),
+        sa.UniqueConstraint("study_instance_uid", "model", "model_digest", "input_digest", name="uq_job_infer"),
         sa.UniqueConstraint("study_instance_uid", "model", "revision", name="uq_job_revision"),
     )
     op.create_index("ix_job_claim", "job", ["kind", "state", "claim_order_at"], unique=False)
