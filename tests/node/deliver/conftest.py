@@ -26,7 +26,7 @@ def write_object(path: Path, sop_class_uid: str, size_bytes: int = 3000, syntax:
     made.Rows, made.Columns, made.SamplesPerPixel, made.PhotometricInterpretation = 1, 1, 1, "MONOCHROME2"
     made.BitsAllocated = made.BitsStored = 8
     made.HighBit, made.PixelRepresentation = 7, 0
-    made.PixelData = bytes(number % 251 for number in range(size_bytes + size_bytes % 2))
+    made.PixelData = (bytes(range(251)) * (size_bytes // 251 + 1))[: size_bytes + size_bytes % 2]
     made["PixelData"].VR = "OB"
     made.file_meta = FileMetaDataset()
     made.file_meta.TransferSyntaxUID = syntax
