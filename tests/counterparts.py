@@ -60,7 +60,8 @@ def loopback_environment() -> dict[str, str]:
     if not built.exists():
         compiler = shutil.which("cc") or shutil.which("gcc")
         if compiler is None:
-            pytest.fail("no C compiler (apt install gcc libc6-dev): counterparts cannot be kept on loopback")
+            leave_out = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
+            leave_out("no C compiler (apt install gcc libc6-dev): counterparts cannot be kept on loopback")
         built.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         fresh = built.with_suffix(f".{os.getpid()}")
         subprocess.run([compiler, "-O1", "-shared", "-fPIC", "-o", fresh, source], check=True)
