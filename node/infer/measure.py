@@ -1,7 +1,7 @@
 """Measurements of labels on the images' own voxels, as findings of the Result. Pure."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from pydicom.sr.coding import Code
@@ -48,19 +48,12 @@ def measure(
     for section in wanted:
         measurement = _measurement(section, volumes)
         if measurement is None:
-            remarks.append(f"{section.name}: not measured, because the volume of {' + '.join(section.of)} is 0.")
+            name = section.name or section.labels[0]
+            remarks.append(f"{name}: no ratio, because the volume of {' + '.join(section.of)} is 0.")
             continue
         finding = _finding(section, sections, volumes)
-        earlier = findings.get(finding.tracking_identifier)
-        measurements = (*earlier.measurements, measurement) if earlier else (measurement,)
-        findings[finding.tracking_identifier] = Finding(
-            finding=finding.finding,
-            tracking_identifier=finding.tracking_identifier,
-            segment_number=finding.segment_number,
-            finding_site=finding.finding_site,
-            laterality=finding.laterality,
-            measurements=measurements,
-        )
+        kept = findings.get(finding.tracking_identifier, finding)
+        findings[finding.tracking_identifier] = replace(kept, measurements=(*kept.measurements, measurement))
     return Measured(tuple(findings.values()), tuple(remarks))
 
 

@@ -123,6 +123,7 @@ def open_session(
     Transient
         When a GPU is required and none can be used.
     """
+    onnxruntime.set_default_logger_severity(4)  # a fall back is told by the session's provider, see below
     source = weights if isinstance(weights, bytes) else str(weights)
     if device != "cpu":
         _preload()

@@ -15,6 +15,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.pixels import get_decoder
 
+from node.errors import NotAnalysed
 from node.volume.instance import UNDEFINED_LENGTH, Instance
 from node.volume.pixels import PixelFormat
 from node.volume.reason import Reason, refusal
@@ -125,9 +126,7 @@ def _read_native(stream: BinaryIO, instance: Instance, form: PixelFormat, into: 
         if not instance.is_little_endian:
             into.byteswap(inplace=True)
         return
-    swapped = (
-        not instance.is_little_endian and instance.pixel_vr == "OW"
-    )  # PS3.5 8.1.1: bytes lie in 16 bit words
+    swapped = not instance.is_little_endian and instance.pixel_vr == "OW"  # PS3.5 8.1.1: bytes lie in 16 bit words
     content = stream.read(wanted + wanted % 2 if swapped else wanted)
     if len(content) < wanted:
         raise _truncated(instance, len(content), wanted)
@@ -233,12 +232,20 @@ def _decode(frame: bytes, instance: Instance, form: PixelFormat) -> np.ndarray:
     try:
         values, _ = decoder.as_array(image, raw=True, decoding_plugin=PLUGINS[syntax])
     except DECODER_ERRORS as error:
-        raise refusal(
-            Reason.UNDECODABLE_PIXEL_DATA,
-            f"{instance.name}: the code stream of {syntax.name} is damaged "
-            f"({type(error).__name__} in {PLUGINS[syntax]})",
-        ) from None
+        raise _damaged(instance, error) from None
+    except BaseException as error:
+        if type(error).__name__ == "PanicException":  # pylibjpeg-rle is Rust, and its panic is no Exception
+            raise _damaged(instance, error) from None
+        raise
     return values
+
+
+def _damaged(instance: Instance, error: BaseException) -> NotAnalysed:
+    syntax = instance.transfer_syntax_uid
+    return refusal(
+        Reason.UNDECODABLE_PIXEL_DATA,
+        f"{instance.name}: the code stream of {syntax.name} is damaged ({type(error).__name__} in {PLUGINS[syntax]})",
+    )
 
 
 def _meta(syntax: uid.UID) -> FileMetaDataset:
@@ -259,14 +266,14 @@ def _keep_stored_bits(values: np.ndarray, form: PixelFormat) -> None:
     np.right_shift(bits, unused, out=bits)
 
 
-def _truncated(instance: Instance, found: int, wanted: int) -> Exception:
+def _truncated(instance: Instance, found: int, wanted: int) -> NotAnalysed:
     return refusal(
         Reason.TRUNCATED_PIXEL_DATA,
         f"{instance.name}: found {found} bytes of pixel data, wanted at least {wanted}",
     )
 
 
-def _truncated_fragments(instance: Instance, found: int) -> Exception:
+def _truncated_fragments(instance: Instance, found: int) -> NotAnalysed:
     return refusal(
         Reason.TRUNCATED_PIXEL_DATA,
         f"{instance.name}: the file ends in its pixel data, after {found} items; wanted a sequence delimiter",

@@ -107,8 +107,7 @@ def _check_alike(planes: Sequence[Plane]) -> None:
     if len(frames) > 1:
         raise refusal(
             Reason.MIXED_FRAME_OF_REFERENCE,
-            f"images lie in {len(frames)} frames of reference: found {', '.join(sorted(frames)[:3])}; "
-            "wanted one",
+            f"images lie in {len(frames)} frames of reference: found {', '.join(sorted(frames)[:3])}; wanted one",
         )
     for plane in planes:
         difference = float(np.abs(np.subtract(plane.orientation, first.orientation)).max())

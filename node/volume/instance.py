@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
@@ -23,6 +23,16 @@ UNDEFINED_LENGTH = 0xFFFFFFFF
 INFLATED_LIMIT_BYTES = 1 << 27
 """Largest deflated data set that is unpacked (128 MB): a single CT or MR image stays far below."""
 
+READ_AS_THEY_ARE = (
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+    "FrameOfReferenceUID",
+    "ModalityLUTSequence",
+)
+"""Attributes that this room takes as pydicom gives them; numbers are read by `pixels`, which expects the worst."""
+
 PARSE_ERRORS = (
     ValueError,
     KeyError,
@@ -31,6 +41,7 @@ PARSE_ERRORS = (
     AttributeError,
     NotImplementedError,
     EOFError,
+    BytesLengthException,
     struct.error,
     zlib.error,
     RecursionError,
@@ -114,9 +125,7 @@ def read_instance(path: Path, position: int) -> Instance:
             f"file {position} cannot be read as DICOM: its data set is damaged ({type(error).__name__})",
         ) from None
     except OSError as error:
-        raise Transient(
-            f"file {position} cannot be opened: {error.strerror or type(error).__name__}"
-        ) from None
+        raise Transient(f"file {position} cannot be opened: {error.strerror or type(error).__name__}") from None
 
 
 def _read(stream: BinaryIO, path: Path) -> Instance:
@@ -132,6 +141,8 @@ def _read(stream: BinaryIO, path: Path) -> Instance:
         is_implicit, is_little_endian = header.original_encoding
         if is_implicit is None or is_little_endian is None:
             raise ValueError("the data set is empty")
+    for keyword in READ_AS_THEY_ARE:
+        header.get(keyword)  # damage in one of them is found here
     tag, vr, length = _element_start(stream, is_implicit, is_little_endian)
     if tag in FLOAT_PIXEL_DATA:
         raise refusal(

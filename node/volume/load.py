@@ -14,7 +14,7 @@ from node.errors import Transient
 from node.volume.decode import check_readable, read_stored_values
 from node.volume.geometry import Plane, stack_planes
 from node.volume.instance import Instance, open_instance, read_instance
-from node.volume.pixels import PixelFormat, numbers, read_format
+from node.volume.pixels import PixelFormat, is_given, numbers, read_format
 from node.volume.reason import Reason, refusal
 from node.volume.values import Rescale, read_rescale, rescale_image, rescale_whole, stored_type
 from node.volume.volume import Volume
@@ -75,9 +75,7 @@ def _load(paths: Sequence[Path]) -> Volume:
     except MemoryError:
         raise Transient(f"not enough memory for a volume of {size} voxels") from None
     except OSError as error:
-        raise Transient(
-            f"an image of the series cannot be read: {error.strerror or type(error).__name__}"
-        ) from None
+        raise Transient(f"an image of the series cannot be read: {error.strerror or type(error).__name__}") from None
     voxels.setflags(write=False)
     return Volume(
         voxels=voxels,
@@ -146,9 +144,7 @@ def _plane(instance: Instance, form: PixelFormat) -> Plane:
 def _needed(instance: Instance, keyword: str, count: int) -> tuple[float, ...]:
     values = numbers(instance.header, keyword, count)
     if values is None:
-        state = (
-            "is not usable" if keyword in instance.header and instance.header[keyword].value else "is missing"
-        )
+        state = "is not usable" if is_given(instance.header, keyword) else "is missing"
         raise refusal(
             Reason.MISSING_GEOMETRY,
             f"{instance.name}: {keyword} {state}; wanted {count} finite number{'s'[: count > 1]}",
@@ -178,7 +174,7 @@ def _read_voxels(
         image = np.empty(shape[1:], np.int16 if form.is_signed else np.uint16)
         lowest, count = _read_image(instance, form, image, modality)
         _fill_padding(image[None], [form], lowest, count)
-        rescale_image(image, rescale, plane)
+        rescale_image(image, rescale, plane, instance.name)
     return voxels, []
 
 
@@ -209,9 +205,7 @@ def _fill_padding(stored: np.ndarray, forms: Sequence[PixelFormat], lowest: int,
 
 
 def _padding_note(count: int) -> list[str]:
-    return (
-        [f"{count} pixels outside the field of view were given the lowest value measured."] if count else []
-    )
+    return [f"{count} pixels outside the field of view were given the lowest value measured."] if count else []
 
 
 def _notes(header: Dataset) -> list[str]:

@@ -5,6 +5,7 @@ import struct
 from dataclasses import dataclass
 
 from pydicom.dataset import Dataset
+from pydicom.errors import BytesLengthException
 
 from node.volume.reason import Reason, refusal
 
@@ -18,6 +19,7 @@ VALUE_ERRORS = (
     KeyError,
     OverflowError,
     NotImplementedError,
+    BytesLengthException,
     struct.error,
 )
 """What pydicom raises when a value cannot be converted."""
@@ -97,9 +99,7 @@ def read_format(header: Dataset, name: str) -> PixelFormat:
     )
     for what, value, wanted in found:
         if value not in wanted:
-            shown = (
-                f"1 to {bits_allocated}" if isinstance(wanted, range) else " or ".join(str(w) for w in wanted)
-            )
+            shown = f"1 to {bits_allocated}" if isinstance(wanted, range) else " or ".join(str(w) for w in wanted)
             raise refusal(Reason.UNSUPPORTED_PIXEL_FORMAT, f"{name}: found {what} {value}, wanted {shown}")
     if rows * columns > LARGEST_IMAGE_PIXELS:
         raise refusal(
@@ -133,6 +133,11 @@ def numbers(header: Dataset, keyword: str, count: int) -> tuple[float, ...] | No
     except VALUE_ERRORS:
         return None
     return values if len(values) == count and all(math.isfinite(v) for v in values) else None
+
+
+def is_given(header: Dataset, keyword: str) -> bool:
+    """Whether an attribute is there and not empty, usable or not."""
+    return keyword in header and header.get_item(keyword).value not in (None, b"", "")
 
 
 def _text(header: Dataset, keyword: str) -> str | None:

@@ -15,9 +15,7 @@ class Reason(StrEnum):
     UNSUPPORTED_PIXEL_FORMAT = "unsupported-pixel-format"  # colour, floating point, odd bit depths, too large
     NO_PIXEL_DATA = "no-pixel-data"
     TRUNCATED_PIXEL_DATA = "truncated-pixel-data"  # less than the header says
-    UNDECODABLE_PIXEL_DATA = (
-        "undecodable-pixel-data"  # a code stream that contradicts the header or is damaged
-    )
+    UNDECODABLE_PIXEL_DATA = "undecodable-pixel-data"  # a code stream that contradicts the header or is damaged
     MISSING_GEOMETRY = (
         "missing-geometry"  # position, orientation, spacing, size or frame of reference absent or unusable
     )

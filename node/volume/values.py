@@ -11,7 +11,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.pixels import apply_modality_lut
 
-from node.volume.pixels import PixelFormat, numbers
+from node.volume.pixels import VALUE_ERRORS, PixelFormat, is_given, numbers
 from node.volume.reason import Reason, refusal
 
 
@@ -43,7 +43,7 @@ def read_rescale(header: Dataset, name: str) -> Rescale:
     parts = []
     for keyword, absent in (("RescaleSlope", 1.0), ("RescaleIntercept", 0.0)):
         found = numbers(header, keyword, 1)
-        if found is None and header.get(keyword) not in (None, ""):
+        if found is None and is_given(header, keyword):
             raise refusal(Reason.UNSUPPORTED_PIXEL_FORMAT, f"{name}: {keyword} is no finite number")
         parts.append(found[0] if found else absent)
     if parts[0] == 0:
@@ -90,9 +90,14 @@ def rescale_whole(stored: np.ndarray, rescale: Rescale) -> np.ndarray:
     return stored.astype(np.float32) * np.float32(slope) + np.float32(intercept)
 
 
-def rescale_image(stored: np.ndarray, rescale: Rescale, into: np.ndarray) -> None:
+def rescale_image(stored: np.ndarray, rescale: Rescale, into: np.ndarray, name: str) -> None:
     """Modality values of one image into a float32 plane; computed in double precision and rounded once."""
     if rescale.table is None:
         into[...] = stored.astype(np.float64) * rescale.slope + rescale.intercept
         return
-    into[...] = apply_modality_lut(stored, rescale.table)
+    try:
+        into[...] = apply_modality_lut(stored, rescale.table)
+    except (*VALUE_ERRORS, IndexError) as error:
+        raise refusal(
+            Reason.UNSUPPORTED_PIXEL_FORMAT, f"{name}: the Modality LUT cannot be used ({type(error).__name__})"
+        ) from None

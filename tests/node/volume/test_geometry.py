@@ -1,0 +1,141 @@
+"""Order and geometry of stacks, without a file: every affine reproduces the positions, every fault has its code."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from node.errors import NotAnalysed
+from node.volume.geometry import Plane, stack_planes
+
+
+def rotation(angles: tuple[float, float, float]) -> np.ndarray:
+    """Rotation by three Euler angles."""
+    matrix = np.eye(3)
+    for axis, angle in enumerate(angles):
+        turn = np.eye(3)
+        one, other = [i for i in range(3) if i != axis]
+        turn[one, one] = turn[other, other] = np.cos(angle)
+        turn[one, other], turn[other, one] = -np.sin(angle), np.sin(angle)
+        matrix = turn @ matrix
+    return matrix
+
+
+def planes(
+    places_mm: list[float], *, axes: np.ndarray | None = None, drift_mm: float = 0.0, origin=(0.0, 0.0, 0.0), **changed
+) -> list[Plane]:
+    """Planes at these places along the normal; each is shifted by `drift_mm` per millimetre along its rows."""
+    axes = np.eye(3) if axes is None else axes
+    row, column, normal = axes[:, 0], axes[:, 1], np.cross(axes[:, 0], axes[:, 1])
+    made = []
+    for place in places_mm:
+        position = np.array(origin) + place * normal + place * drift_mm * column
+        fields = {
+            "position_mm": tuple(float(v) for v in position),
+            "orientation": tuple(float(v) for v in (*row, *column)),
+            "pixel_spacing_mm": (0.7, 0.5),
+            "rows": 20,
+            "columns": 30,
+            "frame_of_reference_uid": "1.2.3",
+        }
+        made.append(Plane(**(fields | changed)))
+    return made
+
+
+def refused(wanted: str, given_planes: list[Plane]) -> str:
+    with pytest.raises(NotAnalysed) as caught:
+        stack_planes(given_planes)
+    assert caught.value.code == wanted
+    return str(caught.value)
+
+
+@given(
+    angles=st.tuples(*[st.floats(-3, 3)] * 3),
+    spacing=st.floats(0.3, 9),
+    origin=st.tuples(*[st.floats(-400, 400)] * 3),
+    order=st.permutations(range(7)),
+)
+def test_affine_gives_every_position_of_a_shuffled_stack(angles, spacing, origin, order) -> None:
+    axes = rotation(angles)
+    shuffled = planes([index * spacing for index in order], axes=axes, origin=origin)
+    stack = stack_planes(shuffled)
+    assert [order[i] for i in stack.order] == list(range(7))
+    for index, plane in enumerate(stack.order):
+        corner = stack.affine_lps @ [index, 0, 0, 1]
+        np.testing.assert_allclose(corner[:3], shuffled[plane].position_mm, atol=1e-9)
+        pixel = stack.affine_lps @ [index, 4, 6, 1]
+        expected = np.array(shuffled[plane].position_mm) + 4 * 0.7 * axes[:, 1] + 6 * 0.5 * axes[:, 0]
+        np.testing.assert_allclose(pixel[:3], expected, atol=1e-9)
+
+
+def test_axial_slices_ascend_towards_the_head() -> None:
+    stack = stack_planes(planes([5.0, 0.0, 2.5]))
+    assert stack.order == (1, 2, 0)
+    np.testing.assert_array_equal(stack.affine_lps, [[0, 0, 0.5, 0], [0, 0.7, 0, 0], [2.5, 0, 0, 0], [0, 0, 0, 1]])
+
+
+def test_one_slice_is_too_few() -> None:
+    assert "has 1 slice; wanted at least 2" in refused("too-few-slices", planes([0]))
+
+
+def test_gap_says_between_which_slices_and_how_many_are_missing() -> None:
+    message = refused("gap-in-stack", planes([0, 2, 4, 10, 12, 14, 18]))
+    assert "found 6.000 mm between slices 3 and 4 of 7, wanted 2.000 mm everywhere; 3 missing in all" in message
+
+
+def test_uneven_spacing() -> None:
+    assert "2.000 to 2.600 mm" in refused("uneven-spacing", planes([0, 2, 4.6, 6.6, 8.6]))
+
+
+def test_spacing_that_drifts_is_uneven() -> None:
+    refused("uneven-spacing", planes([2.0 * i + 0.003 * i * i for i in range(20)]))
+
+
+def test_rounded_positions_are_even_enough() -> None:
+    assert len(stack_planes(planes([round(i * 0.6333333, 3) for i in range(50)])).order) == 50
+
+
+def test_duplicate_position_names_what_differs() -> None:
+    one = planes([0, 2, 4], distinguishing=(("EchoTime", "3"), ("ImageType", "a")))
+    two = planes([0, 2, 4], distinguishing=(("EchoTime", "9"), ("ImageType", "a")))
+    message = refused("duplicate-position", one + two)
+    assert "6 images lie at only 3 places" in message
+    assert "differ in EchoTime)" in message
+
+
+def test_tilted_gantry() -> None:
+    assert "a tilt of 5.71 degrees" in refused("gantry-tilt", planes([0, 5, 10], drift_mm=0.1))
+
+
+def test_shear_within_rounding_is_kept_exactly_in_the_affine() -> None:
+    stack = stack_planes(planes([0, 5, 10], drift_mm=0.001))
+    np.testing.assert_allclose(stack.affine_lps[:3, 0], [0, 0.005, 5], atol=1e-12)
+
+
+def test_slice_beside_the_line() -> None:
+    stack = planes([0, 2, 4, 6])
+    stack[1] = planes([2], origin=(0.5, 0, 0))[0]
+    refused("uneven-spacing", stack)
+
+
+def test_mixed_orientation() -> None:
+    other = planes([4], axes=rotation((0.01, 0, 0)))
+    assert "direction cosines differ" in refused("mixed-orientation", planes([0, 2]) + other)
+
+
+@pytest.mark.parametrize(
+    ("changed", "code"),
+    [
+        ({"rows": 21}, "mixed-size"),
+        ({"columns": 31}, "mixed-size"),
+        ({"pixel_spacing_mm": (0.7, 0.6)}, "mixed-size"),
+        ({"frame_of_reference_uid": "1.2.4"}, "mixed-frame-of-reference"),
+    ],
+)
+def test_images_that_do_not_belong_together(changed, code) -> None:
+    refused(code, planes([0, 2]) + planes([4], **changed))
+
+
+@pytest.mark.parametrize("orientation", [(0.9, 0, 0, 0, 1, 0), (1, 0, 0, 0.1, 0.995, 0), (0, 0, 0, 0, 0, 0)])
+def test_orientation_must_be_two_perpendicular_unit_vectors(orientation) -> None:
+    refused("missing-geometry", planes([0, 2], orientation=orientation))
