@@ -174,6 +174,13 @@ def _check_declared_size(frame: bytes, instance: Instance, form: PixelFormat) ->
         if len(frame) * LONGEST_RLE_RUN < form.frame_bytes:
             raise _truncated(instance, len(frame), form.frame_bytes // LONGEST_RLE_RUN)
         return
+    if not frame.rstrip(b"\0").endswith(
+        END_OF_IMAGE
+    ):  # CharLS can run for seconds past such an end, OpenJPEG ignores it
+        raise refusal(
+            Reason.TRUNCATED_PIXEL_DATA,
+            f"{instance.name}: the code stream of {len(frame)} bytes has no end of image marker (FFD9)",
+        )
     declared = jpeg_2000_size(frame) if frame[:4] in JPEG_2000_STARTS else jpeg_size(frame)
     if declared is None:
         raise refusal(
@@ -188,6 +195,8 @@ def _check_declared_size(frame: bytes, instance: Instance, form: PixelFormat) ->
         )
 
 
+END_OF_IMAGE = b"\xff\xd9"
+"""EOI of JPEG and JPEG-LS, EOC of JPEG 2000."""
 JPEG_2000_STARTS = (b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0c")
 START_OF_FRAME = frozenset({*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC})
 """Second byte of the JPEG (ITU-T T.81 B.1.1.3) and JPEG-LS (T.87 C.1.1) start of frame markers."""

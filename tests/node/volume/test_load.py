@@ -289,12 +289,13 @@ def test_code_stream_of_another_size_is_refused(tmp_path: Path, transfer_syntax:
 
 
 @pytest.mark.parametrize("transfer_syntax", [uid.JPEGLSLossless, uid.JPEG2000Lossless], ids=lambda u: u.keyword)
-def test_damaged_code_stream(tmp_path: Path, transfer_syntax: uid.UID) -> None:
+@pytest.mark.parametrize(("end", "code"), [(b"", "truncated-pixel-data"), (b"\xff\xd9", "undecodable-pixel-data")])
+def test_damaged_code_stream(tmp_path: Path, transfer_syntax: uid.UID, end: bytes, code: str) -> None:
     paths = write_series(tmp_path, shape=SHAPE, voxels=VOXELS, transfer_syntax=transfer_syntax)
     image = dcmread(paths[2])
-    image.PixelData = encapsulate([get_frame(image.PixelData, 0)[:100]])
+    image.PixelData = encapsulate([get_frame(image.PixelData, 0)[:100] + end])
     image.save_as(paths[2])
-    refused("undecodable-pixel-data", paths)
+    refused(code, paths)
 
 
 def test_rle_that_cannot_unpack_to_the_size(tmp_path: Path) -> None:

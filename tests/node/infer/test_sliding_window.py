@@ -1,0 +1,95 @@
+"""Whole, patches and slices: same answers, shapes checked, MONAI's layout and weights."""
+
+import numpy as np
+import pytest
+
+from node.errors import Permanent
+from node.infer.sections import Run
+from node.infer.sliding_window import pad_to, patch_starts, patch_weights, run_network
+
+IMAGE = np.random.default_rng(4).normal(size=(13, 17, 10)).astype(np.float32)
+
+
+def doubled(tensor: np.ndarray) -> np.ndarray:
+    """Voxel by voxel, so that every mode gives the same: channels (x, 2x + 1)."""
+    return np.concatenate([tensor, 2 * tensor + 1], axis=1)
+
+
+def run(network=doubled, **fields) -> tuple[np.ndarray, list[float]]:
+    shares: list[float] = []
+    wanted = Run.model_validate({"channels": 2} | fields)
+    return run_network(network, IMAGE, wanted, "m", shares.append), shares
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"multiple": (4, 8, 16), "padding_value": -3},
+        {"mode": "slices", "batch": 4},
+        {"mode": "slices", "multiple": (1, 8, 8)},
+        {"mode": "sliding-window", "patch": (8, 8, 8), "overlap": 0.5},
+        {"mode": "sliding-window", "patch": (8, 8, 8), "overlap": 0, "blending": "constant", "batch": 3},
+        {"mode": "sliding-window", "patch": (16, 16, 16), "overlap": 0.25, "multiple": (8, 8, 8)},
+    ],
+)
+def test_every_mode_gives_the_same(fields) -> None:
+    scores, shares = run(**fields)
+    np.testing.assert_allclose(scores, np.stack([IMAGE, 2 * IMAGE + 1]), atol=1e-5)
+    assert scores.flags.c_contiguous
+    assert shares[0] == 0 and shares[-1] == 1 and shares == sorted(shares)
+
+
+def test_padding_never_reaches_the_result() -> None:
+    scores, _ = run(lambda tensor: np.full((1, 2, *tensor.shape[2:]), tensor.size, np.float32), multiple=(8, 8, 8))
+    assert scores.shape == (2, *IMAGE.shape) and scores[0, 0, 0, 0] == 16 * 24 * 16
+
+
+def test_progress_may_stop_it() -> None:
+    def stop(share: float) -> None:
+        if share > 0.3:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        run_network(doubled, IMAGE, Run(channels=2, mode="slices"), "m", stop)
+
+
+@pytest.mark.parametrize("fields", [{}, {"mode": "slices"}, {"mode": "sliding-window", "patch": (8, 8, 8)}])
+def test_wrong_number_of_channels(fields) -> None:
+    with pytest.raises(Permanent, match=r"model m: output 'logits' has shape \(1, 1, .*expected \(1, 2, "):
+        run(lambda tensor: tensor, **fields)
+
+
+def test_wrong_size() -> None:
+    with pytest.raises(Permanent, match="expected"):
+        run(lambda tensor: doubled(tensor)[..., ::2])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_values_that_are_not_finite(value: float) -> None:
+    def broken(tensor: np.ndarray) -> np.ndarray:
+        output = doubled(tensor)
+        output[0, 1, 3, 3, 3] = value
+        return output
+
+    with pytest.raises(Permanent, match="not finite"):
+        run(broken)
+
+
+def test_patches_step_as_in_monai_and_end_flush() -> None:
+    assert [start[0] for start in patch_starts((100, 8, 8), (32, 8, 8), 0.25)] == [0, 24, 48, 68]
+    assert [start[0] for start in patch_starts((96, 8, 8), (64, 8, 8), 0.5)] == [0, 32]
+    assert patch_starts((8, 8, 8), (8, 8, 8), 0.5) == [(0, 0, 0)]
+
+
+def test_gaussian_weights_are_those_of_monai() -> None:
+    weights = patch_weights((4, 6, 8), "gaussian")
+    profiles = [np.exp(-((np.arange(n) - (n - 1) / 2) ** 2) / (2 * (0.125 * n) ** 2)) for n in (4, 6, 8)]
+    expected = np.maximum(np.einsum("i,j,k", *profiles), 1e-3)
+    np.testing.assert_allclose(weights, expected, rtol=1e-5)
+
+
+def test_padding_is_at_the_far_end() -> None:
+    padded = pad_to(np.ones((2, 3, 4), np.float32), (1, 1, 6), (2, 2, 4), -1)
+    assert padded.shape == (2, 4, 8)
+    assert padded[:, :3, :4].min() == 1 and padded.sum() == 24 - (64 - 24)
