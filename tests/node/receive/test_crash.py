@@ -1,0 +1,220 @@
+"""What was acknowledged is there: after `kill -9`, after a power cut, and when the disk was full.
+
+`OVERREAD_KILLS` sets how many kills are made (default 10). Power cut and full disk need a loop-mounted file system, and
+so root; elsewhere they are left out.
+"""
+
+import hashlib
+import os
+import random
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+
+from node.store import tables
+from node.store.database import open_database, read_transaction
+from tests.node.receive.receiver_process import Receivers
+from tests.node.receive.wire import CT, EXPLICIT, Client, Encoded, encode
+from tests.phantoms import make_series
+
+KILLS = int(os.environ.get("OVERREAD_KILLS", "10"))
+
+
+@pytest.fixture
+def receivers() -> Iterator[Receivers]:
+    receivers = Receivers()
+    yield receivers
+    receivers.close()
+
+
+@dataclass
+class Sending:
+    """Associations that send until the receiver is gone; `acknowledged` maps SOP Instance UID to digest."""
+
+    acknowledged: dict[str, str] = field(default_factory=dict)
+    threads: list[threading.Thread] = field(default_factory=list)
+
+    def begin(self, port: int, batches: list[list[Encoded]]) -> None:
+        self.threads = [threading.Thread(target=self._send, args=(port, batch)) for batch in batches]
+        for thread in self.threads:
+            thread.start()
+
+    def join(self) -> None:
+        for thread in self.threads:
+            thread.join(20)
+            assert not thread.is_alive()
+
+    def _send(self, port: int, batch: list[Encoded]) -> None:
+        with suppress(OSError, AssertionError), Client(port) as client:
+            client.associate([(1, CT, [EXPLICIT])])
+            for image in batch:
+                if client.store(image) == 0:
+                    self.acknowledged[image.sop_instance] = hashlib.sha256(image.data_set).hexdigest()
+
+
+def make_batches(associations: int, objects: int, side: int = 48) -> list[list[Encoded]]:
+    """Images for so many associations, each of a series of its own."""
+    return [
+        [encode(image) for image in make_series(shape=(objects, side, side), modality="CT")]
+        for _ in range(associations)
+    ]
+
+
+def renew(batches: list[list[Encoded]], chance: random.Random) -> list[list[Encoded]]:
+    """The same images under other SOP Instance UIDs."""
+    renewed: list[list[Encoded]] = []
+    for batch in batches:
+        renewed.append([])
+        for image in batch:
+            uid = "2.25." + "".join(chance.choices("123456789", k=len(image.sop_instance) - 5))
+            data_set = image.data_set.replace(image.sop_instance.encode(), uid.encode())
+            renewed[-1].append(replace(image, sop_instance=uid, data_set=data_set))
+    return renewed
+
+
+def stored(data_dir: Path) -> dict[str, tuple[str, Path]]:
+    """Digest and file of each row, as another process finds them."""
+    engine = open_database(f"sqlite:///{data_dir / 'overread.sqlite'}")
+    try:
+        with read_transaction(engine) as connection:
+            rows = connection.execute(select(tables.instance)).all()
+    finally:
+        engine.dispose()
+    return {row.sop_instance_uid: (row.sha256, data_dir / row.path) for row in rows}
+
+
+def digest(path: Path) -> str:
+    """Digest of the data set in a file: what comes after the File Meta Information."""
+    content = path.read_bytes()
+    assert content[128:132] == b"DICM", f"{path.name} is torn"
+    start = 144 + int.from_bytes(content[140:144], "little")
+    return hashlib.sha256(content[start:]).hexdigest()
+
+
+def check(data_dir: Path, acknowledged: dict[str, str]) -> None:
+    """Everything acknowledged is in a row and in a file with its digest."""
+    found = stored(data_dir)
+    for uid, expected in acknowledged.items():
+        assert uid in found, "an acknowledged object has no row"
+        row_digest, path = found[uid]
+        assert row_digest == expected
+        assert digest(path) == expected, "an acknowledged object has another content"
+
+
+def test_kill_while_sending_loses_nothing_acknowledged(tmp_path: Path, receivers: Receivers) -> None:
+    data_dir = tmp_path / "data"
+    chance = random.Random(20)
+    acknowledged: dict[str, str] = {}
+    batches = make_batches(8, 20)
+    for number in range(KILLS):
+        pid, port = receivers.start(data_dir)
+        assert number == 0 or len(list((data_dir / "incoming").iterdir())) <= 1, "temporary files were not swept"
+        sending = Sending()
+        sending.begin(port, renew(batches, chance))
+        time.sleep(chance.uniform(0.02, 0.5))
+        receivers.kill(pid)
+        sending.join()
+        acknowledged |= sending.acknowledged
+        check(data_dir, sending.acknowledged)
+    assert acknowledged, "nothing was acknowledged before the kills"
+    check(data_dir, acknowledged)
+    for path in (data_dir / "instances").rglob("*.dcm"):  # those without a row too: no torn file has a final name
+        assert digest(path).startswith(path.stem.split("-")[1])
+
+
+# Small file systems -------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def mounted(image: Path, at: Path) -> Iterator[None]:
+    at.mkdir(exist_ok=True)
+    done = subprocess.run(["mount", "-o", "loop", image, at], capture_output=True, check=False)
+    if done.returncode != 0:
+        pytest.skip("file systems cannot be loop-mounted here")
+    try:
+        yield
+    finally:
+        for _ in range(50):
+            if subprocess.run(["umount", at], capture_output=True, check=False).returncode == 0:
+                break
+            time.sleep(0.1)
+
+
+def make_image(path: Path, megabytes: int) -> Path:
+    """An empty ext4 file system in a file."""
+    if os.getuid() != 0 or shutil.which("mkfs.ext4") is None:
+        pytest.skip("a loop-mounted file system needs root and mkfs.ext4")
+    with path.open("wb") as file:
+        file.truncate(megabytes << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-F", path], check=True, capture_output=True)
+    return path
+
+
+@pytest.mark.parametrize("durability", ["group", "object"])
+def test_power_cut_loses_nothing_acknowledged(tmp_path: Path, receivers: Receivers, durability: str) -> None:
+    """The image as it is at the kill is what a disk would hold: data that was not synced is not in it."""
+    image = make_image(tmp_path / "disk.img", 96)
+    with mounted(image, tmp_path / "mounted"):
+        data_dir = tmp_path / "mounted" / "data"
+        pid, port = receivers.start(data_dir, durability=durability)
+        sending = Sending()
+        sending.begin(port, make_batches(4, 25))
+        time.sleep(0.4)
+        receivers.kill(pid)
+        shutil.copyfile(image, tmp_path / "cut.img")
+        sending.join()
+    assert sending.acknowledged
+    with mounted(tmp_path / "cut.img", tmp_path / "after"):
+        check(tmp_path / "after" / "data", sending.acknowledged)
+
+
+def test_full_disk_is_a700_and_recovers(tmp_path: Path, receivers: Receivers) -> None:
+    image = make_image(tmp_path / "disk.img", 24)
+    with mounted(image, tmp_path / "mounted"):
+        data_dir = tmp_path / "mounted" / "data"
+        pid, port = receivers.start(data_dir)
+        ballast = tmp_path / "mounted" / "ballast"
+        _fill(ballast, leave_bytes=600_000)
+        (batch,) = make_batches(1, 30, side=200)
+        acknowledged: dict[str, str] = {}
+        with Client(port, timeout=40) as client:
+            client.associate([(1, CT, [EXPLICIT])])
+            statuses = [client.store(one) for one in batch]
+            assert set(statuses) == {0, 0xA700}
+            ballast.unlink()
+            for one, before in zip(batch, statuses, strict=True):
+                if before:
+                    assert client.store(one) == 0
+            acknowledged = {one.sop_instance: hashlib.sha256(one.data_set).hexdigest() for one in batch}
+        check(data_dir, acknowledged)
+        assert len(stored(data_dir)) == len(batch)
+        receivers.kill(pid)
+
+
+def _fill(path: Path, leave_bytes: int) -> None:
+    """Take all room but `leave_bytes`."""
+    free = shutil.disk_usage(path.parent).free
+    with path.open("wb") as file, suppress(OSError):
+        for _ in range((free - leave_bytes) // 65536):
+            file.write(bytes(65536))
+
+
+def test_port_is_free_again_after_a_kill(tmp_path: Path, receivers: Receivers) -> None:
+    pid, port = receivers.start(tmp_path / "data")
+    with Client(port) as client:
+        client.associate([(1, CT, [EXPLICIT])])
+        receivers.kill(pid)
+        assert client.is_closed_within(5)
+    _, again = receivers.start(tmp_path / "data", port=port)
+    assert again == port
+    with socket.create_connection(("127.0.0.1", port), timeout=5):
+        pass
