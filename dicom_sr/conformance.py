@@ -99,9 +99,16 @@ def count_voxels(segmentation: Dataset) -> Mapping[int, int]:
         else:
             bits = np.unpackbits(packed[first // 8 : end // 8 + 1], bitorder="little")
             voxels = int(np.count_nonzero(bits[first % 8 : first % 8 + size]))
-        number = int(frame.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
+        number = int(_functional_group(segmentation, frame, "SegmentIdentificationSequence").ReferencedSegmentNumber)
         counts[number] = counts.get(number, 0) + voxels
     return counts
+
+
+def _functional_group(segmentation: Dataset, frame: Dataset, keyword: str) -> Dataset:
+    """A functional group of a frame, which is shared where it is the same for all (PS3.3 C.7.6.16)."""
+    owner = frame if keyword in frame else segmentation.SharedFunctionalGroupsSequence[0]
+    group: Dataset = owner[keyword].value[0]
+    return group
 
 
 _Findings = Iterator[tuple[str, str]]
@@ -173,7 +180,8 @@ def _geometry(item: Dataset, sources: Sequence[Dataset]) -> _Findings:
         if len(uids) != 1:
             yield "viewer", f"frame {index} refers to {len(uids)} source images, expected one"
             return
-        there = np.subtract(frame.PlanePositionSequence[0].ImagePositionPatient, positions[uids[0]], dtype=float)
+        place = _functional_group(item, frame, "PlanePositionSequence").ImagePositionPatient
+        there = np.subtract(place, positions[uids[0]], dtype=float)
         if np.abs(there).max() > POSITION_TOLERANCE_MM:
             yield "geometry", f"frame {index} does not lie where its source image does"
             return

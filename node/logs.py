@@ -6,9 +6,13 @@ may be given as a field, and exceptions are logged by class and by messages of `
 
 import logging
 import sys
+import traceback
+from pathlib import Path
 from typing import Any, Literal
 
 import structlog
+
+from node.errors import OverreadError
 
 
 def configure_logs(style: Literal["json", "text"] = "json", level: str = "info") -> None:
@@ -38,11 +42,12 @@ def get_logger(room: str) -> Any:
 
 
 def describe_error(error: BaseException) -> str:
-    """What may be logged of an exception: our own messages in full, of any other only its class.
+    """What may be logged of an exception: our own messages in full, of any other its class and where it was raised.
 
     A message of a library may quote a data element, so it stays out.
     """
-    from node.errors import OverreadError
-
     name = type(error).__name__
-    return f"{name}: {error}" if isinstance(error, OverreadError) else name
+    if isinstance(error, OverreadError):
+        return f"{name}: {error}"
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{name} at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else name
