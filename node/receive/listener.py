@@ -26,12 +26,14 @@ _MAXIMUM_WAITING = 128
 
 @dataclass(eq=False)
 class _Connection:
-    """An open connection: its socket, the peer's address, and whether it is an association by now."""
+    """An open connection: its socket, the peer's address, whether it is an association by now, or
+    was closed to make room."""
 
     socket: socket.socket
     peer: str
     thread: threading.Thread | None = None
     is_association: bool = False
+    is_given_up: bool = False
 
 
 class Listener:
@@ -141,10 +143,7 @@ class Listener:
             self._serial += 1
             serial = self._serial
             self._connections[serial] = connection
-            waiting = [other for other in self._connections.values() if not other.is_association]
-        if len(waiting) > _MAXIMUM_WAITING:
-            with contextlib.suppress(OSError):
-                waiting[0].socket.shutdown(socket.SHUT_RDWR)
+        self._give_up_oldest()
         connection.thread = threading.Thread(
             target=self._serve, args=(serial, connection), name=f"association-{serial}", daemon=True
         )
@@ -155,6 +154,18 @@ class Listener:
                 del self._connections[serial]
             accepted.close()
             self._log.error("accept_failed", reason="no thread could be started", errno=errno.EAGAIN)
+
+    def _give_up_oldest(self) -> None:
+        """Close the connection that has waited longest where too many have not asked for an association."""
+        with self._lock:
+            waiting = [
+                other for other in self._connections.values() if not other.is_association and not other.is_given_up
+            ]
+            if len(waiting) <= _MAXIMUM_WAITING:
+                return
+            waiting[0].is_given_up = True
+        with contextlib.suppress(OSError):
+            waiting[0].socket.shutdown(socket.SHUT_RDWR)
 
     def _serve(self, serial: int, connection: _Connection) -> None:
         try:

@@ -25,6 +25,7 @@ from pathlib import Path
 if sys.platform != "win32":
     import fcntl
 
+_BEING_MADE = ".new"
 _FOLDERS = ("incoming", "instances", "quarantine", "results", "backup")
 
 
@@ -43,7 +44,6 @@ class FileStore:
             (data_dir / folder).mkdir(parents=True, exist_ok=True)
         self._session: Path | None = None
         self._session_lock: int | None = None
-        self._counter = 0
         self._known_folders: set[str] = set()
         self._sync_file_system = _find_syncfs()
 
@@ -67,13 +67,15 @@ class FileStore:
         """Claim a folder for temporary files and sweep those of processes that are gone; how many files
         were swept."""
         incoming = self.data_dir / "incoming"
-        self._session = incoming / secrets.token_hex(8)
-        # The lock is taken before the folder has its final place in other sweepers' eyes: they look for
-        # unlocked ones.
-        self._session.mkdir()
-        self._session_lock = os.open(self._session / ".lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        session = incoming / secrets.token_hex(8)
+        being_made = session.with_suffix(_BEING_MADE)
+        being_made.mkdir()
+        self._session_lock = os.open(being_made / ".lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         _try_lock(self._session_lock)
-        return sum(_sweep(folder) for folder in incoming.iterdir() if folder != self._session)
+        being_made.rename(session)  # locked by now: nobody who sweeps meanwhile takes it for abandoned
+        self._session = session
+        others = [folder for folder in incoming.iterdir() if folder != session and folder.suffix != _BEING_MADE]
+        return sum(_sweep(folder) for folder in others)
 
     def close_session(self) -> None:
         """Give the folder for temporary files back, with what is still in it."""

@@ -48,6 +48,7 @@ def test_crowd_of_silent_clients_cannot_keep_a_good_one_out(receive: Start, imag
     receiver = receive(acse_timeout_seconds=30)
     silent = [Client(receiver.port) for _ in range(200)]
     assert serves(receiver, images[0])
+    wait_until(lambda: len(_association_threads()) <= 129, "end of the oldest of them")
     for client in silent:
         client.socket.close()
 

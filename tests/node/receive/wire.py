@@ -5,7 +5,6 @@ import struct
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 
 import pydicom
@@ -116,17 +115,16 @@ def encode(image: Dataset) -> Encoded:
 def read_encoded(path: Path) -> Encoded:
     """The data set of a file, bit for bit."""
     content = path.read_bytes()
-    meta = pydicom.filereader.read_file_meta_info(path)
-    with BytesIO(content) as file:
-        pydicom.filereader.read_preamble(file, force=False)
-        pydicom.filereader._read_file_meta_info(file)
-        start = file.tell()
-    return Encoded(
-        str(meta.MediaStorageSOPClassUID),
-        str(meta.MediaStorageSOPInstanceUID),
-        str(meta.TransferSyntaxUID),
-        content[start:],
-    )
+    found = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["SOPClassUID", "SOPInstanceUID"])
+    start = 132
+    while content[start : start + 2] == b"\2\0":
+        is_long = content[start + 4 : start + 6] in (b"OB", b"UN")
+        length = int.from_bytes(
+            content[start + 8 : start + 12] if is_long else content[start + 6 : start + 8], "little"
+        )
+        start += length + (12 if is_long else 8)
+    syntax = str(found.file_meta.TransferSyntaxUID)
+    return Encoded(str(found.SOPClassUID), str(found.SOPInstanceUID), syntax, content[start:])
 
 
 class Client:
