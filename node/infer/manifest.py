@@ -116,7 +116,17 @@ def load_manifest(folder: Path) -> Manifest:
     try:
         return Manifest.model_validate(tree)
     except ValidationError as error:
-        raise ManifestError("\n".join(f"{where}: {_explain(problem)}" for problem in error.errors())) from None
+        problems = [problem for problem in error.errors() if not _follows(problem, error.errors())]
+        raise ManifestError("\n".join(f"{where}: {_explain(problem)}" for problem in problems)) from None
+
+
+def _follows(problem: Any, problems: Sequence[Any]) -> bool:
+    """Whether a list is too short only because of items of it that have problems of their own."""
+    place = problem["loc"]
+    return problem["type"] == "too_short" and any(
+        other is not problem and len(other["loc"]) > len(place) and other["loc"][: len(place)] == place
+        for other in problems
+    )
 
 
 def _explain(problem: Any) -> str:

@@ -43,6 +43,10 @@ SNAP = 1e-9
 """Entries of an index map this close to a whole number are taken to be it: rounding, not geometry."""
 
 
+LEAST_SPREAD = 1e-30
+"""An image whose values spread less than this counts as one of a single value: its scale would not fit float32."""
+
+
 @dataclass(frozen=True, eq=False)
 class Prepared:
     """What the network sees: a float32 array and its grid."""
@@ -238,7 +242,7 @@ def _fit(step: IntensityStep, image: np.ndarray, source: np.ndarray, earlier: Se
             chosen = image[image > 0] if step.over == "positive" and step.mean is None else image
             mean = step.mean if step.mean is not None else float(chosen.mean(dtype=np.float64)) if chosen.size else 0.0
             deviation = step.deviation or (float(chosen.std(dtype=np.float64)) if chosen.size else 1.0)
-            scale = 1 / deviation if deviation > 0 else 1.0
+            scale = 1 / deviation if deviation > LEAST_SPREAD else 1.0
             return IntensityMap(scale=scale, offset=-mean * scale)
         case AffineStep():
             return IntensityMap(scale=step.scale, offset=step.offset)
@@ -246,7 +250,7 @@ def _fit(step: IntensityStep, image: np.ndarray, source: np.ndarray, earlier: Se
 
 def _onto(low: float, high: float, new_low: float, new_high: float) -> IntensityMap:
     """The linear map of low..high onto new_low..new_high; an image of one value becomes new_low."""
-    scale = (new_high - new_low) / (high - low) if high > low else 1.0
+    scale = (new_high - new_low) / (high - low) if high - low > LEAST_SPREAD else 1.0
     return IntensityMap(scale=scale, offset=new_low - low * scale)
 
 

@@ -174,7 +174,7 @@ def _check_declared_size(frame: bytes, instance: Instance, form: PixelFormat) ->
         if len(frame) * LONGEST_RLE_RUN < form.frame_bytes:
             raise _truncated(instance, len(frame), form.frame_bytes // LONGEST_RLE_RUN)
         return
-    if not frame.rstrip(b"\0").endswith(
+    if not frame.rstrip(b"\0\xff").endswith(
         END_OF_IMAGE
     ):  # CharLS can run for seconds past such an end, OpenJPEG ignores it
         raise refusal(
