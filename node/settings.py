@@ -15,7 +15,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from node.errors import Permanent
 
-AeTitle = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=16, pattern=r"^[^\\\x00-\x1f]+$")]
+AeTitle = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=16, pattern=r"^[^\\\x00-\x1f]+$")
+]
 """Application Entity title (PS3.5 Table 6.2-1): 1 to 16 characters, no backslash, no control character."""
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
@@ -38,15 +40,15 @@ class Section(BaseModel):
 class NodeSettings(Section):
     """`[node]`: who this node is and where it keeps its data."""
 
-    ae_title: AeTitle = Field("OVERREAD", description="AE title of the node: called by senders, calling towards destinations.")
+    ae_title: AeTitle = Field(
+        "OVERREAD", description="AE title of the node: called by senders, calling towards destinations."
+    )
     data_dir: Path = Field(
         Path("data"),
         description="Folder of database, received instances and results; relative to the configuration file. "
         "Give it a file system of its own.",
     )
-    database_url: str = Field(
-        "", description="SQLAlchemy URL; empty means SQLite in data_dir (`overread.sqlite`)."
-    )
+    database_url: str = Field("", description="SQLAlchemy URL; empty means SQLite in data_dir (`overread.sqlite`).")
 
 
 class DimseSettings(Section):
@@ -62,8 +64,12 @@ class DimseSettings(Section):
         description="What is on disk before success is answered: `group` syncs what arrives together, `object` each "
         "object alone, `none` leaves syncing to the system (a power cut loses acknowledged objects).",
     )
-    maximum_pdu_bytes: int = Field(131072, ge=4096, le=1 << 20, description="Largest PDU we accept (PS3.8 D.1), in bytes.")
-    maximum_associations: int = Field(64, ge=1, le=1000, description="Open associations at once; more are rejected (transient).")
+    maximum_pdu_bytes: int = Field(
+        131072, ge=4096, le=1 << 20, description="Largest PDU we accept (PS3.8 D.1), in bytes."
+    )
+    maximum_associations: int = Field(
+        64, ge=1, le=1000, description="Open associations at once; more are rejected (transient)."
+    )
     maximum_associations_per_peer: int = Field(
         32, ge=1, le=1000, description="Open associations at once from one address; more are rejected (transient)."
     )
@@ -74,7 +80,9 @@ class DimseSettings(Section):
     allowed_calling_ae_titles: tuple[AeTitle, ...] = Field(
         (), description="Calling AE titles that may associate; empty means all."
     )
-    network_timeout_seconds: float = Field(60, gt=0, description="An association without progress for this long is ended.")
+    network_timeout_seconds: float = Field(
+        60, gt=0, description="An association without progress for this long is ended."
+    )
     acse_timeout_seconds: float = Field(10, gt=0, description="Time a peer has to complete the association request.")
     minimum_bytes_per_second: int = Field(
         1000,
@@ -93,10 +101,14 @@ class SettleSettings(Section):
     """`[settle]`: when a series counts as whole."""
 
     quiet_seconds: float = Field(
-        30, ge=0, description="A series settles this long after its last image, if its association is still open or unknown."
+        30,
+        ge=0,
+        description="A series settles this long after its last image, if its association is still open or unknown.",
     )
     released_quiet_seconds: float = Field(
-        2, ge=0, description="A series settles this long after the association that sent it was released, if that is sooner."
+        2,
+        ge=0,
+        description="A series settles this long after the association that sent it was released, if that is sooner.",
     )
 
 
@@ -109,8 +121,12 @@ class WorkSettings(Section):
         description="What inference runs on; `require-gpu` fails jobs instead of running them on the CPU.",
     )
     intra_op_threads: int = Field(0, ge=0, description="CPU threads of one inference; 0 means all cores.")
-    lease_seconds: float = Field(30, gt=0, description="A job whose worker has not reported for this long is taken from it.")
-    deadline_seconds: float = Field(1800, gt=0, description="A job that runs longer is ended and counts as a failed attempt.")
+    lease_seconds: float = Field(
+        30, gt=0, description="A job whose worker has not reported for this long is taken from it."
+    )
+    deadline_seconds: float = Field(
+        1800, gt=0, description="A job that runs longer is ended and counts as a failed attempt."
+    )
     maximum_attempts: int = Field(3, ge=1, description="Attempts before an inference job is parked as FAILED.")
     poll_seconds: float = Field(5, gt=0, description="Safety net only: workers are woken when there is work.")
 
@@ -119,9 +135,15 @@ class DeliverSettings(Section):
     """`[deliver]`: sending results."""
 
     processes: int = Field(1, ge=1, le=16, description="Delivery processes.")
-    lease_seconds: float = Field(60, gt=0, description="A delivery whose process has not reported for this long is taken from it.")
-    maximum_attempts: int = Field(200, ge=1, description="Attempts before a delivery is parked as FAILED.")
-    first_retry_seconds: float = Field(5, gt=0, description="Wait before the second attempt; doubles each time, with jitter.")
+    lease_seconds: float = Field(
+        60, gt=0, description="A delivery whose process has not reported for this long is taken from it."
+    )
+    maximum_attempts: int = Field(
+        1000, ge=1, description="Attempts before a delivery is parked as FAILED; 1000 are about a week."
+    )
+    first_retry_seconds: float = Field(
+        5, gt=0, description="Wait before the second attempt; doubles each time, with jitter."
+    )
     longest_retry_seconds: float = Field(900, gt=0, description="Longest wait between attempts.")
     timeout_seconds: float = Field(60, gt=0, description="Longest wait for an answer of the destination.")
     poll_seconds: float = Field(5, gt=0, description="Safety net only: delivery is woken when there is work.")
@@ -144,7 +166,9 @@ class LogSettings(Section):
 
 
 class Match(Section):
-    """`match` of a route: all conditions given must hold; a list means any of its values. Text compares case-insensitively."""
+    """`match` of a route: all conditions given must hold; a list means any of its values. Text compares
+    case-insensitively.
+    """
 
     calling_ae_title: tuple[str, ...] = Field((), description="Calling AE titles of the sender.")
     called_ae_title: tuple[str, ...] = Field((), description="AE titles that the sender called.")
@@ -173,7 +197,9 @@ class Route(Section):
     name: Name = Field(description="Unique name, shown by `overread explain`.")
     match: Match = Field(Match(), description="Conditions on a series; empty matches everything.")
     models: tuple[str, ...] = Field(min_length=1, description="Identifiers of models to run.")
-    destinations: tuple[str, ...] = Field((), description="Names of destinations; empty means keep results in the node only.")
+    destinations: tuple[str, ...] = Field(
+        (), description="Names of destinations; empty means keep results in the node only."
+    )
     priority: Priority = Field("routine", description="Lane of the jobs made by this route.")
 
 
@@ -205,7 +231,9 @@ class Settings(BaseSettings):
     destinations: tuple[Destination, ...] = Field((), description="Where results go.")
 
     @classmethod
-    def settings_customise_sources(cls, settings_cls, init_settings, env_settings, dotenv_settings, file_secret_settings):  # type: ignore[no-untyped-def]
+    def settings_customise_sources(
+        cls, settings_cls, init_settings, env_settings, dotenv_settings, file_secret_settings
+    ):
         """The environment goes before the file (which arrives as init arguments)."""
         return env_settings, init_settings
 
@@ -231,7 +259,9 @@ class Settings(BaseSettings):
         if self.settle.released_quiet_seconds > self.settle.quiet_seconds:
             raise ValueError("settle.released_quiet_seconds is longer than settle.quiet_seconds: make it shorter")
         if self.deliver.first_retry_seconds > self.deliver.longest_retry_seconds:
-            raise ValueError("deliver.first_retry_seconds is longer than deliver.longest_retry_seconds: make it shorter")
+            raise ValueError(
+                "deliver.first_retry_seconds is longer than deliver.longest_retry_seconds: make it shorter"
+            )
         return self
 
     @property
@@ -259,7 +289,9 @@ def load_settings(path: Path | None = None) -> Settings:
         try:
             tree = tomllib.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
-            raise SettingsError(f"{where}: cannot be read ({error.strerror}); give a configuration file that exists") from None
+            raise SettingsError(
+                f"{where}: cannot be read ({error.strerror}); give a configuration file that exists"
+            ) from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise SettingsError(f"{where}: is not TOML: {error}") from None
     try:

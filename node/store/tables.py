@@ -338,3 +338,50 @@ delivery_status = Table(
     Column("status", Integer, nullable=False, comment="DIMSE status of the last attempt"),
     Column("at", UtcDateTime, nullable=False),
 )
+
+
+class DeliveryState(StrEnum):
+    """DELIVERED: the destination answered that it took every object. CONFIRMED: asked again later, it says that it has
+    them. LOST: it took them and does not have them; the job sends them again. One that is not asked stays DELIVERED."""
+
+    DELIVERED = "DELIVERED"
+    CONFIRMED = "CONFIRMED"
+    LOST = "LOST"
+
+
+# What became of a delivery after the destination took it: accepted is not kept.
+delivery = Table(
+    "delivery",
+    metadata,
+    Column("job_id", Integer, ForeignKey("job.id"), primary_key=True),
+    Column("destination", String(64), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("delivered_at", UtcDateTime, nullable=False, comment="last time that all objects were accepted"),
+    Column("confirmed_at", UtcDateTime),
+    Column("objects", Json, nullable=False, comment="UIDs of what was accepted, in order"),
+    Column("transaction_uid", String(64), unique=True, comment="of the last storage commitment request"),
+    Column("check_after", UtcDateTime, comment="when to ask; null when there is nothing more to ask"),
+    Column("checks", Integer, nullable=False, comment="times asked since it was delivered"),
+    Column("resends", Integer, nullable=False, comment="times it was lost and sent again"),
+    Column("last_error", Text, comment="why it is not confirmed; never patient data"),
+    CheckConstraint(_one_of(DeliveryState), name="state"),
+    CheckConstraint("(state = 'CONFIRMED') = (confirmed_at IS NOT NULL)", name="confirmed_at"),
+    CheckConstraint("state = 'DELIVERED' OR check_after IS NULL", name="only_delivered_is_checked"),
+    CheckConstraint("checks >= 0 AND resends >= 0", name="counts"),
+    Index("ix_delivery_check", "destination", "check_after"),
+)
+
+# What is known of a destination beyond its configuration; no row: nothing has happened yet.
+destination_state = Table(
+    "destination_state",
+    metadata,
+    Column("destination", String(64), primary_key=True),
+    Column("held_at", UtcDateTime, comment="an operator holds its outbox since then; null when it flows"),
+    Column("failures", Integer, nullable=False, comment="attempts in a row that did not reach it"),
+    Column("closed_until", UtcDateTime, comment="circuit breaker: nothing is tried before; null when it flows"),
+    Column("last_success_at", UtcDateTime),
+    Column("last_error_at", UtcDateTime),
+    Column("last_error", Text, comment="never patient data"),
+    Column("learned", Json, nullable=False, comment="what it refused, and since when"),
+    CheckConstraint("failures >= 0", name="failures"),
+)

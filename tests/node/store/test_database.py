@@ -22,12 +22,13 @@ from node.store.database import (
 from node.store.tables import metadata, series, study
 from tests.node.store.examples import NOW
 
-SECOND_REVISION = """
+NEWEST = max(path.name[:4] for path in (MIGRATIONS / "versions").glob("[0-9]*.py"))
+NEXT_REVISION = """
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0002"
-down_revision = "0001"
+revision = "9999"
+down_revision = "{newest}"
 branch_labels = None
 depends_on = None
 
@@ -48,7 +49,7 @@ def newer_migrations(tmp_path: Path, then: str = "pass") -> Path:
     """The migrations of a version to come: ours and one more."""
     folder = tmp_path / "migrations"
     shutil.copytree(MIGRATIONS, folder)
-    (folder / "versions" / "0002_note.py").write_text(SECOND_REVISION.format(then=then))
+    (folder / "versions" / "9999_note.py").write_text(NEXT_REVISION.format(newest=NEWEST, then=then))
     return folder
 
 
@@ -126,7 +127,7 @@ def test_an_empty_database_is_refused_until_it_is_migrated(url: str, tmp_path: P
     engine = open_database(url)
     with pytest.raises(SchemaMismatch, match="revision none"):
         check_schema(engine)
-    assert migrate(url, tmp_path / "backup") == "0001"
+    assert migrate(url, tmp_path / "backup") == NEWEST
     check_schema(engine)
     engine.dispose()
 
@@ -143,10 +144,10 @@ def test_a_copy_is_made_before_a_real_change(url: str, tmp_path: Path) -> None:
     with write_transaction(engine) as connection:
         connection.execute(insert(study).values(study_instance_uid="1.2", first_received_at=NOW, last_received_at=NOW))
     engine.dispose()
-    assert migrate(url, tmp_path / "backup", newer_migrations(tmp_path)) == "0002"
+    assert migrate(url, tmp_path / "backup", newer_migrations(tmp_path)) == "9999"
     (copy,) = (tmp_path / "backup").iterdir()
     with closing(sqlite3.connect(copy)) as connection:
-        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("0001",)]
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [(NEWEST,)]
         assert connection.execute("SELECT study_instance_uid FROM study").fetchall() == [("1.2",)]
     with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
         assert connection.execute("SELECT study_instance_uid, note FROM study").fetchall() == [("1.2", None)]
@@ -158,12 +159,12 @@ def test_a_migration_that_fails_changes_nothing(url: str, tmp_path: Path) -> Non
     with pytest.raises(OperationalError):
         migrate(url, None, newer_migrations(tmp_path, then="op.execute('SELECT * FROM nowhere')"))
     assert schema(url) == before
-    assert migrate(url, None) == "0001"
+    assert migrate(url, None) == NEWEST
 
 
 def test_a_database_of_a_newer_version_is_refused(url: str, tmp_path: Path) -> None:
     migrate(url, None, newer_migrations(tmp_path))
-    with pytest.raises(SchemaMismatch, match="revision 0002, which this version does not know"):
+    with pytest.raises(SchemaMismatch, match="revision 9999, which this version does not know"):
         migrate(url, None)
     engine = open_database(url)
     with pytest.raises(SchemaMismatch, match="does not know"):
@@ -174,4 +175,4 @@ def test_a_database_of_a_newer_version_is_refused(url: str, tmp_path: Path) -> N
 def test_several_may_migrate_at_once(url: str, tmp_path: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         revisions = list(pool.map(lambda _: migrate(url, tmp_path / "backup"), range(4)))
-    assert revisions == ["0001"] * 4
+    assert revisions == [NEWEST] * 4
