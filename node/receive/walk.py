@@ -86,26 +86,52 @@ def walk_elements(
         Data.
     """
     walker = _Walker(buffer, encoding.order, encoding.is_explicit)
-    end = len(buffer)
     values: dict[int, bytes] = {}
-    position = start
-    last_tag = -1
-    while position < end:
-        try:
+    try:
+        return values, _walk_top_level(walker, buffer, start, wanted, encoding, values, whole)
+    except WalkError as error:
+        if error.code == "truncated" and not whole:
+            return values, None
+        raise
+
+
+def _walk_top_level(
+    walker: "_Walker",
+    buffer: Buffer,
+    position: int,
+    wanted: Container[int],
+    encoding: Encoding,
+    values: dict[int, bytes],
+    whole: bool,
+) -> tuple[int, int | None] | None:
+    """Fill `values`; offset and length of Pixel Data, or None without it.
+
+    Nearly all elements of a header are of the short explicit form: they are stepped over here, without a call.
+    """
+    end = len(buffer)
+    read_short = walker.read_explicit if encoding.is_explicit else None
+    short, is_ordered, last_tag = _SHORT, encoding.is_ordered, -1
+    for _ in range(MAXIMUM_STEPS):
+        if position >= end:
+            return None
+        vr = b""
+        if read_short is not None and position + 8 <= end:
+            group, number, vr, length = read_short(buffer, position)
+        if vr in short:
+            tag, value = group << 16 | number, position + 8
+        else:
             tag, value, length = walker.element(position, end)
-            if tag <= last_tag and encoding.is_ordered:
-                raise WalkError("not-understood", f"element {_name(tag)} comes after {_name(last_tag)}")
-            last_tag = tag
-            if tag in _PIXEL_TAGS:
-                return values, _pixel(walker, value, length, end, whole)
+        if tag <= last_tag and is_ordered:
+            raise WalkError("not-understood", f"element {_name(tag)} comes after {_name(last_tag)}")
+        last_tag = tag
+        if tag in _PIXEL_TAGS:
+            return _pixel(walker, value, length, end, whole)
+        position = value + length
+        if position > end or length == UNDEFINED:
             position = walker.skip_value(value, length, end)
-        except WalkError as error:
-            if error.code == "truncated" and not whole:
-                break
-            raise
         if tag in wanted and length <= MAXIMUM_VALUE_BYTES:
-            values[tag] = bytes(buffer[value : value + length])
-    return values, None
+            values[tag] = bytes(buffer[value:position])
+    raise WalkError("not-understood", f"more than {MAXIMUM_STEPS} elements")
 
 
 def read_file_meta(buffer: Buffer, start: int) -> tuple[dict[int, bytes], int]:
@@ -149,7 +175,7 @@ class _Walker:
         self._buffer = buffer
         self._explicit = explicit
         explicit_header, plain_header, length = _structs(order)
-        self._read_explicit = explicit_header.unpack_from
+        self.read_explicit = explicit_header.unpack_from
         self._read_plain = plain_header.unpack_from
         self._read_length = length.unpack_from
         self._steps = 0
@@ -165,7 +191,7 @@ class _Walker:
         if not self._explicit:
             group, number, length = self._read_plain(self._buffer, position)
             return group << 16 | number, position + 8, length
-        group, number, vr, length = self._read_explicit(self._buffer, position)
+        group, number, vr, length = self.read_explicit(self._buffer, position)
         if vr in _SHORT:
             return group << 16 | number, position + 8, length
         if group == 0xFFFE:
