@@ -1,8 +1,8 @@
 """The composition root: the only place that builds the parts and connects them.
 
-`run_node` supervises the processes; `run_listener`, `run_worker` and `run_deliverer` are what runs in them, and can
-run alone, also
-on other machines, against the same database and data folder.
+`run_node` supervises the processes; `run_listener`, `run_worker` and `run_deliverer` are what runs in them, and can run
+alone, also on other machines, against the same database and data folder. Each imports its own rooms only, so that a
+listener starts without the libraries of inference and a deliverer without those of either.
 """
 
 import threading
@@ -11,28 +11,17 @@ from pathlib import Path
 
 from sqlalchemy import Engine
 
-from node.deliver.outbox import Outbox
-from node.infer import Registry, check_model
 from node.jobs.retry import RetryPolicy
 from node.jobs.wake import Topic, Wake, WakeListener
 from node.jobs.worker import JobLoop, LoopSettings, utc_now
 from node.logs import get_logger
-from node.receive.storage_scp import StorageScp
 from node.settings import Settings
-from node.settle import Settler
 from node.store.database import migrate, open_database
-from node.store.files import FileStore
 from node.store.tables import JobKind
 from node.supervisor import Supervisor, child_command, on_stop_signals, watch_life_line
-from node.work import InferHandler
 
 INFER_RETRY = RetryPolicy(first_seconds=5, longest_seconds=300)
 GRACE_SECONDS = 7.0
-
-
-def wake_folder(settings: Settings) -> Path:
-    """Where the processes of this node wake each other."""
-    return settings.node.data_dir / "run"
 
 
 def prepare(settings: Settings) -> Engine:
@@ -62,13 +51,15 @@ def run_node(settings: Settings, config: Path | None) -> int:
 
 def run_listener(settings: Settings, *, life_line: bool = False) -> None:
     """Receive until told to stop."""
+    from node.receive.storage_scp import StorageScp
+    from node.store.files import FileStore
+
     engine = prepare(settings)
     stop = threading.Event()
     _stop_by(stop.set, life_line)
-    wake = Wake(wake_folder(settings))
+    wake = Wake(settings.wake_folder)
     listener = StorageScp(settings, engine, FileStore(settings.node.data_dir), lambda: wake.notify(Topic.SETTLE))
     listener.start()
-    get_logger("receive").info("listening", ae_title=settings.node.ae_title, port=listener.bound_port)
     stop.wait()
     listener.stop()
     engine.dispose()
@@ -76,12 +67,16 @@ def run_listener(settings: Settings, *, life_line: bool = False) -> None:
 
 def run_worker(settings: Settings, *, life_line: bool = False) -> None:
     """Settle studies and run inference until told to stop."""
+    from node.infer import Registry
+    from node.settle import Settler
+    from node.work import InferHandler
+
     engine = prepare(settings)
     registry = Registry(settings.models.paths)
     for problem in registry.problems:
         get_logger("infer").error("model_refused", problem=problem)
     manifests = {model.identifier: model.manifest for model in registry.models()}
-    folder = wake_folder(settings)
+    folder = settings.wake_folder
     settler = Settler(engine, settings, lambda: manifests, folder, utc_now)
     work = settings.work
     limits = LoopSettings(
@@ -107,8 +102,10 @@ def run_worker(settings: Settings, *, life_line: bool = False) -> None:
 
 def run_deliverer(settings: Settings, *, life_line: bool = False) -> None:
     """Send results to their destinations until told to stop."""
+    from node.deliver.outbox import Outbox
+
     engine = prepare(settings)
-    outbox = Outbox(engine, settings, wake_folder(settings))
+    outbox = Outbox(engine, settings, settings.wake_folder)
     _stop_by(outbox.stop, life_line)
     try:
         _run_in_thread(outbox.run, "outbox")
@@ -139,6 +136,8 @@ def _stop_by(stop: Callable[[], None], life_line: bool) -> None:
 
 def check_settings(settings: Settings, where: str) -> list[str]:
     """What the configuration names and is not there, or cannot be used; empty when all is well."""
+    from node.infer import Registry, check_model
+
     registry = Registry(settings.models.paths)
     problems = [f"{where}: {problem}" for problem in registry.problems]
     known = {model.identifier for model in registry.models()}

@@ -269,6 +269,11 @@ class Settings(BaseSettings):
         """SQLAlchemy URL of the database, SQLite in `data_dir` unless configured."""
         return self.node.database_url or f"sqlite:///{self.node.data_dir / 'overread.sqlite'}"
 
+    @property
+    def wake_folder(self) -> Path:
+        """Where the processes of this node wake each other (`node.jobs.wake`)."""
+        return self.node.data_dir / "run"
+
 
 def load_settings(path: Path | None = None) -> Settings:
     """Read, check and freeze the configuration.

@@ -1,40 +1,63 @@
 """The `overread` command.
 
 Exit codes: 0 done; 1 tried and failed (a peer refused, a model does not pass, a job is not there); 2 the command line
-or the
-configuration is wrong; 3 the images cannot be analysed; 130 interrupted.
+or the configuration is wrong; 3 the images cannot be analysed; 130 interrupted.
 """
 
+import importlib
 import sys
+from collections.abc import Sequence
 
 import typer
 
-from node.cli import demo, files, inspect, models, network, run
 from node.cli.shared import console_error
 from node.errors import NotAnalysed, OverreadError
 from node.settings import SettingsError
 
-app = typer.Typer(
-    name="overread",
-    help="AI node for radiology: receives studies, runs models, sends back Segmentations and Structured Reports.",
-    epilog="Exit codes: 0 done, 1 tried and failed, 2 wrong command line or configuration, 3 images cannot be "
-    "analysed, 130 interrupted.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-run.register(app)
-files.register(app)
-network.register(app)
-inspect.register(app)
-models.register(app)
-demo.register(app)
+COMMANDS = {
+    "run": "run",
+    "listen": "run",
+    "work": "run",
+    "deliver": "run",
+    "check-config": "run",
+    "process": "files",
+    "explain": "files",
+    "send": "network",
+    "echo": "network",
+    "status": "inspect",
+    "jobs": "inspect",
+    "models": "models",
+    "demo": "demo",
+}
+"""File of this package that holds each command. Only that one is imported, since they need very different libraries."""
+
+
+def build_app(arguments: Sequence[str]) -> typer.Typer:
+    """The command line, with the command that `arguments` name, or with all of them when they name none."""
+    app = typer.Typer(
+        name="overread",
+        help="AI node for radiology: receives studies, runs models, sends back Segmentations and Structured Reports.",
+        epilog="Exit codes: 0 done, 1 tried and failed, 2 wrong command line or configuration, 3 images cannot be "
+        "analysed, 130 interrupted.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    app.callback()(_overread)
+    wanted = COMMANDS.get(arguments[0]) if arguments else None
+    for name in [wanted] if wanted else dict.fromkeys(COMMANDS.values()):
+        importlib.import_module(f"node.cli.{name}").register(app)
+    return app
+
+
+def _overread() -> None:
+    """Keeps `overread COMMAND` a group of commands, also when only one of them was imported."""
 
 
 def main() -> None:
     """Run the command; failures we know become one clear line and an exit code, never a traceback."""
     try:
-        app()
+        build_app(sys.argv[1:])()
     except SettingsError as error:
         console_error(str(error))
         sys.exit(2)

@@ -19,7 +19,6 @@ from node.cli.shared import (
 from node.jobs import history, queue
 from node.jobs.job import Job
 from node.jobs.wake import Topic, Wake
-from node.service import wake_folder
 from node.store import catalogue, results
 from node.store.database import read_transaction, write_transaction
 from node.store.tables import JobKind, JobState
@@ -160,7 +159,7 @@ def _change(config: Any, job_id: int, change: Callable[[Connection, int, Any], J
     settings = read_settings(config)
     with opened_database(settings) as engine, write_transaction(engine) as connection:
         job = change(connection, job_id, utc_now())
-    Wake(wake_folder(settings)).notify(Topic.INFER if job.kind is JobKind.INFER else Topic.DELIVER)
+    Wake(settings.wake_folder).notify(Topic.INFER if job.kind is JobKind.INFER else Topic.DELIVER)
     asked = " (asked to stop)" if job.cancel_requested else ""
     console.print(f"job {job.job_id} is {job.state}{asked}", highlight=False)
 
