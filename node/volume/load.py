@@ -3,26 +3,30 @@ else.
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from pydicom.dataset import Dataset
+from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID, CTImageStorage, MRImageStorage
 
 from node.errors import Transient
 from node.volume.decode import check_readable, read_stored_values
 from node.volume.geometry import Plane, stack_planes
 from node.volume.instance import Instance, open_instance, read_instance
-from node.volume.pixels import PixelFormat, is_given, numbers, read_format
+from node.volume.pixels import FORMAT_TAGS, PixelFormat, is_given, numbers, raw_values, read_format
 from node.volume.reason import Reason, refusal
-from node.volume.values import Rescale, read_rescale, rescale_image, rescale_whole, stored_type
+from node.volume.values import RESCALE_TAGS, Rescale, read_rescale, rescale_image, rescale_whole, stored_type
 from node.volume.volume import Volume
 
+T = TypeVar("T")
 MODALITIES = {CTImageStorage: "CT", MRImageStorage: "MR"}
 LARGEST_VOLUME_BYTES = 1 << 32
 """Largest volume of 16 bit values read (4 GiB); more is refused before it is allocated."""
 
+DIRECTION_TAGS = (Tag("ImageOrientationPatient"), Tag("PixelSpacing"))
 DISTINGUISHING = (
     "EchoTime",
     "TemporalPositionIdentifier",
@@ -60,10 +64,10 @@ def _load(paths: Sequence[Path]) -> Volume:
     modality = _check_series(instances)
     for instance in instances:
         check_readable(instance)
-    forms = [read_format(instance.header, instance.name) for instance in instances]
-    stack = stack_planes([_plane(instance, form) for instance, form in zip(instances, forms, strict=True)])
+    forms = _shared(instances, FORMAT_TAGS, read_format)
+    stack = stack_planes(_planes(instances, forms))
     instances, forms = [instances[i] for i in stack.order], [forms[i] for i in stack.order]
-    rescales = [read_rescale(instance.header, instance.name) for instance in instances]
+    rescales = _shared(instances, RESCALE_TAGS, read_rescale)
     size = len(forms) * forms[0].rows * forms[0].columns
     if size * 2 > LARGEST_VOLUME_BYTES:
         raise refusal(
@@ -110,44 +114,66 @@ def _check_series(instances: Sequence[Instance]) -> str:
     return MODALITIES[UID(classes.pop())]
 
 
-def _plane(instance: Instance, form: PixelFormat) -> Plane:
-    header = instance.header
-    position = _needed(instance, "ImagePositionPatient", 3)
-    orientation = _needed(instance, "ImageOrientationPatient", 6)
-    spacing = _needed(instance, "PixelSpacing", 2)
-    if min(spacing) <= 0:
+def _shared(instances: Sequence[Instance], tags: Sequence[BaseTag], read: Callable[[Dataset, str], T]) -> list[T]:
+    """`read` for each instance, done once for all that have the same bytes in `tags`: most of a series is alike."""
+    known: dict[tuple[bytes | None, ...], T] = {}
+    results = []
+    for instance in instances:
+        key = raw_values(instance.header, tags)
+        if key is None:
+            results.append(read(instance.header, instance.name))
+            continue
+        if key not in known:
+            known[key] = read(instance.header, instance.name)
+        results.append(known[key])
+    return results
+
+
+Directions = tuple[tuple[float, float, float, float, float, float], tuple[float, float]]
+"""Direction cosines, and pixel spacing in mm."""
+
+
+def _directions(header: Dataset, name: str) -> Directions:
+    a, b, c, d, e, f = _needed(header, name, "ImageOrientationPatient", 6)
+    rows, columns = _needed(header, name, "PixelSpacing", 2)
+    if min(rows, columns) <= 0:
         raise refusal(
-            Reason.MISSING_GEOMETRY,
-            f"{instance.name}: found PixelSpacing {spacing[0]:g}, {spacing[1]:g}; wanted both above 0 mm",
+            Reason.MISSING_GEOMETRY, f"{name}: found PixelSpacing {rows:g}, {columns:g}; wanted both above 0 mm"
         )
-    frame_of_reference_uid = str(header.get("FrameOfReferenceUID") or "")
-    if not frame_of_reference_uid:
-        raise refusal(Reason.MISSING_GEOMETRY, f"{instance.name} has no FrameOfReferenceUID; wanted a UID")
-    return Plane(
-        position_mm=(position[0], position[1], position[2]),
-        orientation=(
-            orientation[0],
-            orientation[1],
-            orientation[2],
-            orientation[3],
-            orientation[4],
-            orientation[5],
-        ),
-        pixel_spacing_mm=(spacing[0], spacing[1]),
-        rows=form.rows,
-        columns=form.columns,
-        frame_of_reference_uid=frame_of_reference_uid,
-        distinguishing=tuple((keyword, _raw(header, keyword)) for keyword in DISTINGUISHING),
-    )
+    return (a, b, c, d, e, f), (rows, columns)
 
 
-def _needed(instance: Instance, keyword: str, count: int) -> tuple[float, ...]:
-    values = numbers(instance.header, keyword, count)
+def _planes(instances: Sequence[Instance], forms: Sequence[PixelFormat]) -> list[Plane]:
+    """Geometry of each image; what else tells images apart only where positions occur twice."""
+    positions = [_needed(each.header, each.name, "ImagePositionPatient", 3) for each in instances]
+    directions = _shared(instances, DIRECTION_TAGS, _directions)
+    doubled = len(set(positions)) < len(positions)
+    planes = []
+    for instance, form, (x, y, z), (orientation, spacing) in zip(instances, forms, positions, directions, strict=True):
+        header = instance.header
+        if not header.get("FrameOfReferenceUID"):
+            raise refusal(Reason.MISSING_GEOMETRY, f"{instance.name} has no FrameOfReferenceUID; wanted a UID")
+        planes.append(
+            Plane(
+                position_mm=(x, y, z),
+                orientation=orientation,
+                pixel_spacing_mm=spacing,
+                rows=form.rows,
+                columns=form.columns,
+                frame_of_reference_uid=str(header.FrameOfReferenceUID),
+                distinguishing=tuple((key, _raw(header, key)) for key in DISTINGUISHING) if doubled else (),
+            )
+        )
+    return planes
+
+
+def _needed(header: Dataset, name: str, keyword: str, count: int) -> tuple[float, ...]:
+    values = numbers(header, keyword, count)
     if values is None:
-        state = "is not usable" if is_given(instance.header, keyword) else "is missing"
+        state = "is not usable" if is_given(header, keyword) else "is missing"
         raise refusal(
             Reason.MISSING_GEOMETRY,
-            f"{instance.name}: {keyword} {state}; wanted {count} finite number{'s'[: count > 1]}",
+            f"{name}: {keyword} {state}; wanted {count} finite number{'s'[: count > 1]}",
         )
     return values
 

@@ -2,15 +2,36 @@
 
 import math
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException
+from pydicom.tag import BaseTag, Tag
 
 from node.volume.reason import Reason, refusal
 
 LARGEST_IMAGE_PIXELS = 1 << 26
 """Largest image read (8192 x 8192): a declared size above it is refused before anything is allocated."""
+
+FORMAT_TAGS = tuple(
+    Tag(keyword)
+    for keyword in (
+        "Rows",
+        "Columns",
+        "BitsAllocated",
+        "BitsStored",
+        "HighBit",
+        "PixelRepresentation",
+        "SamplesPerPixel",
+        "NumberOfFrames",
+        "PhotometricInterpretation",
+        "PixelPaddingValue",
+        "PixelPaddingRangeLimit",
+    )
+)
+"""What `read_format` reads."""
 
 VALUE_ERRORS = (
     ValueError,
@@ -133,6 +154,20 @@ def numbers(header: Dataset, keyword: str, count: int) -> tuple[float, ...] | No
     except VALUE_ERRORS:
         return None
     return values if len(values) == count and all(math.isfinite(v) for v in values) else None
+
+
+def raw_values(header: Dataset, tags: Sequence[BaseTag]) -> tuple[bytes | None, ...] | None:
+    """Bytes of these attributes as they are in the file, None for one that is absent; None when any was converted."""
+    values: list[bytes | None] = []
+    for tag in tags:
+        element = header.get_item(tag) if tag in header else None
+        if element is None:
+            values.append(None)
+        elif isinstance(element, RawDataElement):
+            values.append(element.value)
+        else:
+            return None
+    return tuple(values)
 
 
 def is_given(header: Dataset, keyword: str) -> bool:

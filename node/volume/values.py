@@ -10,9 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.pixels import apply_modality_lut
+from pydicom.tag import Tag
 
 from node.volume.pixels import VALUE_ERRORS, PixelFormat, is_given, numbers
 from node.volume.reason import Reason, refusal
+
+RESCALE_TAGS = tuple(Tag(keyword) for keyword in ("RescaleSlope", "RescaleIntercept", "ModalityLUTSequence"))
+"""What `read_rescale` reads."""
 
 
 @dataclass(frozen=True)
