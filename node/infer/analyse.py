@@ -13,12 +13,15 @@ from node.errors import Transient
 from node.infer.measure import measure
 from node.infer.postprocess import activate, clean, labels_on_grid, make_decision
 from node.infer.registry import Model
+from node.infer.session import Session
 from node.infer.sliding_window import run_network
 from node.infer.transforms import prepare
 from node.volume.volume import Volume
 
 Progress = Callable[[str, float], None]
-"""Told the stage (``prepare``, ``run``, ``finish``) and its share done, 0 to 1; may raise to stop."""
+"""Told the stage (``prepare``, ``run``, ``finish``) and its share done, 0 to 1, several times a second while the
+network runs; may raise to stop.
+"""
 
 FALL_BACK = "Computed on the CPU, because the GPU that was asked for could not be used."
 
@@ -96,9 +99,7 @@ def _analyse(model: Model, volume: Volume, progress: Progress, device: str, thre
     with _timed(timings, "prepare"):
         prepared = prepare(volume, manifest.preprocessing, threads or os.cpu_count() or 1)
     with _timed(timings, "run"):
-        scores = run_network(
-            session.run, prepared.image, manifest.run, model.identifier, lambda share: progress("run", share)
-        )
+        scores = _run(session, prepared.image, model, progress)
     progress("finish", 0)
     with _timed(timings, "finish"):
         wanted = manifest.postprocessing
@@ -120,6 +121,21 @@ def _analyse(model: Model, volume: Volume, progress: Progress, device: str, thre
         timings=timings,
         remarks=(*measured.remarks, *([FALL_BACK] if session.degraded else [])),
     )
+
+
+def _run(session: Session, image: np.ndarray, model: Model, progress: Progress) -> np.ndarray:
+    """Scores of the network; `progress` hears from it between calls and during them."""
+    done = 0.0
+
+    def report(share: float) -> None:
+        nonlocal done
+        done = share
+        progress("run", share)
+
+    def network(batch: np.ndarray) -> np.ndarray:
+        return session.run(batch, lambda: progress("run", done))
+
+    return run_network(network, image, model.manifest.run, model.identifier, report)
 
 
 @contextmanager

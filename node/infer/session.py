@@ -8,6 +8,8 @@ import contextlib
 import importlib.util
 import io
 import re
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -62,8 +64,14 @@ class Session:
     input_name: str
     output_name: str
 
-    def run(self, image: np.ndarray) -> np.ndarray:
+    def run(self, image: np.ndarray, check: Callable[[], None] = lambda: None) -> np.ndarray:
         """Output of the network as float32.
+
+        Parameters
+        ----------
+        image : ndarray
+        check : callable
+            Called several times a second while the network runs; an exception it raises ends the run and goes on.
 
         Raises
         ------
@@ -77,7 +85,7 @@ class Session:
             options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         expected = INPUT_TYPES[self.engine.get_inputs()[0].type]
         try:
-            output = self.engine.run([self.output_name], {self.input_name: image.astype(expected, copy=False)}, options)
+            output = self._run_watched(image.astype(expected, copy=False), options, check)
         except MemoryError:
             raise Transient(f"model {self.model}: not enough memory for an input of shape {image.shape}") from None
         except ORT_ERRORS as error:
@@ -85,6 +93,19 @@ class Session:
         if not isinstance(output[0], np.ndarray) or output[0].dtype.kind not in "fiub":
             raise Permanent(f"model {self.model}: output {self.output_name!r} is no tensor of numbers")
         return output[0].astype(np.float32, copy=False)
+
+    def _run_watched(
+        self, image: np.ndarray, options: onnxruntime.RunOptions, check: Callable[[], None]
+    ) -> Sequence[Any]:
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(self.engine.run, [self.output_name], {self.input_name: image}, options)
+            try:
+                while not wait([running], CHECK_SECONDS).done:
+                    check()
+            except BaseException:
+                options.terminate = True  # between two nodes of the graph
+                raise
+        return running.result()
 
     def _explain(self, error: Exception, shape: tuple[int, ...]) -> Transient | Permanent:
         """Our words for an error of the engine: which node failed on which shape; its text may quote
@@ -98,6 +119,7 @@ class Session:
         return Permanent(f"model {self.model}: raised {type(error).__name__}{place} on an input of shape {shape}")
 
 
+CHECK_SECONDS = 0.2
 INPUT_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
 
 

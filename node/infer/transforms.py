@@ -9,7 +9,7 @@ inverse within its limits.
 import itertools
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -57,10 +57,11 @@ class Prepared:
 
 @dataclass(frozen=True)
 class IntensityMap:
-    """y = clip(x, low, high) x scale + offset."""
+    """y = (clip(x, low, high) - shift) x scale + offset, in this order: nothing cancels that need not."""
 
     low: float = -np.inf
     high: float = np.inf
+    shift: float = 0.0
     scale: float = 1.0
     offset: float = 0.0
 
@@ -68,6 +69,8 @@ class IntensityMap:
         """Change float values in place, and return them."""
         if self.low > -np.inf or self.high < np.inf:
             np.clip(values, self.low, self.high, out=values)
+        if self.shift:
+            values -= self.shift
         if self.scale != 1:
             values *= self.scale
         if self.offset:
@@ -76,7 +79,7 @@ class IntensityMap:
 
     def invert(self, values: np.ndarray) -> np.ndarray:
         """The values that `apply` maps here; what was clipped stays at the limit."""
-        return np.asarray((values - self.offset) / self.scale)
+        return np.asarray((values - self.offset) / self.scale + self.shift)
 
 
 def prepare(volume: Volume, preprocessing: Preprocessing, threads: int = 1) -> Prepared:
@@ -237,13 +240,13 @@ def _fit(step: IntensityStep, image: np.ndarray, source: np.ndarray, earlier: Se
         case Window():
             low, high = step.centre - step.width / 2, step.centre + step.width / 2
             fitted = _onto(low, high, step.low, step.high)
-            return IntensityMap(low, high, fitted.scale, fitted.offset)
+            return replace(fitted, low=low, high=high)
         case ZScore():
             chosen = image[image > 0] if step.over == "positive" and step.mean is None else image
             mean = step.mean if step.mean is not None else float(chosen.mean(dtype=np.float64)) if chosen.size else 0.0
             deviation = step.deviation or (float(chosen.std(dtype=np.float64)) if chosen.size else 1.0)
             scale = 1 / deviation if deviation > LEAST_SPREAD else 1.0
-            return IntensityMap(scale=scale, offset=-mean * scale)
+            return IntensityMap(shift=mean, scale=scale)
         case AffineStep():
             return IntensityMap(scale=step.scale, offset=step.offset)
 
@@ -251,7 +254,7 @@ def _fit(step: IntensityStep, image: np.ndarray, source: np.ndarray, earlier: Se
 def _onto(low: float, high: float, new_low: float, new_high: float) -> IntensityMap:
     """The linear map of low..high onto new_low..new_high; an image of one value becomes new_low."""
     scale = (new_high - new_low) / (high - low) if high - low > LEAST_SPREAD else 1.0
-    return IntensityMap(scale=scale, offset=new_low - low * scale)
+    return IntensityMap(shift=low, scale=scale, offset=new_low)
 
 
 def _percentiles(

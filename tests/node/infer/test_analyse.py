@@ -150,6 +150,34 @@ def test_model_that_raises(make_model, volume: Volume) -> None:
         analyse(make_model(raising()), volume, device="cpu")
 
 
+def test_network_is_stopped_while_it_runs(make_model, volume: Volume) -> None:
+    """A network of many slow steps, told to stop at the first question, ends long before it is done."""
+    steps = 400
+    nodes = [helper.make_node("Identity", ["image"], ["step0"])]
+    for step in range(steps):
+        nodes.append(helper.make_node("Erf", [f"step{step}"], [f"half{step}"]))
+        nodes.append(helper.make_node("CumSum", [f"half{step}", "axis"], [f"step{step + 1}"]))
+    nodes.append(helper.make_node("Identity", [f"step{steps}"], ["logits"]))
+    model = make_model(
+        network(nodes, constants={"axis": np.array(2, np.int32)}),
+        preprocessing='orientation = "SPL"\nspacing_mm = [0.5, 0.5, 0.5]',
+    )
+    model.session("cpu", 1)
+    asked = []
+
+    class Stopped(Exception):
+        pass
+
+    def stop(stage: str, share: float) -> None:
+        asked.append((stage, share))
+        if len(asked) > 2:  # after the two of the beginning: the network is running
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        analyse(model, volume, device="cpu", threads=1, progress=stop)
+    assert asked == [("prepare", 0), ("run", 0), ("run", 0)]
+
+
 def test_model_of_another_shape(make_model, volume: Volume) -> None:
     content = network([helper.make_node("ReduceMax", ["image"], ["logits"], axes=[2], keepdims=1)])
     with pytest.raises(

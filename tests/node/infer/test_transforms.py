@@ -129,6 +129,17 @@ def test_linear_resampling_reproduces_a_linear_field(source: Grid, target: Grid)
     np.testing.assert_allclose(found[inside], field(target)[inside], atol=1e-4)
 
 
+@pytest.mark.parametrize("interpolation", ["nearest", "linear", "cubic"])
+def test_every_interpolation_keeps_a_constant_and_the_place_of_a_peak(interpolation: str) -> None:
+    source = centred_grid(np.eye(3), (13, 13, 13), np.zeros(3))
+    target = centred_grid(rotation((0.2, 0.1, 0.3)) * 0.8, (9, 9, 9), np.zeros(3))
+    flat = resample(np.full(source.shape, 7, np.int16), source, target, interpolation, outside=7)
+    np.testing.assert_allclose(flat, 7, rtol=1e-5)
+    indices = np.stack(np.meshgrid(*map(np.arange, source.shape), indexing="ij"), -1) - 6.0
+    peak = resample(np.exp(-(indices**2).sum(-1) / 8), source, target, interpolation)
+    assert np.unravel_index(peak.argmax(), peak.shape) == (4, 4, 4)
+
+
 def test_outside_is_filled() -> None:
     grid = centred_grid(np.eye(3), (4, 4, 4), np.zeros(3))
     far = centred_grid(np.eye(3) * 0.9, (4, 4, 4), np.array([50.0, 0, 0]))
