@@ -1,11 +1,14 @@
 """What the documents say is compared with the code."""
 
+import re
 import tomllib
 from pathlib import Path
 
 import pytest
 from pydantic import BaseModel
 
+from node.cli import COMMANDS
+from node.jobs.state import TRANSITIONS
 from node.settings import Destination, Match, Route, Settings, load_settings
 from node.settings_reference import reference
 
@@ -44,3 +47,30 @@ def test_every_key_of_a_list_of_tables_has_a_sentence(section: type[BaseModel]) 
     for key, field in section.model_fields.items():
         assert field.description, f"{section.__name__}.{key}"
         assert field.description.endswith("."), key
+
+
+def test_architecture_page_has_the_state_table() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    rows = re.findall(r"^\| (\(new\)|[A-Z]+) \| ([A-Z_]+) \| ([A-Z]+) \|$", page, re.MULTILINE)
+    assert set(rows) == {(state or "(new)", event, to) for (state, event), to in TRANSITIONS.items()}
+
+
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))])
+def test_links_lead_somewhere(page: str) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", (ROOT / page).read_text()):
+        assert (ROOT / page).parent.joinpath(target).exists(), target
+
+
+def test_readme_names_every_command() -> None:
+    page = (ROOT / "README.md").read_text()
+    for command in COMMANDS:
+        assert re.search(rf"`[^`]*\b{command}\b", page), command
+
+
+def test_dependencies_page_names_every_dependency() -> None:
+    page = (ROOT / "docs" / "dependencies.md").read_text()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    for requirement in wanted:
+        name = re.split(r"[\[<>=; ]", requirement)[0]
+        assert name in page, name
