@@ -4,12 +4,14 @@ Each line of standard input is a JSON object, `data_dir` and `dimse`. The answer
 then the receiver runs until it is killed. The end of input ends the program.
 """
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +46,12 @@ class Receivers:
         return answer["pid"], answer["port"]
 
     def kill(self, pid: int) -> None:
+        """End a receiver as a crash would; returns when it is gone, with its sockets."""
         os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            while True:
+                os.kill(pid, 0)
+                time.sleep(0.002)
 
     def close(self) -> None:
         """End them all, the one they are forked from too."""

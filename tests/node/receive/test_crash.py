@@ -218,3 +218,25 @@ def test_port_is_free_again_after_a_kill(tmp_path: Path, receivers: Receivers) -
     assert again == port
     with socket.create_connection(("127.0.0.1", port), timeout=5):
         pass
+
+
+def test_listeners_share_a_port_and_one_may_die(tmp_path: Path, receivers: Receivers) -> None:
+    first, port = receivers.start(tmp_path / "data", processes=2)
+    _, other = receivers.start(tmp_path / "data", processes=2, port=port)
+    assert other == port
+    (batch,) = make_batches(1, 24, side=8)
+    half = len(batch) // 2
+
+    def store(images: list[Encoded]) -> list[int]:
+        statuses = []
+        for image in images:
+            with Client(port) as client:
+                client.associate([(1, CT, [EXPLICIT])])
+                statuses.append(client.store(image))
+                client.release()
+        return statuses
+
+    assert store(batch[:half]) == [0] * half
+    receivers.kill(first)
+    assert store(batch[half:]) == [0] * half
+    assert len(stored(tmp_path / "data")) == len(batch)

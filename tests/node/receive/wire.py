@@ -76,13 +76,14 @@ def p_data(*values: bytes) -> bytes:
 
 def message(context_id: int, command_set: bytes, data_set: bytes | None, fragment_bytes: int = 16000) -> bytes:
     """All PDUs of one message, the data set in fragments."""
-    out = p_data(pdv(context_id, command_set, is_command=True, is_last=True))
+    out = [p_data(pdv(context_id, command_set, is_command=True, is_last=True))]
     if data_set is not None:
-        pieces = [data_set[at : at + fragment_bytes] for at in range(0, len(data_set), fragment_bytes)] or [b""]
+        view = memoryview(data_set)
+        pieces = [view[at : at + fragment_bytes] for at in range(0, len(view), fragment_bytes)] or [view]
         for number, piece in enumerate(pieces):
             last = number == len(pieces) - 1
-            out += p_data(pdv(context_id, piece, is_command=False, is_last=last))
-    return out
+            out.append(p_data(pdv(context_id, bytes(piece), is_command=False, is_last=last)))
+    return b"".join(out)
 
 
 RELEASE = pdu(5, bytes(4))
