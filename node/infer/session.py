@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import onnxruntime
-from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from node.errors import Permanent, Transient
+from node.infer.runtime import onnxruntime, ort_errors
 
 Device = Literal["prefer-gpu", "require-gpu", "cpu"]
 CPU = "CPUExecutionProvider"
