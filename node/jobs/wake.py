@@ -40,6 +40,14 @@ def socket_folder(folder: Path) -> Path:
     return Path(tempfile.gettempdir()) / f"overread-{digest}"
 
 
+def remove_socket_folder(folder: Path) -> None:
+    """Take away the stand-in of `folder`, if it has one, when the node has stopped; one still in use stays."""
+    stand_in = socket_folder(folder)
+    if stand_in != folder.resolve():
+        with suppress(OSError):
+            stand_in.rmdir()
+
+
 class Wake:
     """Sends notices to the listeners of a folder."""
 
