@@ -97,18 +97,58 @@ class DimseSettings(Section):
     )
 
 
-class SettleSettings(Section):
-    """`[settle]`: when a series counts as whole."""
+class CountingArchive(Section):
+    """`[[settle.archives]]`: an archive that says how many images a study has, and for whose studies it is asked."""
 
-    quiet_seconds: float = Field(
-        30,
-        ge=0,
-        description="A series settles this long after its last image, if its association is still open or unknown.",
+    name: Name = Field(description="Unique name, shown in the log.")
+    calling_ae_titles: tuple[AeTitle, ...] = Field(
+        (), description="Senders whose studies it holds; empty means all senders."
     )
+    kind: Literal["dimse", "dicomweb"] = Field("dimse", description="How it is asked: C-FIND, or QIDO-RS.")
+    ae_title: str = Field("", max_length=16, description="Called AE title, for `dimse`.")
+    host: str = Field("", description="Host name or address, for `dimse`.")
+    port: int = Field(104, ge=1, le=65535, description="TCP port, for `dimse`.")
+    url: str = Field(
+        "", description="Root of its DICOMweb service, for `dicomweb`; https://pacs.example.org/dicom-web."
+    )
+    timeout_seconds: float = Field(5, gt=0, description="Longest wait for its answer; receiving never waits for it.")
+    whole_studies: bool = Field(
+        True,
+        description="It sends whole studies: a series that it has and that has not begun to come is waited for. "
+        "False: only series that have begun are counted.",
+    )
+
+    @model_validator(mode="after")
+    def _reachable(self) -> "CountingArchive":
+        if self.kind == "dimse" and not (self.ae_title and self.host):
+            raise ValueError("an archive of kind dimse needs ae_title and host")
+        if self.kind == "dicomweb" and not self.url.startswith(("http://", "https://")):
+            raise ValueError("an archive of kind dicomweb needs a url that begins with http:// or https://")
+        return self
+
+
+class SettleSettings(Section):
+    """`[settle]`: when a study counts as whole."""
+
     released_quiet_seconds: float = Field(
         2,
         ge=0,
-        description="A series settles this long after the association that sent it was released, if that is sooner.",
+        description="Wait after the association was released, if a stack without holes has come. A sender that is "
+        "known to go on later is given longer.",
+    )
+    quiet_seconds: float = Field(
+        30,
+        ge=0,
+        description="Wait after the association was released, if there is no stack to judge by.",
+    )
+    limit_seconds: float = Field(
+        300,
+        ge=0,
+        description="Longest wait after the last image, when evidence says that images are missing: no release, a "
+        "hole in a stack, a count that is not reached.",
+    )
+    archives: tuple[CountingArchive, ...] = Field(
+        (), description="Archives that are asked how many images a study has; the first that fits the sender."
     )
 
 
@@ -258,6 +298,8 @@ class Settings(BaseSettings):
             raise ValueError("work.lease_seconds is longer than work.deadline_seconds: make it shorter")
         if self.settle.released_quiet_seconds > self.settle.quiet_seconds:
             raise ValueError("settle.released_quiet_seconds is longer than settle.quiet_seconds: make it shorter")
+        if self.settle.quiet_seconds > self.settle.limit_seconds:
+            raise ValueError("settle.quiet_seconds is longer than settle.limit_seconds: make it shorter")
         if self.deliver.first_retry_seconds > self.deliver.longest_retry_seconds:
             raise ValueError(
                 "deliver.first_retry_seconds is longer than deliver.longest_retry_seconds: make it shorter"

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from node.settings import Destination, Match, Route, Settings
+from node.settings import CountingArchive, Destination, Match, Route, Settings
 
 HEADER = """# Settings
 
@@ -29,6 +29,7 @@ def reference() -> str:
         section = field.annotation
         if isinstance(section, type) and issubclass(section, BaseModel):
             parts.append(_table(f"[{name}]", section))
+    parts.append(_table("[[settle.archives]]", CountingArchive))
     parts.append(_table("[[routes]]", Route))
     parts.append(_table("match of a route", Match))
     parts.append(_table("[[destinations]]", Destination))

@@ -1,42 +1,98 @@
-"""The edge around selection: when a study's deadline has come, decide and enqueue, in one transaction (T2)."""
+"""The edge around selection: weigh the evidence about studies, and when one is whole decide and enqueue (T2).
+
+Studies are read, weighed and decided on outside the write lock; the transaction that settles checks that nothing has
+come meanwhile.
+"""
 
 import threading
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine
 
+from node import evidence
+from node.archive import AskCounts, ask_counts
+from node.counting import Counting, is_reached
+from node.evidence import Settlement, StudyMark
 from node.infer.manifest import Manifest
 from node.jobs.job import InferOrder, Job
 from node.jobs.queue import enqueue_infer
 from node.jobs.wake import Topic, Wake, WakeListener
 from node.logs import describe_error, get_logger
+from node.select.completeness import Patience, Verdict, assess
 from node.select.decide import ModelTrace, RouteTrace, StudyTrace, decide, wanted_digest
 from node.settings import Settings
 from node.store import catalogue
+from node.store.catalogue import StoredSeries
 from node.store.database import read_transaction, write_transaction
-from node.store.tables import DecisionOutcome, Priority
+from node.store.tables import DecisionOutcome, Priority, SeriesState
+
+_SAME_DEADLINE = timedelta(milliseconds=5)
 
 
-def settle_study(
+@dataclass(frozen=True)
+class Weighed:
+    """A study as it was read: its series, when it is whole, and the mark that tells whether it changed since."""
+
+    series: tuple[StoredSeries, ...]
+    mark: StudyMark
+    settle_at: datetime
+    verdict: Verdict
+    calling_ae_title: str
+    resumed_seconds: float
+
+
+def weigh_study(connection: Connection, study_instance_uid: str, settings: Settings) -> Weighed | None:
+    """Read a study and assess the evidence; None when none of its series is RECEIVING."""
+    mark = evidence.study_mark(connection, study_instance_uid)
+    if not mark.receiving:
+        return None
+    series = catalogue.study_series(connection, study_instance_uid)
+    senders = {each.calling_ae_title for each in series}
+    archive = next(
+        (one for one in settings.settle.archives if not one.calling_ae_titles or senders & set(one.calling_ae_titles)),
+        None,
+    )
+    count = None
+    if archive is not None:
+        count = evidence.count_of_study(connection, study_instance_uid, archive.whole_studies)
+    settle = settings.settle
+    found = evidence.evidence_of(connection, series, count, settle.limit_seconds)
+    patience = Patience(settle.quiet_seconds, settle.released_quiet_seconds, settle.limit_seconds)
+    receiving = [each for each in series if each.state is SeriesState.RECEIVING]
+    return Weighed(
+        series=tuple(series),
+        mark=mark,
+        settle_at=max(each.settle_at for each in receiving),
+        verdict=assess(found, patience),
+        calling_ae_title=receiving[0].calling_ae_title,
+        resumed_seconds=found.resumed_seconds,
+    )
+
+
+def settle_weighed(
     connection: Connection,
-    study_instance_uid: str,
+    weighed: Weighed,
+    trace: StudyTrace,
     settings: Settings,
     manifests: Mapping[str, Manifest],
     now: datetime,
-) -> list[Job]:
-    """T2 for one study: settle its series, decide, keep why, enqueue. Nothing happens when it is not due (any more).
+) -> list[Job] | None:
+    """T2 for one study: settle its series, keep why, enqueue. None, and no change, when anything came meanwhile.
 
     Returns
     -------
     list of Job
         The job of each model that was chosen; one that exists already for the same input set is not made again.
     """
-    if study_instance_uid not in catalogue.due_studies(connection, now):
-        return []
-    catalogue.settle_study(connection, study_instance_uid, now)
-    trace = decide(catalogue.study_series(connection, study_instance_uid), settings.routes, manifests)
+    study_instance_uid = weighed.series[0].study_instance_uid
+    if evidence.study_mark(connection, study_instance_uid) != weighed.mark:
+        return None
+    settlement = Settlement(now, weighed.verdict.settled_by, weighed.calling_ae_title, weighed.resumed_seconds)
+    evidence.mark_settled(connection, study_instance_uid, settlement)
     catalogue.forget_decisions(connection, study_instance_uid)
     catalogue.record_decisions(connection, decisions_of(study_instance_uid, trace, now))
     jobs = []
@@ -88,10 +144,10 @@ def _order(
 
 
 class Settler:
-    """Settles studies when they are due, in a thread of the worker process.
+    """Settles studies when they are whole, in a thread of the worker process.
 
-    It wakes on a notice (an image came, an association was released), at the next deadline, and every
-    `settings.work.poll_seconds` as a safety net. Several may run at once: T2 is one transaction.
+    It wakes on a notice (an image came, an association was released, an archive answered), at the next deadline, and
+    every `settings.work.poll_seconds` as a safety net. Several may run at once: T2 is one transaction.
 
     Parameters
     ----------
@@ -101,6 +157,10 @@ class Settler:
         The models that can be used now, by identifier.
     clock : callable
         The present moment, aware UTC.
+    ask : callable
+        How an archive is asked for its counts.
+    executor : Executor, optional
+        Where archives are asked; without it two threads of the settler's own.
     """
 
     def __init__(
@@ -110,6 +170,8 @@ class Settler:
         manifests: Callable[[], Mapping[str, Manifest]],
         wake_folder: Path,
         clock: Callable[[], datetime],
+        ask: AskCounts = ask_counts,
+        executor: Executor | None = None,
     ) -> None:
         self._engine = engine
         self._settings = settings
@@ -117,6 +179,10 @@ class Settler:
         self._wake = Wake(wake_folder)
         self._listener = WakeListener(wake_folder, Topic.SETTLE)
         self._clock = clock
+        self._executor = executor or ThreadPoolExecutor(max_workers=2, thread_name_prefix="count")
+        self._counting = Counting(engine, settings, ask, self._executor, clock, lambda: self._wake.notify(Topic.SETTLE))
+        self._ask_again_at: datetime | None = None
+        self._looked_at: dict[str, datetime] = {}
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="settler", daemon=True)
         self._log = get_logger("select")
@@ -129,37 +195,93 @@ class Settler:
         """End after the transaction that is open."""
         self._stopping.set()
         self._listener.interrupt()
-        self._thread.join(timeout)
+        if self._thread.ident is not None:
+            self._thread.join(timeout)
+        self._executor.shutdown(wait=False, cancel_futures=True)
         self._listener.close()
 
     def settle_due(self) -> int:
-        """Settle every study that is due; the number of jobs made."""
+        """Ask archives where that helps, and weigh every study that is due or counted; the number of jobs made."""
+        self._ask_archives()
+        now = self._clock()
         with read_transaction(self._engine) as connection:
-            due = catalogue.due_studies(connection, self._clock())
-        made = 0
-        for study_instance_uid in due:
-            with write_transaction(self._engine) as connection:
-                jobs = settle_study(connection, study_instance_uid, self._settings, self._manifests(), self._clock())
-            self._log.info("study_settled", study_instance_uid=study_instance_uid, jobs=[job.job_id for job in jobs])
-            made += len(jobs)
+            looked_for = catalogue.due_studies(connection, now)
+            if self._counting.is_used:
+                looked_for += [uid for uid in self._counted(connection) if uid not in looked_for]
+        made = sum(self._settle(study_instance_uid) for study_instance_uid in looked_for)
         if made:
             self._wake.notify(Topic.INFER)
         return made
 
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                self.settle_due()
-                wait = self._seconds_to_deadline()
-            except Exception as error:  # the loop outlives a database that is locked or away
-                self._log.error("settling_failed", error=describe_error(error))
-                wait = self._settings.work.poll_seconds
-            self._listener.wait(wait)
-
-    def _seconds_to_deadline(self) -> float:
+    def seconds_to_deadline(self) -> float:
+        """How long nothing is to be done, unless somebody wakes the settler."""
         with read_transaction(self._engine) as connection:
             deadline = catalogue.next_settle_at(connection)
         poll = self._settings.work.poll_seconds
         if deadline is None:
             return poll
+        if self._ask_again_at is not None:
+            deadline = min(deadline, self._ask_again_at)
         return min(poll, max(0.01, (deadline - self._clock()).total_seconds()))
+
+    def _ask_archives(self) -> None:
+        if self._counting.is_used:
+            with read_transaction(self._engine) as connection:
+                receiving = evidence.receiving_studies(connection)
+            self._ask_again_at = self._counting.ask_where_useful(receiving, self._clock())
+
+    def _counted(self, connection: Connection) -> list[str]:
+        """Studies of which the archive's last answer says that all is here, each answer once."""
+        found = []
+        receiving = evidence.receiving_studies(connection)
+        for each in receiving:
+            archive = self._counting.archive_of(each.calling_ae_titles)
+            if archive is None or each.count is None or each.count.asked_at < each.last_received_at:
+                continue
+            is_new = self._looked_at.get(each.study_instance_uid) != each.count.asked_at
+            if is_new and is_reached(each, archive.whole_studies):
+                self._looked_at[each.study_instance_uid] = each.count.asked_at
+                found.append(each.study_instance_uid)
+        open_uids = {each.study_instance_uid for each in receiving}
+        self._looked_at = {uid: at for uid, at in self._looked_at.items() if uid in open_uids}
+        return found
+
+    def _settle(self, study_instance_uid: str) -> int:
+        """Weigh one study: settle it, or give it the deadline that the evidence asks for. The number of jobs made."""
+        with read_transaction(self._engine) as connection:
+            weighed = weigh_study(connection, study_instance_uid, self._settings)
+        if weighed is None:
+            return 0
+        if weighed.verdict.settle_at > self._clock():
+            self._postpone(study_instance_uid, weighed)
+            return 0
+        manifests = self._manifests()
+        trace = decide(weighed.series, self._settings.routes, manifests)
+        with write_transaction(self._engine) as connection:
+            jobs = settle_weighed(connection, weighed, trace, self._settings, manifests, self._clock())
+        if jobs is None:
+            return 0
+        self._log.info(
+            "study_settled",
+            study_instance_uid=study_instance_uid,
+            settled_by=weighed.verdict.settled_by,
+            jobs=[job.job_id for job in jobs],
+        )
+        return len(jobs)
+
+    def _postpone(self, study_instance_uid: str, weighed: Weighed) -> None:
+        if abs(weighed.verdict.settle_at - weighed.settle_at) < _SAME_DEADLINE:
+            return
+        with write_transaction(self._engine) as connection:
+            if evidence.study_mark(connection, study_instance_uid) == weighed.mark:
+                evidence.postpone(connection, study_instance_uid, weighed.verdict.settle_at)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self.settle_due()
+                wait = self.seconds_to_deadline()
+            except Exception as error:  # the loop outlives a database that is locked or away
+                self._log.error("settling_failed", error=describe_error(error))
+                wait = self._settings.work.poll_seconds
+            self._listener.wait(wait)

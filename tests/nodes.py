@@ -31,6 +31,7 @@ free_disk_mb = 10
 [settle]
 quiet_seconds = 3
 released_quiet_seconds = 0.2
+limit_seconds = 30
 [work]
 device = "cpu"
 intra_op_threads = 1

@@ -118,10 +118,10 @@ class Committer:
         """The association that sent these series was released: they may settle sooner. Failing to say so is
         no harm."""
         try:
+            released_at = self._now()
+            settle_at = released_at + timedelta(seconds=released_quiet_seconds)
             with write_transaction(self._engine) as connection:
-                release_series(
-                    connection, series_instance_uids, self._now() + timedelta(seconds=released_quiet_seconds)
-                )
+                release_series(connection, series_instance_uids, settle_at, released_at)
         except SQLAlchemyError as error:
             self._log.warning("release_not_recorded", reason=describe_error(error))
         self._notify(always=True)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from node.select.completeness import Shape
 from node.store.catalogue import StoredSeries
 
 PLANES = ("sagittal", "coronal", "axial")
@@ -71,3 +72,44 @@ def _positions(geometries: Sequence[Mapping[str, Any]], normal: np.ndarray | Non
         return np.empty(0)
     placed = [g["ImagePositionPatient"] for g in geometries if len(g.get("ImagePositionPatient") or ()) == 3]
     return np.sort(np.asarray(placed, dtype=float).reshape(-1, 3) @ normal)
+
+
+EVEN_SHARE = 0.1
+"""Distances of neighbours that differ by less than this share of their median are even."""
+HOLE_SHARE = 1.5
+"""A distance of more than this many medians is a hole."""
+FEWEST_OF_A_STACK = 3
+
+
+def shape_of(geometries: Sequence[Mapping[str, Any] | None]) -> Shape:
+    """Whether the images of a series lie as a stack in which nothing is missing.
+
+    Images of one orientation are one stack. A stack is WHOLE when its places are evenly spaced and as many images lie
+    at each; it is HOLED when a place is skipped, or when there are fewer images at some places than at others (a phase
+    that is not complete). Fewer than three places say nothing, nor do images without position.
+    """
+    stacks: dict[tuple[float, ...], list[Sequence[float]]] = {}
+    for geometry in geometries:
+        if geometry:
+            orientation, position = geometry.get("ImageOrientationPatient"), geometry.get("ImagePositionPatient")
+            if orientation and position and len(orientation) == 6 and len(position) == 3:
+                key = tuple(round(float(value), 2) + 0.0 for value in orientation)
+                stacks.setdefault(key, []).append(position)
+    shapes = {_shape_of_stack(orientation, positions) for orientation, positions in stacks.items()}
+    return Shape.HOLED if Shape.HOLED in shapes else Shape.WHOLE if Shape.WHOLE in shapes else Shape.UNKNOWN
+
+
+def _shape_of_stack(orientation: Sequence[float], positions: Sequence[Sequence[float]]) -> Shape:
+    normal = _normal(orientation)
+    if normal is None:
+        return Shape.UNKNOWN
+    places = np.sort(np.asarray(positions, dtype=float) @ normal)
+    starts = np.flatnonzero(np.concatenate([[True], np.diff(places) > 10 * SAME_PLACE_MM]))
+    if len(starts) < FEWEST_OF_A_STACK:
+        return Shape.UNKNOWN
+    at_each = np.diff(np.append(starts, len(places)))
+    gaps = np.diff(places[starts])
+    middle = float(np.median(gaps))
+    if at_each.min() != at_each.max() or gaps.max() > HOLE_SHARE * middle:
+        return Shape.HOLED
+    return Shape.WHOLE if np.all(np.abs(gaps - middle) <= EVEN_SHARE * middle) else Shape.UNKNOWN

@@ -10,11 +10,21 @@ from datetime import datetime
 from functools import cache
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, Table, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, Table, bindparam, delete, func, insert, literal, select, update
 
 from node.errors import Permanent
 from node.store.database import insert_for, insert_on_conflict
-from node.store.tables import DecisionOutcome, SeriesState, decision, instance, quarantine, series, study
+from node.store.tables import (
+    DecisionOutcome,
+    SeriesState,
+    UtcDateTime,
+    decision,
+    instance,
+    quarantine,
+    series,
+    series_release,
+    study,
+)
 
 StoreOutcome = Literal["stored", "duplicate", "conflict"]
 
@@ -132,9 +142,19 @@ def store_instances(
     return outcomes
 
 
-def release_series(connection: Connection, series_instance_uids: Iterable[str], settle_at: datetime) -> None:
-    """The association that sent these series was released: bring their deadlines forward, never back."""
+def release_series(
+    connection: Connection,
+    series_instance_uids: Iterable[str],
+    settle_at: datetime,
+    released_at: datetime | None = None,
+) -> None:
+    """The association that sent these series was released: keep when, and bring their deadlines forward, never back."""
     for uids in _chunks(series_instance_uids):
+        if released_at is not None:
+            receiving = select(series.c.series_instance_uid, literal(released_at, UtcDateTime())).where(
+                series.c.series_instance_uid.in_(uids), series.c.state == SeriesState.RECEIVING
+            )
+            connection.execute(insert(series_release).from_select(["series_instance_uid", "released_at"], receiving))
         connection.execute(
             update(series)
             .where(

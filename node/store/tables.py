@@ -14,6 +14,7 @@ from sqlalchemy import (
     Column,
     DateTime,
     Dialect,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -148,6 +149,43 @@ series = Table(
     ),
     CheckConstraint(_one_of(SeriesState), name="state"),
     Index("ix_series_settle", "state", "settle_at"),
+)
+
+# An association that had sent images of a series was released.
+series_release = Table(
+    "series_release",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column(
+        "series_instance_uid",
+        String(64),
+        ForeignKey("series.series_instance_uid"),
+        nullable=False,
+        index=True,
+    ),
+    Column("released_at", UtcDateTime, nullable=False),
+)
+
+# What an archive last counted of a study that is being received.
+study_count = Table(
+    "study_count",
+    metadata,
+    Column("study_instance_uid", String(64), ForeignKey("study.study_instance_uid"), primary_key=True),
+    Column("asked_at", UtcDateTime, nullable=False),
+    Column("counts", Json, nullable=False, comment="images by Series Instance UID"),
+    Column("trust", String(8), nullable=False),
+)
+
+# By which evidence a study settled last, and how its sender behaved: what the next studies are judged by.
+settlement = Table(
+    "settlement",
+    metadata,
+    Column("study_instance_uid", String(64), ForeignKey("study.study_instance_uid"), primary_key=True),
+    Column("settled_at", UtcDateTime, nullable=False),
+    Column("settled_by", String(32), nullable=False),
+    Column("calling_ae_title", String(16), nullable=False),
+    Column("resumed_seconds", Float, nullable=False, comment="longest gap between a release and the next image"),
+    Index("ix_settlement_sender", "calling_ae_title", "settled_at"),
 )
 
 # One row per acknowledged SOP instance (T1).
