@@ -12,7 +12,7 @@ from pathlib import Path
 from sqlalchemy import Engine
 
 from node.jobs.retry import RetryPolicy
-from node.jobs.wake import Topic, Wake, WakeListener
+from node.jobs.wake import Topic, Wake, WakeListener, remove_socket_folder
 from node.jobs.worker import JobLoop, LoopSettings, utc_now
 from node.logs import get_logger
 from node.settings import Settings
@@ -46,11 +46,15 @@ def run_node(settings: Settings, config: Path | None) -> int:
             commands[role if number == 1 else f"{role}-{index + 1}"] = child_command(role, *arguments)
     supervisor = Supervisor(commands)
     on_stop_signals(supervisor.stop)
-    return supervisor.run()
+    try:
+        return supervisor.run()
+    finally:
+        remove_socket_folder(settings.wake_folder)
 
 
 def run_listener(settings: Settings, *, life_line: bool = False) -> None:
     """Receive until told to stop."""
+    from node.deliver.commitment import CommitmentReports
     from node.receive.storage_scp import StorageScp
     from node.store.files import FileStore
 
@@ -58,7 +62,13 @@ def run_listener(settings: Settings, *, life_line: bool = False) -> None:
     stop = threading.Event()
     _stop_by(stop.set, life_line)
     wake = Wake(settings.wake_folder)
-    listener = StorageScp(settings, engine, FileStore(settings.node.data_dir), lambda: wake.notify(Topic.SETTLE))
+    listener = StorageScp(
+        settings,
+        engine,
+        FileStore(settings.node.data_dir),
+        lambda: wake.notify(Topic.SETTLE),
+        take_report=CommitmentReports(engine, settings),
+    )
     listener.start()
     stop.wait()
     listener.stop()

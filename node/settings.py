@@ -8,33 +8,20 @@ raise `SettingsError`, whose message names file, key and fix. Units are in the n
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from node.destination_settings import AnyDestination, Destination, DestinationOfAnyKind, absolute_paths
 from node.errors import Permanent
+from node.settings_types import AeTitle, Name, Port, Priority, Section
 
-AeTitle = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=16, pattern=r"^[^\\\x00-\x1f]+$")
-]
-"""Application Entity title (PS3.5 Table 6.2-1): 1 to 16 characters, no backslash, no control character."""
-
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-"""Name of a route or destination: letters, digits, dot, dash and underscore, at most 64."""
-
-Port = Annotated[int, Field(ge=1, le=65535)]
-Priority = Literal["stat", "routine", "low"]
+__all__ = ["AeTitle", "AnyDestination", "Destination", "Name", "Port", "Section", "Settings", "load_settings"]
 
 
 class SettingsError(Permanent):
     """The configuration cannot be used; the message lists each problem with file, key and fix."""
-
-
-class Section(BaseModel):
-    """A table of the configuration file: frozen, and unknown keys are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class NodeSettings(Section):
@@ -87,7 +74,8 @@ class DimseSettings(Section):
     minimum_bytes_per_second: int = Field(
         1000,
         ge=0,
-        description="A message that is slower than this on average, once it has lasted network_timeout_seconds, is ended.",
+        description="A message that is slower than this on average, once it has lasted network_timeout_seconds, is "
+        "ended.",
     )
     stop_seconds: float = Field(
         5, ge=0, description="Time that open associations have to finish when the node stops; then they are aborted."
@@ -186,6 +174,16 @@ class DeliverSettings(Section):
     )
     longest_retry_seconds: float = Field(900, gt=0, description="Longest wait between attempts.")
     timeout_seconds: float = Field(60, gt=0, description="Longest wait for an answer of the destination.")
+    breaker_failures: int = Field(
+        3,
+        ge=1,
+        description="After so many attempts in a row that did not reach a destination nothing more is tried until a "
+        "probe reaches it; attempts are not used up meanwhile.",
+    )
+    probe_seconds: float = Field(30, gt=0, description="How often a destination that is down is probed.")
+    maximum_resends: int = Field(
+        10, ge=0, description="How often a result that a destination accepted and lost is sent again."
+    )
     poll_seconds: float = Field(5, gt=0, description="Safety net only: delivery is woken when there is work.")
 
 
@@ -243,16 +241,6 @@ class Route(Section):
     priority: Priority = Field("routine", description="Lane of the jobs made by this route.")
 
 
-class Destination(Section):
-    """`[[destinations]]`: where results go."""
-
-    name: Name = Field(description="Unique name.")
-    kind: Literal["dimse"] = Field("dimse", description="How results are sent: C-STORE.")
-    ae_title: AeTitle = Field(description="Called AE title of the destination.")
-    host: str = Field(min_length=1, description="Host name or address.")
-    port: Port = Field(description="TCP port.")
-
-
 class Settings(BaseSettings):
     """The whole configuration, frozen. Paths are absolute after `load_settings`."""
 
@@ -268,7 +256,7 @@ class Settings(BaseSettings):
     models: ModelsSettings = ModelsSettings()
     log: LogSettings = LogSettings()
     routes: tuple[Route, ...] = Field((), description="Rules from studies to models and destinations.")
-    destinations: tuple[Destination, ...] = Field((), description="Where results go.")
+    destinations: tuple[DestinationOfAnyKind, ...] = Field((), description="Where results go.")
 
     @classmethod
     def settings_customise_sources(
@@ -305,6 +293,10 @@ class Settings(BaseSettings):
                 "deliver.first_retry_seconds is longer than deliver.longest_retry_seconds: make it shorter"
             )
         return self
+
+    def destination(self, name: str) -> AnyDestination | None:
+        """The destination of this name; None when it is not configured (any more)."""
+        return next((each for each in self.destinations if each.name == name), None)
 
     @property
     def database_url(self) -> str:
@@ -388,4 +380,5 @@ def _with_absolute_paths(settings: Settings, base: Path) -> Settings:
     models = settings.models.model_copy(
         update={"paths": tuple((base / folder).resolve() for folder in settings.models.paths)}
     )
-    return settings.model_copy(update={"node": node, "models": models})
+    destinations = tuple(absolute_paths(destination, base) for destination in settings.destinations)
+    return settings.model_copy(update={"node": node, "models": models, "destinations": destinations})

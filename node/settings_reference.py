@@ -10,7 +10,8 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from node.settings import CountingArchive, Destination, Match, Route, Settings
+from node.destination_settings import DESTINATION_KINDS, Tls
+from node.settings import CountingArchive, Match, Route, Settings
 
 HEADER = """# Settings
 
@@ -32,7 +33,9 @@ def reference() -> str:
     parts.append(_table("[[settle.archives]]", CountingArchive))
     parts.append(_table("[[routes]]", Route))
     parts.append(_table("match of a route", Match))
-    parts.append(_table("[[destinations]]", Destination))
+    for kind, section in DESTINATION_KINDS.items():
+        parts.append(_table(f'[[destinations]] of kind "{kind}"', section))
+    parts.append(_table("tls of a destination", Tls))
     return "\n".join(parts)
 
 

@@ -3,17 +3,21 @@
 import contextlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from io import BytesIO
 from typing import BinaryIO
 
 from node.deliver import dimse, upper_layer
-from node.deliver.line import Line, LineLost, Patience, connect
+from node.deliver.line import Check, Line, LineLost, Patience, TlsFailed, connect
 from node.deliver.part10 import Part10File
+from node.deliver.tls import client_tls
+from node.deliver.transport import Unreachable
 from node.deliver.upper_layer import MalformedPdu, PduType, ProposedContext
 from node.errors import Permanent, Transient
 from node.settings import Destination
 
 _BATCH_BYTES = 262144  # of encoded PDUs handed to the system at once
 _LONGEST_PDU_BYTES = 1 << 20
+_LONGEST_MESSAGE_BYTES = 1 << 24
 _RELEASE_SECONDS = 5.0
 _PERMANENT_REJECTIONS = {(1, 2), (1, 3), (1, 7), (2, 2)}  # source, reason: PS3.8 Table 9-21
 
@@ -41,10 +45,13 @@ def associate(
         request = upper_layer.encode_associate_request(destination.ae_title, calling_ae_title, contexts)
     except UnicodeEncodeError:
         raise Permanent(f"{peer}: an AE title has characters outside ASCII; correct the configuration") from None
+    tls = client_tls(destination.tls, destination.host, destination.name) if destination.tls else None
     try:
-        line = connect(destination.host, destination.port, patience)
+        line = connect(destination.host, destination.port, patience, tls)
+    except TlsFailed as error:
+        raise Unreachable(f"{peer}: {error}; see docs/destinations.md, TLS") from None
     except LineLost as error:
-        raise Transient(f"{peer}: {error}; is the archive running, and are host and port right?") from None
+        raise Unreachable(f"{peer}: {error}; is the archive running, and are host and port right?") from None
     try:
         association = _negotiate(line, peer, calling_ae_title, request, contexts)
         try:
@@ -114,6 +121,49 @@ class Association:
             self._send_data_set(context, stream, source.data_set_bytes)
             return self._receive_response(dimse.C_STORE_RSP)
 
+    def find(self, sop_class_uid: str, syntax_uid: str, identifier: bytes) -> tuple[int, list[bytes]]:
+        """C-FIND: the last status, and the identifiers of all matches (PS3.7 9.1.2)."""
+        context = self.accepted[(sop_class_uid, syntax_uid)]
+        matches: list[bytes] = []
+        with self._guarded("during C-FIND"):
+            self._send_command(context, dimse.find_request(self._next_message_id(), sop_class_uid))
+            self._send_small_data_set(context, identifier)
+            while True:
+                answer = self._receive_answer(dimse.C_FIND_RSP)
+                if answer.status not in (0xFF00, 0xFF01):
+                    return answer.status, matches
+                matches.append(answer.data_set or b"")
+
+    def action(
+        self, sop_class_uid: str, syntax_uid: str, sop_instance_uid: str, action_type: int, information: bytes
+    ) -> tuple[int, list[bytes]]:
+        """N-ACTION: its status, and the event information of reports that came before its response."""
+        context = self.accepted[(sop_class_uid, syntax_uid)]
+        reports: list[bytes] = []
+        with self._guarded("during N-ACTION"):
+            request = dimse.action_request(self._next_message_id(), sop_class_uid, sop_instance_uid, action_type)
+            self._send_command(context, request)
+            self._send_small_data_set(context, information)
+            while True:
+                message = self._receive_message()
+                if message.field == dimse.N_EVENT_REPORT_RQ:
+                    reports.append(self._answer_report(message))
+                elif (message.field, message.message_id) == (dimse.N_ACTION_RSP, self._message_id):
+                    return message.status, reports
+                else:
+                    raise MalformedPdu("a response to something else than the last request")
+
+    def wait_for_report(self, seconds: float, check: Check) -> bytes | None:
+        """The event information of an N-EVENT-REPORT, answered; None when none came. Only `release` may follow."""
+        self._line.shorten(seconds, check)
+        try:
+            message = self._receive_message()
+            if message.field == dimse.N_EVENT_REPORT_RQ:
+                return self._answer_report(message)
+        except (LineLost, MalformedPdu, dimse.MalformedCommand):
+            pass
+        return None
+
     def release(self) -> None:
         """Release in order. All was answered before: nothing is lost if the peer does not care."""
         self._line.shorten(_RELEASE_SECONDS)
@@ -136,6 +186,13 @@ class Association:
         header = upper_layer.DATA_HEADER.pack(PduType.DATA, len(command) + 6, len(command) + 2, context_id, 0b11)
         self._line.send(header + command)
 
+    def _answer_report(self, message: dimse.Message) -> bytes:
+        self._send_command(message.context_id, dimse.event_report_response(message, 0x0000))
+        return message.data_set or b""
+
+    def _send_small_data_set(self, context_id: int, content: bytes) -> None:
+        self._send_data_set(context_id, BytesIO(content), len(content))
+
     def _send_data_set(self, context_id: int, stream: BinaryIO, length: int) -> None:
         """Read the file into a buffer between the headers of as many PDUs as fit, and send them together."""
         slot_bytes = upper_layer.DATA_HEADER.size + self._fragment_bytes
@@ -155,20 +212,35 @@ class Association:
 
     def _receive_response(self, command_field: int) -> dimse.Response:
         """The response to the message sent last (PS3.7 6.3)."""
-        encoded = bytearray()
+        return dimse.to_response(self._receive_answer(command_field))
+
+    def _receive_answer(self, command_field: int) -> dimse.Message:
+        message = self._receive_message()
+        if (message.field, message.message_id) != (command_field, self._message_id):
+            raise MalformedPdu("a response to something else than the last request")
+        return message
+
+    def _receive_message(self) -> dimse.Message:
+        """The next whole message: a command set, and its data set where it announces one."""
+        command, data_set = bytearray(), bytearray()
+        values: dict[int, bytes] | None = None
         while True:
             pdu_type, body = _read_pdu(self._line)
             if pdu_type != PduType.DATA:
                 raise LineLost(_describe_unexpected(pdu_type, body))
             for pdv in upper_layer.decode_pdvs(body):
-                if not pdv.is_command:
-                    raise MalformedPdu("a data set where a response was expected")
-                encoded += pdv.fragment
-                if pdv.is_last:
-                    response = dimse.decode_response(bytes(encoded))
-                    if (response.command_field, response.message_id) != (command_field, self._message_id):
-                        raise MalformedPdu("a response to something else than the last request")
-                    return response
+                if pdv.is_command is not (values is None):
+                    raise MalformedPdu("a command set and a data set in the wrong order")
+                (command if pdv.is_command else data_set).extend(pdv.fragment)
+                if len(command) + len(data_set) > _LONGEST_MESSAGE_BYTES:
+                    raise MalformedPdu(f"a message of more than {_LONGEST_MESSAGE_BYTES} bytes")
+                if not pdv.is_last:
+                    continue
+                if values is None:
+                    values = dimse.decode_command(bytes(command))
+                    if dimse.announces_data_set(values):
+                        continue
+                return dimse.Message(pdv.context_id, values, bytes(data_set) if data_set else None)
 
     @contextmanager
     def _guarded(self, when: str) -> Iterator[None]:
@@ -188,9 +260,9 @@ def _negotiate(
         if pdu_type == PduType.ASSOCIATE_AC:
             return Association(line, peer, contexts, upper_layer.decode_associate_accept(body))
     except (LineLost, MalformedPdu) as error:
-        raise Transient(f"{peer}: {error}, while the association was requested") from None
+        raise Unreachable(f"{peer}: {error}, while the association was requested") from None
     if pdu_type != PduType.ASSOCIATE_RJ or len(body) < 4:
-        raise Transient(f"{peer}: {_describe_unexpected(pdu_type, body)} instead of accepting the association")
+        raise Unreachable(f"{peer}: {_describe_unexpected(pdu_type, body)} instead of accepting the association")
     raise _rejection(peer, calling_ae_title, result=body[1], source=body[2], reason=body[3])
 
 
@@ -202,7 +274,7 @@ def _rejection(peer: str, calling_ae_title: str, result: int, source: int, reaso
     """
     said = f"{peer} rejected the association {upper_layer.describe_rejection(result, source, reason)}"
     if result == 2 or (source, reason) not in _PERMANENT_REJECTIONS:
-        return Transient(said)
+        return Unreachable(said)
     if (source, reason) == (1, 7):
         return Permanent(f"{said}; set ae_title of this destination to the archive's own AE title")
     if (source, reason) == (1, 3):

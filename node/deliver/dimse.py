@@ -1,4 +1,7 @@
-"""Command sets of C-STORE and C-ECHO (PS3.7 9.3, Annex E) and what the statuses of C-STORE mean. Pure."""
+"""Command sets of the services that this node uses (PS3.7 9.3, 10.3, Annex E), and what the statuses of C-STORE mean.
+
+Pure.
+"""
 
 import struct
 from collections.abc import Mapping
@@ -9,6 +12,7 @@ VERIFICATION_SOP_CLASS_UID = "1.2.840.10008.1.1"
 
 # Elements of group 0000 (PS3.7 E.1).
 AFFECTED_SOP_CLASS_UID = 0x0002
+REQUESTED_SOP_CLASS_UID = 0x0003
 COMMAND_FIELD = 0x0100
 MESSAGE_ID = 0x0110
 MESSAGE_ID_BEING_RESPONDED_TO = 0x0120
@@ -17,9 +21,15 @@ COMMAND_DATA_SET_TYPE = 0x0800
 STATUS = 0x0900
 OFFENDING_ELEMENT = 0x0901
 AFFECTED_SOP_INSTANCE_UID = 0x1000
+REQUESTED_SOP_INSTANCE_UID = 0x1001
+EVENT_TYPE_ID = 0x1002
+ACTION_TYPE_ID = 0x1008
 
 C_STORE_RQ, C_STORE_RSP = 0x0001, 0x8001
+C_FIND_RQ, C_FIND_RSP = 0x0020, 0x8020
 C_ECHO_RQ, C_ECHO_RSP = 0x0030, 0x8030
+N_EVENT_REPORT_RQ, N_EVENT_REPORT_RSP = 0x0100, 0x8100
+N_ACTION_RQ, N_ACTION_RSP = 0x0130, 0x8130
 DATA_SET_PRESENT, NO_DATA_SET = 0x0001, 0x0101
 MEDIUM_PRIORITY = 0x0000
 
@@ -28,6 +38,30 @@ _ELEMENT = struct.Struct("<HHI")  # group, element, length: Implicit VR Little E
 
 class MalformedCommand(ValueError):
     """What the peer sent is not a command set (PS3.7 6.3.1)."""
+
+
+@dataclass(frozen=True)
+class Message:
+    """A command set by element number, and its data set where it has one."""
+
+    context_id: int
+    command: Mapping[int, bytes]
+    data_set: bytes | None
+
+    @property
+    def field(self) -> int:
+        """Command Field (0000,0100)."""
+        return _unsigned_short(self.command, COMMAND_FIELD)
+
+    @property
+    def status(self) -> int:
+        return _unsigned_short(self.command, STATUS)
+
+    @property
+    def message_id(self) -> int:
+        """Of a request its own, of a response that of the request."""
+        is_response = self.field & 0x8000
+        return _unsigned_short(self.command, MESSAGE_ID_BEING_RESPONDED_TO if is_response else MESSAGE_ID)
 
 
 @dataclass(frozen=True)
@@ -122,15 +156,15 @@ def decode_command(encoded: bytes) -> dict[int, bytes]:
     return values
 
 
-def decode_response(encoded: bytes) -> Response:
-    """The response in a command set; raises `MalformedCommand`."""
-    values = decode_command(encoded)
-    return Response(
-        command_field=_unsigned_short(values, COMMAND_FIELD),
-        message_id=_unsigned_short(values, MESSAGE_ID_BEING_RESPONDED_TO),
-        status=_unsigned_short(values, STATUS),
-        offending_elements=_tags(values.get(OFFENDING_ELEMENT, b"")),
-    )
+def announces_data_set(command: Mapping[int, bytes]) -> bool:
+    """Whether a data set follows this command set."""
+    return _unsigned_short(command, COMMAND_DATA_SET_TYPE) != NO_DATA_SET
+
+
+def to_response(message: Message) -> Response:
+    """What is read of a response; raises `MalformedCommand`."""
+    tags = _tags(message.command.get(OFFENDING_ELEMENT, b""))
+    return Response(message.field, message.message_id, message.status, tags)
 
 
 def store_request(message_id: int, sop_class_uid: str, sop_instance_uid: str) -> bytes:
@@ -155,6 +189,45 @@ def echo_request(message_id: int) -> bytes:
             COMMAND_FIELD: C_ECHO_RQ,
             MESSAGE_ID: message_id,
             COMMAND_DATA_SET_TYPE: NO_DATA_SET,
+        }
+    )
+
+
+def find_request(message_id: int, sop_class_uid: str) -> bytes:
+    """C-FIND-RQ (PS3.7 Table 9.3-3)."""
+    return encode_command(
+        {
+            AFFECTED_SOP_CLASS_UID: sop_class_uid,
+            COMMAND_FIELD: C_FIND_RQ,
+            MESSAGE_ID: message_id,
+            PRIORITY: MEDIUM_PRIORITY,
+            COMMAND_DATA_SET_TYPE: DATA_SET_PRESENT,
+        }
+    )
+
+
+def action_request(message_id: int, sop_class_uid: str, sop_instance_uid: str, action_type: int) -> bytes:
+    """N-ACTION-RQ (PS3.7 Table 10.3-7)."""
+    return encode_command(
+        {
+            REQUESTED_SOP_CLASS_UID: sop_class_uid,
+            COMMAND_FIELD: N_ACTION_RQ,
+            MESSAGE_ID: message_id,
+            COMMAND_DATA_SET_TYPE: DATA_SET_PRESENT,
+            REQUESTED_SOP_INSTANCE_UID: sop_instance_uid,
+            ACTION_TYPE_ID: action_type,
+        }
+    )
+
+
+def event_report_response(request: Message, status: int) -> bytes:
+    """N-EVENT-REPORT-RSP (PS3.7 Table 10.3-2)."""
+    return encode_command(
+        {
+            COMMAND_FIELD: N_EVENT_REPORT_RSP,
+            MESSAGE_ID_BEING_RESPONDED_TO: request.message_id,
+            COMMAND_DATA_SET_TYPE: NO_DATA_SET,
+            STATUS: status,
         }
     )
 

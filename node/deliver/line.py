@@ -4,9 +4,12 @@ import contextlib
 import os
 import select
 import socket
+import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from node.deliver.tls import ClientTls, describe_tls_error
 
 Check = Callable[[], None]
 """Called again and again while waiting; raises to give up, e.g. because the process is asked to stop."""
@@ -18,16 +21,24 @@ class LineLost(Exception):
     """The connection cannot be made or is gone; the message says how, without naming the peer."""
 
 
+class TlsFailed(LineLost):
+    """The connection is there, and cannot be secured; the message says what to do."""
+
+
 def nothing_to_check() -> None:
     """The check of those who wait as long as the timeout says."""
 
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a wait without any progress lasts at most, in seconds, and what may end it earlier."""
+    """How long a wait without any progress lasts at most, in seconds, and what may end it earlier.
+
+    `bytes_per_second` is the most that is sent; 0 is no limit.
+    """
 
     timeout_seconds: float
     check: Check = nothing_to_check
+    bytes_per_second: int = 0
 
 
 class Line:
@@ -47,15 +58,19 @@ class Line:
         """Send everything; the timeout starts again whenever the peer takes something."""
         left = memoryview(content)
         deadline = self._deadline()
+        rate = self._patience.bytes_per_second
         while left:
+            started = time.monotonic()
             try:
-                sent = self._socket.send(left)
+                sent = self._socket.send(left[: max(rate // 8, 1024)] if rate else left)
             except TimeoutError:
                 self._wait_on(deadline, "took nothing")
             except OSError as error:
-                raise LineLost(f"the connection was lost ({error.strerror or type(error).__name__})") from None
+                raise _lost(error) from None
             else:
                 left = left[sent:]
+                if rate:
+                    self._wait_until(started + sent / rate)
                 deadline = self._deadline()
 
     def receive(self, count: int) -> bytes:
@@ -70,20 +85,25 @@ class Line:
                 self._wait_on(deadline, "answered nothing")
                 continue
             except OSError as error:
-                raise LineLost(f"the connection was lost ({error.strerror or type(error).__name__})") from None
+                raise _lost(error) from None
             if not piece:
                 raise LineLost("the peer closed the connection")
             received += piece
             deadline = self._deadline()
         return bytes(received)
 
-    def shorten(self, timeout_seconds: float) -> None:
-        """From now on wait at most this long."""
-        self._patience = Patience(min(timeout_seconds, self._patience.timeout_seconds))
+    def shorten(self, timeout_seconds: float, check: Check = nothing_to_check) -> None:
+        """From now on wait at most this long, and for no other check than this one."""
+        self._patience = Patience(min(timeout_seconds, self._patience.timeout_seconds), check)
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
             self._socket.close()
+
+    def _wait_until(self, moment: float) -> None:
+        while (left := moment - time.monotonic()) > 0:
+            self._patience.check()
+            time.sleep(min(left, _SLICE_SECONDS))
 
     def _deadline(self) -> float:
         return time.monotonic() + self._patience.timeout_seconds
@@ -99,8 +119,8 @@ class Line:
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
 
-def connect(host: str, port: int, patience: Patience) -> Line:
-    """A connection to the first address of `host` that takes one."""
+def connect(host: str, port: int, patience: Patience, tls: ClientTls | None = None) -> Line:
+    """A connection to the first address of `host` that takes one, secured if `tls` is given."""
     try:
         addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as error:
@@ -111,7 +131,7 @@ def connect(host: str, port: int, patience: Patience) -> Line:
         try:
             problem = _connected_or_why_not(connection, address, patience)
             if not problem:
-                return Line(connection, patience)
+                return Line(_secured(connection, tls, patience) if tls else connection, patience)
         except BaseException:
             connection.close()
             raise
@@ -130,3 +150,31 @@ def _connected_or_why_not(connection: socket.socket, address: tuple[object, ...]
             return os.strerror(code) if code else ""
         patience.check()
     return f"no answer for {patience.timeout_seconds:g} s"
+
+
+def _secured(connection: socket.socket, tls: ClientTls, patience: Patience) -> ssl.SSLSocket:
+    """The connection after the TLS handshake. It is closed by the caller when that fails."""
+    connection.settimeout(_SLICE_SECONDS)
+    secured = tls.context.wrap_socket(connection, server_hostname=tls.server_name, do_handshake_on_connect=False)
+    deadline = time.monotonic() + patience.timeout_seconds
+    try:
+        while True:
+            try:
+                secured.do_handshake()
+                return secured
+            except TimeoutError:
+                patience.check()
+                if time.monotonic() >= deadline:
+                    raise TlsFailed(f"no TLS handshake within {patience.timeout_seconds:g} s") from None
+    except OSError as error:
+        secured.close()
+        raise _lost(error) from None
+    except BaseException:
+        secured.close()
+        raise
+
+
+def _lost(error: OSError) -> LineLost:
+    if isinstance(error, ssl.SSLError):
+        return TlsFailed(describe_tls_error(error))
+    return LineLost(f"the connection was lost ({error.strerror or type(error).__name__})")

@@ -1,64 +1,78 @@
-"""The outbox: brings results to destinations, each in a lane of its own, until they have arrived.
+"""The outbox: brings results to destinations, each in lanes of its own, until they have arrived.
 
 A lane is a `JobLoop` that claims only deliveries to its destination, so that one that is down or slow
-delays no other. One more lane takes deliveries to destinations that are no longer configured, and says so.
+delays no other; a `Gate` keeps it from claiming while the destination is held, closed or down. Beside it a
+`Confirmer` asks whether what was accepted is kept. One more lane takes deliveries to destinations that are
+no longer configured, and says so.
 """
 
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Protocol
 
 from sqlalchemy import Connection, Engine
 
-from node.deliver.dimse import StoreOutcome, describe_status
-from node.deliver.part10 import NotPart10
-from node.deliver.storage_scu import SendInterrupted, SendRefused, StoreAnswer, send
-from node.errors import Permanent, Transient
+from node.deliver.lanes import Route, routes_of
+from node.deliver.transport import NeverTaken, NotTaken, Parcel, Receipt, Unreachable
+from node.errors import Permanent
 from node.jobs.heartbeat import Heartbeat, Interrupted, StopReason
 from node.jobs.job import Job, Lane
 from node.jobs.retry import RetryPolicy
 from node.jobs.wake import Topic, WakeListener
 from node.jobs.worker import Completion, Handler, JobLoop, LoopSettings
 from node.logs import describe_error, get_logger
-from node.settings import Destination, Settings
+from node.settings import Settings
 from node.store.database import read_transaction, write_transaction
-from node.store.results import ResultObject, StoredResult, get_result, record_delivery_status
+from node.store.deliveries import record_delivered
+from node.store.results import StoredResult, get_result, record_delivery_status
 from node.store.tables import JobKind, ResultState
 
 
-def delivery_handler(engine: Engine, settings: Settings) -> Handler:
-    """What a lane does with a job: send the objects of its result in order, and keep every status (T5).
+class Runner(Protocol):
+    """What a thread of the outbox runs."""
 
-    The handler raises `Transient` or `Permanent` as `storage_scu.send` does. Statuses that came before a
-    failure are kept too. Each attempt writes one log line.
+    def run(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+def delivery_handler(engine: Engine, settings: Settings, routes: Mapping[str, Route] | None = None) -> Handler:
+    """What a lane does with a job: send its result, and keep every status (T5).
+
+    The handler raises `Transient` or `Permanent`. Statuses that came before a failure are kept too. Each
+    attempt writes one log line.
     """
-    destinations = {destination.name: destination for destination in settings.destinations}
+    known = routes_of(engine, settings) if routes is None else routes
 
     def deliver(job: Job, heartbeat: Heartbeat) -> Completion:
-        destination = _destination_of(job, destinations)
+        route = _route_of(job, known)
         with read_transaction(engine) as connection:
             result = get_result(connection, job.result_id or 0)
         if result.state is not ResultState.CURRENT:
             raise Interrupted(StopReason.CANCELLED)
         started = time.monotonic()
-        answers: Sequence[StoreAnswer] = ()
+        receipt = Receipt(())
         error: Exception | None = None
         try:
-            answers = _send_result(result, destination, settings, heartbeat)
-        except (SendInterrupted, SendRefused) as failure:
-            answers, error = failure.answers, failure
+            receipt = route.transport.send(Parcel(job, result, settings.node.data_dir), heartbeat.check)
+        except (NotTaken, NeverTaken) as failure:
+            receipt, error = Receipt((), failure.statuses), failure
             with write_transaction(engine) as connection:
-                record_delivery_status(connection, job.job_id, _statuses(answers), datetime.now(UTC))
+                record_delivery_status(connection, job.job_id, failure.statuses, datetime.now(UTC))
             raise
         except Exception as failure:
             error = failure
+            if isinstance(failure, Unreachable):
+                route.gate.unreached(failure)
             raise
         finally:
-            _log_delivery(job, destination, result, answers, time.monotonic() - started, error)
-        return _completion(answers)
+            _log_delivery(job, result, receipt, time.monotonic() - started, error)
+        route.gate.reached()
+        return _completion(route, receipt)
 
     return deliver
 
@@ -74,18 +88,21 @@ class Outbox:
         *,
         on_finished: Callable[[Job], None] = lambda job: None,
     ) -> None:
-        names = [destination.name for destination in settings.destinations]
-        lanes = [*(Lane(only=name) for name in names), Lane(without=frozenset(names))]
-        handler = delivery_handler(engine, settings)
+        routes = routes_of(engine, settings)
+        handler = delivery_handler(engine, settings, routes)
+        lanes: list[tuple[Lane, Callable[[], float]]] = [(Lane(without=frozenset(routes)), lambda: 0.0)]
+        for name, route in routes.items():
+            lanes.extend([(Lane(only=name), route.gate)] * route.destination.connections)
         self._listeners = [WakeListener(wake_folder, Topic.DELIVER) for _ in lanes]
-        self._loops = [
-            JobLoop(engine, _loop_settings(settings, lane), handler, listener, on_finished=on_finished)
-            for lane, listener in zip(lanes, self._listeners, strict=True)
+        loops: list[Runner] = [
+            JobLoop(engine, _loop_settings(settings, lane), handler, listener, on_finished=on_finished, gate=gate)
+            for (lane, gate), listener in zip(lanes, self._listeners, strict=True)
         ]
+        self._runners = loops + [route.confirmer for route in routes.values() if route.confirmer is not None]
 
     def run(self) -> None:
         """Work until `stop`, or until a lane breaks: then all end, and the supervisor starts them again."""
-        threads = [threading.Thread(target=self._run_lane, args=(loop,)) for loop in self._loops]
+        threads = [threading.Thread(target=self._run_lane, args=(runner,)) for runner in self._runners]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -95,13 +112,13 @@ class Outbox:
 
     def stop(self) -> None:
         """Send nothing new and give up what is being sent. Safe in a signal handler and from any thread."""
-        for loop in self._loops:
+        for runner in self._runners:
             with contextlib.suppress(OSError):  # `run` has ended, and closed what the loop waited on
-                loop.stop()
+                runner.stop()
 
-    def _run_lane(self, loop: JobLoop) -> None:
+    def _run_lane(self, runner: Runner) -> None:
         try:
-            loop.run()
+            runner.run()
         finally:
             self.stop()
 
@@ -117,69 +134,31 @@ def _loop_settings(settings: Settings, lane: Lane) -> LoopSettings:
     )
 
 
-def _destination_of(job: Job, destinations: dict[str, Destination]) -> Destination:
-    destination = destinations.get(job.destination or "")
-    if destination is None:
-        known = ", ".join(sorted(destinations)) or "none"
+def _route_of(job: Job, routes: Mapping[str, Route]) -> Route:
+    route = routes.get(job.destination or "")
+    if route is None:
+        known = ", ".join(sorted(routes)) or "none"
         raise Permanent(
             f"destination {job.destination!r} is not in the configuration (known: {known}): "
             f"add it, restart and retry job {job.job_id}"
         )
-    return destination
+    return route
 
 
-def _send_result(
-    result: StoredResult, destination: Destination, settings: Settings, heartbeat: Heartbeat
-) -> list[StoreAnswer]:
-    """Send all objects of a result in the order of delivery."""
-    paths = [settings.node.data_dir / one.path for one in result.objects]
-    try:
-        return send(
-            destination,
-            settings.node.ae_title,
-            paths,
-            settings.deliver.timeout_seconds,
-            check=heartbeat.check,
-        )
-    except FileNotFoundError:
-        lost = _first_missing(result.objects, paths)
-        raise Permanent(
-            f"object {lost} of result {result.result_id} is not on disk: restore data_dir, then retry the job"
-        ) from None
-    except NotPart10 as error:
-        raise Permanent(
-            f"an object of result {result.result_id} {error}: restore data_dir, then retry the job"
-        ) from None
-    except OSError as error:
-        raise Transient(f"result {result.result_id} cannot be read ({error.strerror})") from None
-
-
-def _first_missing(objects: Sequence[ResultObject], paths: Sequence[Path]) -> str:
-    missing = [one.sop_instance_uid for one, path in zip(objects, paths, strict=True) if not path.exists()]
-    return missing[0] if missing else "(unknown)"
-
-
-def _completion(answers: Sequence[StoreAnswer]) -> Completion:
-    statuses = _statuses(answers)
+def _completion(route: Route, receipt: Receipt) -> Completion:
+    """What is committed with SUCCEED: the statuses, and that the objects wait for confirmation, if they do."""
 
     def complete(connection: Connection, job: Job) -> None:
-        record_delivery_status(connection, job.job_id, statuses, datetime.now(UTC))
+        now = datetime.now(UTC)
+        record_delivery_status(connection, job.job_id, receipt.statuses, now)
+        wait = route.confirm_after_seconds if receipt.objects else None
+        check_after = None if wait is None else now + timedelta(seconds=wait)
+        record_delivered(connection, job.job_id, route.destination.name, receipt.objects, now, check_after)
 
     return complete
 
 
-def _statuses(answers: Sequence[StoreAnswer]) -> dict[str, int]:
-    return {answer.sop_instance_uid: answer.status for answer in answers}
-
-
-def _log_delivery(
-    job: Job,
-    destination: Destination,
-    result: StoredResult,
-    answers: Sequence[StoreAnswer],
-    seconds: float,
-    error: Exception | None,
-) -> None:
+def _log_delivery(job: Job, result: StoredResult, receipt: Receipt, seconds: float, error: Exception | None) -> None:
     """One line for each attempt: what went where, and what was answered."""
     log = get_logger("deliver")
     write = log.info if error is None else log.warning
@@ -189,15 +168,10 @@ def _log_delivery(
         attempt=job.attempt,
         study=result.study_instance_uid,
         result=result.result_id,
-        destination=destination.name,
-        called_ae_title=destination.ae_title,
+        destination=job.destination,
         objects=len(result.objects),
-        accepted=sum(answer.is_delivered for answer in answers),
-        warnings={
-            answer.sop_instance_uid: describe_status(answer.status)
-            for answer in answers
-            if answer.outcome is StoreOutcome.DELIVERED_WITH_WARNING
-        },
+        accepted=len(receipt.objects),
+        warnings=dict(receipt.warnings),
         seconds=round(seconds, 3),
         error=describe_error(error) if error else None,
     )

@@ -1,6 +1,6 @@
 """Storage SCU (PS3.4 Annex B): all objects of a delivery in one association, as they are on disk."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +11,9 @@ from node.deliver.association import Association, associate, describe
 from node.deliver.dimse import StoreOutcome
 from node.deliver.line import Check, Patience, nothing_to_check
 from node.deliver.part10 import Part10File, read_file_meta
+from node.deliver.transport import NeverTaken, NotTaken, Unreachable
 from node.deliver.upper_layer import describe_context_result, propose
-from node.errors import Permanent, Transient
+from node.errors import Transient
 from node.settings import Destination
 
 
@@ -35,20 +36,36 @@ class StoreAnswer:
         return self.outcome in (StoreOutcome.DELIVERED, StoreOutcome.DELIVERED_WITH_WARNING)
 
 
-class SendInterrupted(Transient):
+class SendInterrupted(NotTaken):
     """Not all objects were delivered, and trying again may help; `answers` are those that came."""
 
     def __init__(self, message: str, answers: Sequence[StoreAnswer] = ()) -> None:
-        super().__init__(message)
+        super().__init__(message, statuses_of(answers))
         self.answers = tuple(answers)
 
 
-class SendRefused(Permanent):
+class SendRefused(NeverTaken):
     """The destination does not take an object, and will not; `answers` are those that came."""
 
     def __init__(self, message: str, answers: Sequence[StoreAnswer] = ()) -> None:
-        super().__init__(message)
+        super().__init__(message, statuses_of(answers))
         self.answers = tuple(answers)
+
+
+class ContextsRefused(SendRefused):
+    """The destination refuses presentation contexts, and nothing was sent.
+
+    `refused` has the result (PS3.8 Table 9-18) of each by (SOP Class UID, Transfer Syntax UID).
+    """
+
+    def __init__(self, message: str, refused: Mapping[tuple[str, str], int]) -> None:
+        super().__init__(message)
+        self.refused = dict(refused)
+
+
+def statuses_of(answers: Sequence[StoreAnswer]) -> dict[str, int]:
+    """DIMSE statuses by SOP Instance UID."""
+    return {answer.sop_instance_uid: answer.status for answer in answers}
 
 
 def send(
@@ -80,7 +97,7 @@ def send(
 
     Raises
     ------
-    SendInterrupted, Transient
+    Unreachable, SendInterrupted
         No connection, a stall, an abort, a temporary rejection, or a status such as 0xA700.
     SendRefused, Permanent
         An unknown AE title, a refused SOP class, or a status such as 0xA900 or 0xC000.
@@ -90,18 +107,21 @@ def send(
         return []
     contexts = propose([(file.sop_class_uid, file.transfer_syntax_uid) for file in files])
     answers: list[StoreAnswer] = []
+    patience = Patience(timeout_seconds, check, destination.maximum_kilobytes_per_second * 1000)
     try:
-        with associate(destination, calling_ae_title, contexts, Patience(timeout_seconds, check)) as association:
+        with associate(destination, calling_ae_title, contexts, patience) as association:
             if not association.refused:
                 for file in files:
                     answers.append(store(association, file))
                     if not answers[-1].is_delivered:
                         break
             refused = association.refused
+    except Unreachable:
+        raise
     except Transient as error:
         raise SendInterrupted(str(error), answers) from None
     if refused:
-        raise SendRefused(_refused_contexts(destination, calling_ae_title, refused))
+        raise ContextsRefused(_refused_contexts(destination, calling_ae_title, refused), refused)
     if not answers[-1].is_delivered:
         raise _refused_object(destination, answers)
     return answers

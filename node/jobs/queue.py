@@ -223,8 +223,8 @@ def cancel_deliveries(connection: Connection, result_ids: Sequence[int], now: da
     return _cancel_all(connection, job_table.c.result_id.in_(result_ids), now, reason)
 
 
-def requeue(connection: Connection, job_id: int, now: datetime) -> Job:
-    """Run a finished job again, with all its attempts.
+def requeue(connection: Connection, job_id: int, now: datetime, run_after: datetime | None = None) -> Job:
+    """Run a finished job again, with all its attempts, now or not before `run_after`.
 
     Raises
     ------
@@ -236,7 +236,7 @@ def requeue(connection: Connection, job_id: int, now: datetime) -> Job:
     job = get_job(connection, job_id)
     next_state(job.state, JobEvent.REQUEUE)
     _refuse_outdated(connection, job)
-    changes = {"attempt": 0, "run_after": now, "claim_order_at": claim_order_at(job.priority, now)}
+    changes = {"attempt": 0, "run_after": run_after or now, "claim_order_at": claim_order_at(job.priority, now)}
     return change_job(connection, job, JobEvent.REQUEUE, now, None, **changes)
 
 

@@ -78,6 +78,8 @@ class JobLoop:
     ----------
     on_finished : callable, optional
         Called with the job after an attempt ended and was committed: the place to wake who takes over.
+    gate : callable, optional
+        Seconds for which nothing is to be claimed; 0 when the next job may be taken.
     now, end_process : callable
         Clock and `os._exit`, given by tests. `end_process` ends all loops of the process.
     """
@@ -90,6 +92,7 @@ class JobLoop:
         waiter: Waiter,
         *,
         on_finished: Callable[[Job], None] = lambda job: None,
+        gate: Callable[[], float] = lambda: 0.0,
         now: Callable[[], datetime] = utc_now,
         end_process: Callable[[int], None] = os._exit,
     ) -> None:
@@ -99,6 +102,8 @@ class JobLoop:
         self._handler = handler
         self._waiter = waiter
         self._on_finished = on_finished
+        self._gate = gate
+        self._closed_seconds = 0.0
         self._now = now
         self._end_process = end_process
         self._stopping = False
@@ -124,6 +129,9 @@ class JobLoop:
     def step(self) -> bool:
         """Rescue if it is time, and do the next job; whether there was one."""
         self._rescue_if_due()
+        self._closed_seconds = self._gate()
+        if self._closed_seconds > 0:
+            return False
         with write_transaction(self._engine) as connection:
             job = queue.claim(
                 connection,
@@ -140,6 +148,8 @@ class JobLoop:
 
     def _idle_seconds(self) -> float:
         """Until the next job may run, a lease may have run out, or it is time to look anyway."""
+        if self._closed_seconds > 0:
+            return min(self._settings.poll_seconds, self._closed_seconds)
         with read_transaction(self._engine) as connection:
             next_run_at = queue.next_run_at(connection, self._settings.kind, self._settings.lane)
         seconds = min(self._settings.poll_seconds, max(self._next_rescue - time.monotonic(), 0.01))

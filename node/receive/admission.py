@@ -23,6 +23,7 @@ from node.receive.pdu import (
 )
 
 VERIFICATION_UID = "1.2.840.10008.1.1"
+STORAGE_COMMITMENT_UID = "1.2.840.10008.1.20.1"
 _NOT_FOR_C_STORE = ("Storage Commitment", "Media Storage Directory", "Storage Management")
 
 OUT_OF_RESOURCES = 0xA700
@@ -92,9 +93,15 @@ def admit(request: AssociateRequest, rules: AdmissionRules, occupancy: Occupancy
     roles = {role.sop_class_uid: role for role in request.roles}
     return Admitted(
         contexts=tuple(_answer_context(context, roles.get(context.abstract_syntax)) for context in request.contexts),
-        # We are SCP only: the requestor may be SCU, never SCP (PS3.7 D.3.3.4).
-        roles=tuple(Role(role.sop_class_uid, scu=role.scu, scp=False) for role in roles.values()),
+        # We are SCP (PS3.7 D.3.3.4), but for storage commitment, whose SCP reports to us.
+        roles=tuple(_answer_role(role) for role in roles.values()),
     )
+
+
+def _answer_role(role: Role) -> Role:
+    if role.sop_class_uid == STORAGE_COMMITMENT_UID:
+        return Role(role.sop_class_uid, scu=False, scp=role.scp)
+    return Role(role.sop_class_uid, scu=role.scu, scp=False)
 
 
 def _answer_context(context: ProposedContext, role: Role | None) -> AnsweredContext:
@@ -103,7 +110,7 @@ def _answer_context(context: ProposedContext, role: Role | None) -> AnsweredCont
         result = ContextResult.ABSTRACT_SYNTAX_NOT_SUPPORTED
     elif not is_uid(first):
         result = ContextResult.TRANSFER_SYNTAXES_NOT_SUPPORTED
-    elif role is not None and not role.scu:
+    elif role is not None and not (role.scp if context.abstract_syntax == STORAGE_COMMITMENT_UID else role.scu):
         result = ContextResult.NO_REASON
     else:
         result = ContextResult.ACCEPTANCE
@@ -112,8 +119,9 @@ def _answer_context(context: ProposedContext, role: Role | None) -> AnsweredCont
 
 @lru_cache(maxsize=4096)
 def is_supported(abstract_syntax: str) -> bool:
-    """True for Verification and every storage SOP class: known, retired, private or newer than this code."""
-    if abstract_syntax == VERIFICATION_UID:
+    """True for Verification, reports of storage commitment, and every storage SOP class: known, retired, private or
+    newer than this code."""
+    if abstract_syntax in (VERIFICATION_UID, STORAGE_COMMITMENT_UID):
         return True
     if not is_uid(abstract_syntax):
         return False

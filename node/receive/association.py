@@ -27,6 +27,7 @@ from node.logs import describe_error, get_logger
 from node.receive import pdu
 from node.receive.admission import (
     NOT_UNDERSTOOD,
+    STORAGE_COMMITMENT_UID,
     UNRECOGNIZED_OPERATION,
     Admitted,
     Rejected,
@@ -34,7 +35,7 @@ from node.receive.admission import (
     is_uid,
 )
 from node.receive.command import Command, CommandError, CommandField, read_command, write_response
-from node.receive.intake import IncomingObject, Intake, Sender
+from node.receive.intake import IncomingObject, IncomingReport, Intake, Sender
 from node.receive.parser import CommandSet, ControlPdu, DataFragment, Event, PduParser
 from node.receive.pdu import AbortReason, AnsweredContext, AssociateRequest, ContextResult, PduError, PduType
 
@@ -116,7 +117,7 @@ class Association:
         self._request: AssociateRequest | None = None
         self._contexts: dict[int, AnsweredContext] = {}
         self._sender = Sender("", "")
-        self._incoming: IncomingObject | None = None
+        self._incoming: IncomingObject | IncomingReport | None = None
         self._incoming_context = 0
         self._tally = Tally(started_at=time.monotonic())
         self._last_pdu_at = self._tally.started_at
@@ -305,9 +306,11 @@ class Association:
         else:
             self._answer_without_data_set(command, context)
 
-    def _judge(self, command: Command, context: AnsweredContext, incoming: IncomingObject) -> None:
+    def _judge(self, command: Command, context: AnsweredContext, incoming: IncomingObject | IncomingReport) -> None:
         """Decide now what the answer will be where the data set cannot change it; it must be read all the
         same."""
+        if isinstance(incoming, IncomingReport) and context.abstract_syntax == STORAGE_COMMITMENT_UID:
+            return
         try:
             if command.field != CommandField.C_STORE_RQ:
                 raise Refused(
@@ -346,9 +349,10 @@ class Association:
         except Refused as refusal:
             self._refuse(event.context_id, incoming.command, refusal)
         else:
-            self._tally.objects += 1
-            self._tally.object_bytes += incoming.size_bytes
-            self._tally.series_instance_uids[incoming.series_instance_uid] = None
+            if isinstance(incoming, IncomingObject):
+                self._tally.objects += 1
+                self._tally.object_bytes += incoming.size_bytes
+                self._tally.series_instance_uids[incoming.series_instance_uid] = None
             self._respond(event.context_id, incoming.command, 0, "")
         self._incoming = None
 

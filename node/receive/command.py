@@ -18,6 +18,7 @@ class CommandField(IntEnum):
 
     C_STORE_RQ = 0x0001
     C_ECHO_RQ = 0x0030
+    N_EVENT_REPORT_RQ = 0x0100
     C_CANCEL_RQ = 0x0FFF
 
 

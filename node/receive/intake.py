@@ -14,13 +14,14 @@ from pathlib import Path
 
 from node.errors import Refused
 from node.receive.admission import NOT_UNDERSTOOD, OUT_OF_RESOURCES, check_header
-from node.receive.command import Command
+from node.receive.command import Command, CommandField
 from node.receive.committer import Committer
 from node.receive.header import HeaderError, InstanceHeader, read_data_set
 from node.receive.part10 import write_file_meta
 from node.store.catalogue import Quarantined, ReceivedInstance
 from node.store.files import FileStore
 
+_LONGEST_REPORT_BYTES = 1 << 24
 _MAXIMUM_VECTOR = 512  # buffers in one writev; the system's limit is 1024
 
 
@@ -30,6 +31,15 @@ class Sender:
 
     calling_ae_title: str
     called_ae_title: str
+
+
+ReportTaker = Callable[[bytes, str], int]
+"""Takes the event information of a storage commitment report in a transfer syntax; the status to answer."""
+
+
+def refuse_report(content: bytes, transfer_syntax_uid: str) -> int:
+    """Of a receiver that nobody's reports are for: no such event type (PS3.7 C.5.10)."""
+    return 0x0113
 
 
 class Intake:
@@ -49,22 +59,66 @@ class Intake:
         committer: Committer,
         *,
         free_disk_bytes: int,
+        take_report: ReportTaker = refuse_report,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.files = files
         self.committer = committer
         self._free_disk_bytes = free_disk_bytes
+        self.take_report = take_report
         self.now = now
 
-    def begin(self, command: Command, transfer_syntax_uid: str, sender: Sender) -> "IncomingObject":
-        """An object is about to arrive. Problems with room are kept until it is complete: its data must be
+    def begin(self, command: Command, transfer_syntax_uid: str, sender: Sender) -> "IncomingObject | IncomingReport":
+        """A data set is about to arrive. Problems with room are kept until it is complete: its data must be
         read anyway."""
+        if command.field == CommandField.N_EVENT_REPORT_RQ:
+            return IncomingReport(command, transfer_syntax_uid, self.take_report)
         incoming = IncomingObject(self, command, transfer_syntax_uid, sender)
         if self.files.free_bytes() < self._free_disk_bytes:
             incoming.refuse(
                 Refused(OUT_OF_RESOURCES, "disk-full", "there is less room in data_dir than dimse.free_disk_mb")
             )
         return incoming
+
+
+class IncomingReport:
+    """An N-EVENT-REPORT while its event information arrives; used like `IncomingObject`."""
+
+    def __init__(self, command: Command, transfer_syntax_uid: str, take_report: ReportTaker) -> None:
+        self.command = command
+        self.size_bytes = 0
+        self._transfer_syntax_uid = transfer_syntax_uid
+        self._take_report = take_report
+        self._refusal: Refused | None = None
+        self._content = bytearray()
+
+    def refuse(self, refusal: Refused) -> None:
+        """Answer this when the report is complete."""
+        self._refusal = self._refusal or refusal
+        self._content.clear()
+
+    def add(self, fragment: memoryview) -> None:
+        """Take a fragment."""
+        self.size_bytes += len(fragment)
+        if self.size_bytes > _LONGEST_REPORT_BYTES:
+            self.refuse(Refused(OUT_OF_RESOURCES, "report-too-long", f"over {_LONGEST_REPORT_BYTES} bytes"))
+        if self._refusal is None:
+            self._content += fragment
+
+    def flush(self) -> None:
+        """Nothing to do: `add` copies."""
+
+    def complete(self) -> None:
+        """Hand the report over. Raises `Refused` with the status to answer."""
+        if self._refusal is not None:
+            raise self._refusal
+        status = self._take_report(bytes(self._content), self._transfer_syntax_uid)
+        if status:
+            raise Refused(status, "report-not-taken", "the storage commitment report could not be used")
+
+    def discard(self) -> None:
+        """Forget the report."""
+        self._content.clear()
 
 
 class IncomingObject:

@@ -9,7 +9,7 @@ from node.logs import get_logger
 from node.receive.admission import AdmissionRules
 from node.receive.association import Limits
 from node.receive.committer import Committer
-from node.receive.intake import Intake
+from node.receive.intake import Intake, ReportTaker, refuse_report
 from node.receive.listener import Listener
 from node.settings import Settings
 from node.store.files import FileStore
@@ -30,9 +30,19 @@ class StorageScp:
         Where objects are kept. Its session for temporary files is opened by `start` and closed by `stop`.
     notify : callable
         Called when something was stored or released: whoever settles studies has something to do.
+    take_report : callable
+        Takes storage commitment reports of archives that results were sent to.
     """
 
-    def __init__(self, settings: Settings, engine: Engine, files: FileStore, notify: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        engine: Engine,
+        files: FileStore,
+        notify: Callable[[], object],
+        *,
+        take_report: ReportTaker = refuse_report,
+    ) -> None:
         dimse = settings.dimse
         self._files = files
         self._stop_seconds = dimse.stop_seconds
@@ -58,7 +68,7 @@ class StorageScp:
                 acse_timeout_seconds=dimse.acse_timeout_seconds,
                 minimum_bytes_per_second=dimse.minimum_bytes_per_second,
             ),
-            intake=Intake(files, committer, free_disk_bytes=dimse.free_disk_mb * _MEGABYTE),
+            intake=Intake(files, committer, free_disk_bytes=dimse.free_disk_mb * _MEGABYTE, take_report=take_report),
             on_release=lambda uids: committer.release(uids, settings.settle.released_quiet_seconds),
         )
 

@@ -1,20 +1,41 @@
 """Objects to deliver, and destinations to deliver them to."""
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from sqlalchemy import Engine
 
-from node.settings import Destination
-from tests.counterparts import LOOPBACK
+from node.deliver.outbox import Outbox
+from node.deliver.part10 import read_file_meta
+from node.jobs.completion import complete_inference
+from node.jobs.history import job_history
+from node.jobs.job import Job
+from node.jobs.queue import claim, enqueue_infer, finish, get_job
+from node.jobs.state import JobEvent
+from node.settings import AnyDestination, DeliverSettings, Destination, NodeSettings, Settings
+from node.store.database import migrate, open_database, read_transaction, write_transaction
+from node.store.deliveries import Delivery, get_delivery
+from node.store.results import NewResult, ResultObject, delivery_statuses, get_result
+from node.store.tables import DeliveryState, JobKind, JobState
+from tests.counterparts import LOOPBACK, wait_until
+from tests.node.jobs.examples import order
+from tests.node.store.examples import add_study
 
 SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
 REPORT = "1.2.840.10008.5.1.4.1.1.88.34"
 
 
-def write_object(path: Path, sop_class_uid: str, size_bytes: int = 3000, syntax: str = ExplicitVRLittleEndian) -> Path:
+def write_object(
+    path: Path, sop_class_uid: str, size_bytes: int = 3000, syntax: str = ExplicitVRLittleEndian, **more: Any
+) -> Path:
     """An object of this SOP class; its bulk is in Pixel Data, which no part of delivery looks at."""
     made = Dataset()
     made.SOPClassUID, made.SOPInstanceUID = sop_class_uid, generate_uid()
@@ -33,6 +54,8 @@ def write_object(path: Path, sop_class_uid: str, size_bytes: int = 3000, syntax:
     made.file_meta.MediaStorageSOPClassUID = made.SOPClassUID
     made.file_meta.MediaStorageSOPInstanceUID = made.SOPInstanceUID
     path.parent.mkdir(parents=True, exist_ok=True)
+    for keyword, value in more.items():
+        setattr(made, keyword, value)
     made.save_as(path, enforce_file_format=True)
     return path
 
@@ -50,7 +73,129 @@ def result_objects(tmp_path: Path) -> list[Path]:
 def destination_at() -> Callable[..., Destination]:
     """Make a destination on loopback."""
 
-    def make(port: int, ae_title: str = "FAULTY", name: str = "pacs") -> Destination:
-        return Destination(name=name, kind="dimse", ae_title=ae_title, host=LOOPBACK, port=port)
+    def make(port: int, ae_title: str = "FAULTY", name: str = "pacs", **more: Any) -> Destination:
+        return Destination(name=name, kind="dimse", ae_title=ae_title, host=LOOPBACK, port=port, **more)
 
     return make
+
+
+@dataclass
+class Node:
+    """A node without listener and models: its data folder and its database."""
+
+    folder: Path
+    engine: Engine
+
+    def settings(self, *destinations: AnyDestination, timeout_seconds: float = 10, **deliver: Any) -> Settings:
+        quick = {"first_retry_seconds": 0.05, "longest_retry_seconds": 0.2, "probe_seconds": 0.2, "poll_seconds": 0.5}
+        return Settings(
+            node=NodeSettings(ae_title="OVERREAD", data_dir=self.folder),
+            deliver=DeliverSettings(timeout_seconds=timeout_seconds, **{**quick, **deliver}),
+            destinations=destinations,
+        )
+
+    def add_result(self, *destinations: str, study: str | None = None, digest: str = "d1") -> list[Job]:
+        """A result with a segmentation and a report; its deliveries, in the order of `destinations`."""
+        now, study = datetime.now(UTC), study or generate_uid()
+        with write_transaction(self.engine) as connection:
+            add_study(connection, study)
+            enqueue_infer(connection, order(study, digest, destinations=list(destinations)), now)
+            job = claim(connection, JobKind.INFER, "test", 60, now)
+            assert job is not None
+            recorded = complete_inference(connection, job, self._result_of(job), 20, now)
+            finish(connection, job, JobEvent.SUCCEED, now)
+            first = job.job_id + 1
+            assert recorded.is_current
+            return [get_job(connection, first + number) for number in range(len(destinations))]
+
+    def _result_of(self, job: Job) -> NewResult:
+        folder = f"results/{job.job_id}"
+        members = []
+        for position, (role, sop_class) in enumerate((("segmentation", SEGMENTATION), ("report", REPORT))):
+            series = generate_uid()
+            path = write_object(
+                self.folder / folder / f"{role}.dcm",
+                sop_class,
+                50_000,
+                StudyInstanceUID=job.study_instance_uid,
+                SeriesInstanceUID=series,
+            )
+            uid = read_file_meta(path).sop_instance_uid
+            relative = str(path.relative_to(self.folder))
+            members.append(ResultObject(uid, sop_class, series, role, position, relative, "0" * 64))
+        return NewResult(
+            job_id=job.job_id,
+            study_instance_uid=job.study_instance_uid,
+            model="brain",
+            model_digest="m1",
+            revision=job.revision or 0,
+            created_at=datetime.now(UTC),
+            folder=folder,
+            summary=[],
+            timings={},
+            # Written in the wrong order on purpose: `position` is what counts.
+            objects=tuple(reversed(members)),
+        )
+
+    def uids(self, job: Job) -> list[str]:
+        with read_transaction(self.engine) as connection:
+            return [one.sop_instance_uid for one in get_result(connection, job.result_id or 0).objects]
+
+    def job(self, job: Job) -> Job:
+        with read_transaction(self.engine) as connection:
+            return get_job(connection, job.job_id)
+
+    def statuses(self, job: Job) -> list[int]:
+        """What was answered for each object, in the order of delivery."""
+        with read_transaction(self.engine) as connection:
+            kept = delivery_statuses(connection, job.job_id)
+        return [kept[uid] for uid in self.uids(job) if uid in kept]
+
+    def events(self, job: Job) -> list[str]:
+        with read_transaction(self.engine) as connection:
+            return [line.event for line in job_history(connection, job.job_id)]
+
+    @contextmanager
+    def outbox(self, settings: Settings) -> Iterator[Outbox]:
+        """The outbox at work in a thread."""
+        outbox = Outbox(self.engine, settings, self.folder / "run")
+        thread = threading.Thread(target=outbox.run)
+        thread.start()
+        try:
+            yield outbox
+        finally:
+            outbox.stop()
+            thread.join(20)
+            assert not thread.is_alive()
+
+    def wait_for_end(self, job: Job, state: JobState = JobState.SUCCEEDED) -> Job:
+        """The job once it has ended for good, in this state."""
+        wait_until(lambda: self.job(job).state not in (JobState.QUEUED, JobState.RUNNING), f"end of job {job.job_id}")
+        ended = self.job(job)
+        assert ended.state is state, ended.last_error
+        return ended
+
+    def delivery(self, job: Job) -> Delivery | None:
+        """What became of the delivery after it was accepted."""
+        with read_transaction(self.engine) as connection:
+            return get_delivery(connection, job.job_id)
+
+    def wait_for_state(self, job: Job, state: DeliveryState, seconds: float = 20) -> Delivery:
+        """The delivery once it is in this state."""
+
+        def there() -> Delivery | None:
+            found = self.delivery(job)
+            return found if found and found.state is state else None
+
+        found = wait_until(there, f"delivery {job.job_id} {state}, but {self.delivery(job)}", seconds)
+        assert isinstance(found, Delivery)
+        return found
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Node]:
+    url = f"sqlite:///{tmp_path / 'overread.sqlite'}"
+    migrate(url, None)
+    engine = open_database(url)
+    yield Node(tmp_path, engine)
+    engine.dispose()

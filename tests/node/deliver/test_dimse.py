@@ -14,6 +14,10 @@ from node.deliver.dimse import MalformedCommand, StoreOutcome
 SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
 
 
+def decode_response(encoded: bytes) -> dimse.Response:
+    return dimse.to_response(dimse.Message(1, dimse.decode_command(encoded), None))
+
+
 def test_store_request_reads_back_with_pydicom():
     encoded = dimse.store_request(7, SEGMENTATION, "2.25.123")
     command = decode_by_pydicom(BytesIO(encoded), True, True)
@@ -41,7 +45,7 @@ def response(**elements: object) -> bytes:
 
 
 def test_response_tells_status_and_offending_elements_but_no_comment():
-    decoded = dimse.decode_response(
+    decoded = decode_response(
         response(OffendingElement=[0x00100020, 0x00080018], ErrorComment="Canary^Carla is not known")
     )
     assert (decoded.command_field, decoded.message_id, decoded.status) == (0x8001, 7, 0xA900)
@@ -51,13 +55,13 @@ def test_response_tells_status_and_offending_elements_but_no_comment():
 
 def test_response_without_status_is_malformed():
     with pytest.raises(MalformedCommand, match="0900"):
-        dimse.decode_response(dimse.echo_request(1) + dimse._ELEMENT.pack(0, 0x0120, 2) + b"\1\0")
+        decode_response(dimse.echo_request(1) + dimse._ELEMENT.pack(0, 0x0120, 2) + b"\1\0")
 
 
 @given(st.binary(max_size=100))
 def test_no_bytes_make_the_decoder_fail_otherwise_than_by_malformed_command(noise: bytes):
     with contextlib.suppress(MalformedCommand):
-        dimse.decode_response(noise)
+        decode_response(noise)
 
 
 @pytest.mark.parametrize(

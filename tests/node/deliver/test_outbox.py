@@ -1,138 +1,23 @@
 """The outbox on a real SQLite file, against archives on loopback."""
 
 import json
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from pydicom.uid import generate_uid
-from sqlalchemy import Engine
 from structlog.testing import capture_logs
 
-from node.deliver.outbox import Outbox, delivery_handler
-from node.deliver.part10 import read_file_meta
-from node.jobs.completion import complete_inference
+from node.deliver.outbox import delivery_handler
 from node.jobs.heartbeat import Heartbeat, Interrupted, StopReason
-from node.jobs.history import job_history
-from node.jobs.job import Job
-from node.jobs.queue import claim, enqueue_infer, finish, get_job
-from node.jobs.state import JobEvent
 from node.jobs.wake import Topic, Wake
-from node.settings import DeliverSettings, Destination, NodeSettings, Settings
-from node.store.database import migrate, open_database, read_transaction, write_transaction
-from node.store.results import NewResult, ResultObject, delivery_statuses, get_result
-from node.store.tables import JobKind, JobState
+from node.settings import Destination
+from node.store.tables import JobState
 from tests.counterparts import free_port, orthanc, wait_until
 from tests.faulty_archive import Answer, Drop, FaultyArchive, Stall
-from tests.node.deliver.conftest import REPORT, SEGMENTATION, write_object
-from tests.node.jobs.examples import order
-from tests.node.store.examples import add_study
+from tests.node.deliver.conftest import REPORT, SEGMENTATION, Node
 
 DestinationAt = Callable[..., Destination]
-
-
-@dataclass
-class Node:
-    """A node without listener and models: its data folder and its database."""
-
-    folder: Path
-    engine: Engine
-
-    def settings(self, *destinations: Destination, timeout_seconds: float = 10) -> Settings:
-        return Settings(
-            node=NodeSettings(ae_title="OVERREAD", data_dir=self.folder),
-            deliver=DeliverSettings(
-                first_retry_seconds=0.05, longest_retry_seconds=0.2, timeout_seconds=timeout_seconds
-            ),
-            destinations=destinations,
-        )
-
-    def add_result(self, *destinations: str, study: str | None = None, digest: str = "d1") -> list[Job]:
-        """A result with a segmentation and a report; its deliveries, in the order of `destinations`."""
-        now, study = datetime.now(UTC), study or generate_uid()
-        with write_transaction(self.engine) as connection:
-            add_study(connection, study)
-            enqueue_infer(connection, order(study, digest, destinations=list(destinations)), now)
-            job = claim(connection, JobKind.INFER, "test", 60, now)
-            assert job is not None
-            recorded = complete_inference(connection, job, self._result_of(job), 20, now)
-            finish(connection, job, JobEvent.SUCCEED, now)
-            first = job.job_id + 1
-            assert recorded.is_current
-            return [get_job(connection, first + number) for number in range(len(destinations))]
-
-    def _result_of(self, job: Job) -> NewResult:
-        folder = f"results/{job.job_id}"
-        members = []
-        for position, (role, sop_class) in enumerate((("segmentation", SEGMENTATION), ("report", REPORT))):
-            path = write_object(self.folder / folder / f"{role}.dcm", sop_class, 50_000)
-            uid = read_file_meta(path).sop_instance_uid
-            relative = str(path.relative_to(self.folder))
-            members.append(ResultObject(uid, sop_class, generate_uid(), role, position, relative, "0" * 64))
-        return NewResult(
-            job_id=job.job_id,
-            study_instance_uid=job.study_instance_uid,
-            model="brain",
-            model_digest="m1",
-            revision=job.revision or 0,
-            created_at=datetime.now(UTC),
-            folder=folder,
-            summary=[],
-            timings={},
-            # Written in the wrong order on purpose: `position` is what counts.
-            objects=tuple(reversed(members)),
-        )
-
-    def uids(self, job: Job) -> list[str]:
-        with read_transaction(self.engine) as connection:
-            return [one.sop_instance_uid for one in get_result(connection, job.result_id or 0).objects]
-
-    def job(self, job: Job) -> Job:
-        with read_transaction(self.engine) as connection:
-            return get_job(connection, job.job_id)
-
-    def statuses(self, job: Job) -> list[int]:
-        """What was answered for each object, in the order of delivery."""
-        with read_transaction(self.engine) as connection:
-            kept = delivery_statuses(connection, job.job_id)
-        return [kept[uid] for uid in self.uids(job) if uid in kept]
-
-    def events(self, job: Job) -> list[str]:
-        with read_transaction(self.engine) as connection:
-            return [line.event for line in job_history(connection, job.job_id)]
-
-    @contextmanager
-    def outbox(self, settings: Settings) -> Iterator[Outbox]:
-        """The outbox at work in a thread."""
-        outbox = Outbox(self.engine, settings, self.folder / "run")
-        thread = threading.Thread(target=outbox.run)
-        thread.start()
-        try:
-            yield outbox
-        finally:
-            outbox.stop()
-            thread.join(20)
-            assert not thread.is_alive()
-
-    def wait_for_end(self, job: Job, state: JobState = JobState.SUCCEEDED) -> Job:
-        """The job once it has ended for good, in this state."""
-        wait_until(lambda: self.job(job).state not in (JobState.QUEUED, JobState.RUNNING), f"end of job {job.job_id}")
-        ended = self.job(job)
-        assert ended.state is state, ended.last_error
-        return ended
-
-
-@pytest.fixture
-def node(tmp_path: Path) -> Iterator[Node]:
-    url = f"sqlite:///{tmp_path / 'overread.sqlite'}"
-    migrate(url, None)
-    engine = open_database(url)
-    yield Node(tmp_path, engine)
-    engine.dispose()
 
 
 def test_result_arrives_in_order_and_statuses_are_kept(node: Node, destination_at: DestinationAt):
@@ -161,10 +46,10 @@ def test_archive_that_is_down_gets_everything_once_it_is_back(node: Node, destin
     archive.stop()
     with archive, node.outbox(node.settings(destination_at(archive.port))):
         archive.stop()
-        wait_until(lambda: all(node.job(job).attempt >= 3 for job in jobs), "three attempts")
+        wait_until(lambda: sum(node.job(job).attempt for job in jobs) >= 3, "three attempts")
         assert archive.received == []
-        waiting = node.job(jobs[0])
-        assert "destination 'pacs' (FAULTY at 127.0.0.1:" in (waiting.last_error or "")
+        errors = [node.job(job).last_error or "" for job in jobs]
+        assert any("destination 'pacs' (FAULTY at 127.0.0.1:" in error for error in errors)
         archive.start()
         for job in jobs:
             node.wait_for_end(job)

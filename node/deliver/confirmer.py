@@ -1,0 +1,148 @@
+"""The lane that asks a destination whether it keeps what it took."""
+
+import threading
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from sqlalchemy import Engine
+
+from node.deliver.commitment import record_report, request_commitment, transaction_uid
+from node.deliver.confirmation import Verdict, judge_find, unknown
+from node.deliver.find_scu import find_objects
+from node.deliver.verdict import apply_verdict
+from node.errors import Permanent, Transient
+from node.jobs.heartbeat import Interrupted, StopReason
+from node.logs import describe_error, get_logger
+from node.settings import DeliverSettings, Destination, Settings
+from node.store.database import read_transaction, write_transaction
+from node.store.deliveries import Delivery, begin_transaction_uid, claim_checks, next_check_at
+
+_AT_ONCE = 20
+_LEASE_SECONDS = 300.0
+
+
+class Asker(Protocol):
+    """Asks about one delivery and records the answer."""
+
+    def __call__(self, delivery: Delivery, check: Callable[[], None]) -> None: ...
+
+
+class Confirmer:
+    """Asks about the deliveries to one destination when they are due; `run` works until `stop`.
+
+    Parameters
+    ----------
+    gate : callable
+        Seconds for which the destination is to be left alone.
+    now : callable
+        The present moment, aware UTC.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        name: str,
+        settings: DeliverSettings,
+        ask: Asker,
+        *,
+        gate: Callable[[], float],
+        now: Callable[[], datetime],
+    ) -> None:
+        self._engine = engine
+        self._name = name
+        self._settings = settings
+        self._ask = ask
+        self._gate = gate
+        self._now = now
+        self._stopping = threading.Event()
+
+    def run(self) -> None:
+        """Work until `stop`."""
+        while not self._stopping.is_set():
+            try:
+                idle_seconds = self.step()
+            except Interrupted:
+                return
+            except Exception as error:  # the database is away: the lane outlives it
+                get_logger("deliver").error("confirmation_failed", destination=self._name, error=describe_error(error))
+                idle_seconds = self._settings.poll_seconds
+            self._stopping.wait(idle_seconds)
+
+    def stop(self) -> None:
+        """Ask no more. Safe from any thread."""
+        self._stopping.set()
+
+    def step(self) -> float:
+        """Ask about what is due; seconds until there may be more."""
+        if closed := self._gate():
+            return min(closed, self._settings.poll_seconds)
+        now = self._now()
+        with write_transaction(self._engine) as connection:
+            due = claim_checks(connection, self._name, now, now + timedelta(seconds=_LEASE_SECONDS), _AT_ONCE)
+        for delivery in due:
+            self._ask(delivery, self._check)
+        with read_transaction(self._engine) as connection:
+            following = next_check_at(connection, self._name)
+        if following is None:
+            return self._settings.poll_seconds
+        return min(max((following - self._now()).total_seconds(), 0.05), self._settings.poll_seconds)
+
+    def _check(self) -> None:
+        if self._stopping.is_set():
+            raise Interrupted(StopReason.STOPPING)
+
+
+class DimseAsker:
+    """Asks a DICOM archive by storage commitment or C-FIND, as its `confirm` says."""
+
+    def __init__(
+        self, engine: Engine, settings: Settings, destination: Destination, now: Callable[[], datetime]
+    ) -> None:
+        self._engine = engine
+        self._settings = settings
+        self._destination = destination
+        self._now = now
+
+    def __call__(self, delivery: Delivery, check: Callable[[], None]) -> None:
+        try:
+            if self._destination.confirm == "find":
+                self._record(delivery, self._find(delivery, check))
+            else:
+                self._request(delivery, check)
+        except (Transient, Permanent) as error:
+            self._record(delivery, unknown(delivery, str(error), self._destination.confirm_after_seconds))
+
+    def _find(self, delivery: Delivery, check: Callable[[], None]) -> Verdict:
+        found = find_objects(
+            self._destination,
+            self._settings.node.ae_title,
+            delivery.study_instance_uid,
+            delivery.objects,
+            self._settings.deliver.timeout_seconds,
+            check,
+        )
+        return judge_find(delivery, found, self._destination.confirm_after_seconds)
+
+    def _request(self, delivery: Delivery, check: Callable[[], None]) -> None:
+        """A report that comes later, to our listener, is recorded there; until then this one is asked again."""
+        uid = transaction_uid(delivery, delivery.checks)
+        with write_transaction(self._engine) as connection:
+            begin_transaction_uid(connection, delivery.job_id, uid)
+        report = request_commitment(
+            self._destination,
+            self._settings.node.ae_title,
+            uid,
+            delivery.objects,
+            self._settings.deliver.timeout_seconds,
+            check,
+        )
+        if report is not None:
+            record_report(self._engine, self._settings, report, self._now())
+            return
+        message = f"storage commitment was requested (transaction {uid}), and no report has come yet"
+        self._record(delivery, unknown(delivery, message, self._destination.confirm_after_seconds))
+
+    def _record(self, delivery: Delivery, verdict: Verdict) -> None:
+        with write_transaction(self._engine) as connection:
+            apply_verdict(connection, self._settings.deliver, delivery, verdict, self._now())

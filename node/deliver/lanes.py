@@ -1,0 +1,60 @@
+"""From a configured destination to all that serves it: transport, gate and confirmer."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from sqlalchemy import Engine
+
+from node.deliver.confirmer import Asker, Confirmer, DimseAsker
+from node.deliver.dimse_transport import DimseTransport
+from node.deliver.gate import Gate
+from node.deliver.transport import Transport
+from node.errors import Permanent
+from node.settings import AnyDestination, Destination, Settings
+
+Clock = Callable[[], datetime]
+
+
+@dataclass(frozen=True)
+class Route:
+    """A destination and what serves it. `confirm_after_seconds` is None where nothing is confirmed."""
+
+    destination: AnyDestination
+    transport: Transport
+    gate: Gate
+    confirmer: Confirmer | None
+    confirm_after_seconds: float | None
+
+
+def routes_of(engine: Engine, settings: Settings, now: Clock = lambda: datetime.now(UTC)) -> dict[str, Route]:
+    """What serves each configured destination, by its name."""
+    return {destination.name: _route(engine, settings, destination, now) for destination in settings.destinations}
+
+
+def transport_of(engine: Engine, settings: Settings, destination: AnyDestination) -> Transport:
+    """How results are sent to this destination."""
+    match destination:
+        case Destination():
+            return DimseTransport(destination, settings.node.ae_title, settings.deliver.timeout_seconds)
+    raise Permanent(f"destination {destination.name!r} is of a kind that cannot be sent to")
+
+
+def _route(engine: Engine, settings: Settings, destination: AnyDestination, now: Clock) -> Route:
+    transport = transport_of(engine, settings, destination)
+    gate = Gate(engine, destination, settings.deliver, transport, now)
+    ask, after = _asker(engine, settings, destination, now)
+    confirmer = None
+    if ask is not None:
+        confirmer = Confirmer(engine, destination.name, settings.deliver, ask, gate=gate, now=now)
+    return Route(destination, transport, gate, confirmer, after if ask is not None else None)
+
+
+def _asker(
+    engine: Engine, settings: Settings, destination: AnyDestination, now: Clock
+) -> tuple[Asker | None, float | None]:
+    """Who asks this destination whether it keeps what it took, and how long after."""
+    match destination:
+        case Destination() if destination.confirm != "none":
+            return DimseAsker(engine, settings, destination, now), destination.confirm_after_seconds
+    return None, None

@@ -1,0 +1,67 @@
+"""What the outbox needs of a way to send results, whatever the kind of the destination."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from node.errors import Permanent, Transient
+from node.jobs.job import Job
+from node.store.deliveries import AcceptedObject
+from node.store.results import StoredResult
+
+Check = Callable[[], None]
+"""Called again and again while waiting; raises to give up, e.g. because the process is asked to stop."""
+
+
+class Unreachable(Transient):
+    """The destination was not reached or took no association: what happened has nothing to do with the result."""
+
+
+class NotTaken(Transient):
+    """Not everything arrived, and trying again may help; `statuses` are the answers that came, by SOP Instance UID."""
+
+    def __init__(self, message: str, statuses: Mapping[str, int] | None = None) -> None:
+        super().__init__(message)
+        self.statuses = dict(statuses or {})
+
+
+class NeverTaken(Permanent):
+    """The destination does not take it, and will not; `statuses` as of `NotTaken`."""
+
+    def __init__(self, message: str, statuses: Mapping[str, int] | None = None) -> None:
+        super().__init__(message)
+        self.statuses = dict(statuses or {})
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """A result on its way: its job, its row, and the data folder that its paths are relative to."""
+
+    job: Job
+    result: StoredResult
+    data_dir: Path
+
+    @property
+    def paths(self) -> list[Path]:
+        """Files of the objects, in the order of delivery."""
+        return [self.data_dir / one.path for one in self.result.objects]
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What the destination accepted. `statuses` are DIMSE statuses (or HTTP ones) by SOP Instance UID."""
+
+    objects: tuple[AcceptedObject, ...]
+    statuses: Mapping[str, int] = field(default_factory=dict)
+    warnings: Mapping[str, str] = field(default_factory=dict)
+
+
+class Transport(Protocol):
+    """Sends results to one destination. Shared by the threads of its lane: keeps no state but what is thread-safe."""
+
+    def send(self, parcel: Parcel, check: Check) -> Receipt:
+        """Bring everything there; raises `Transient` or `Permanent`, and `Unreachable` when nothing was reached."""
+
+    def probe(self) -> None:
+        """Raise `Transient` unless the destination answers at all."""

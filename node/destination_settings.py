@@ -1,0 +1,106 @@
+"""`[[destinations]]`: where results go, one class for each `kind`; without `kind` it is a DICOM archive."""
+
+import re
+from datetime import time
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from pydantic import Field, field_validator, model_validator
+
+from node.settings_types import AeTitle, Name, Port, Section
+
+_HOURS = re.compile(r"^([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)$")
+
+
+class Tls(Section):
+    """`tls` of a destination: TLS 1.2 or later; the certificate of the destination is always checked."""
+
+    ca_file: Path | None = Field(
+        None, description="Certificates of the authorities to trust (PEM); without it those of the system."
+    )
+    certificate_file: Path | None = Field(None, description="Our client certificate with its chain (PEM).")
+    key_file: Path | None = Field(None, description="Key of our client certificate (PEM, without passphrase).")
+    server_name: str = Field(
+        "", description="Name that the destination's certificate must be for; empty means the host of the destination."
+    )
+
+    @model_validator(mode="after")
+    def _certificate_has_key(self) -> "Tls":
+        if (self.certificate_file is None) != (self.key_file is None):
+            raise ValueError("certificate_file and key_file belong together: give both or none")
+        return self
+
+
+class AnyDestination(Section):
+    """What all kinds of destination have."""
+
+    name: Name = Field(description="Unique name.")
+    connections: int = Field(1, ge=1, le=16, description="Deliveries at once; each study keeps its order.")
+    hours: str = Field(
+        "",
+        description='When results are sent, in local time, e.g. "18:00-07:00"; empty means always. A delivery that has '
+        "begun is finished.",
+    )
+
+    @field_validator("hours")
+    @classmethod
+    def _hours_are_a_span(cls, hours: str) -> str:
+        if hours and not _HOURS.match(hours):
+            raise ValueError('expected a span of the day such as "18:00-07:00"')
+        return hours
+
+    @property
+    def span(self) -> tuple[time, time] | None:
+        """`hours` as two times of the day; None when it is always open."""
+        found = _HOURS.match(self.hours)
+        if not found:
+            return None
+        first, second, third, fourth = map(int, found.groups())
+        return time(first, second), time(third, fourth)
+
+
+class Destination(AnyDestination):
+    """`kind = "dimse"`: a DICOM archive, by C-STORE."""
+
+    kind: Literal["dimse"] = Field("dimse", description="How results are sent: C-STORE.")
+    ae_title: AeTitle = Field(description="Called AE title of the destination.")
+    host: str = Field(min_length=1, description="Host name or address.")
+    port: Port = Field(description="TCP port.")
+    tls: Tls | None = Field(None, description="TLS, with a client certificate if wanted; without it plain DICOM.")
+    confirm: Literal["none", "storage-commitment", "find"] = Field(
+        "none",
+        description="How we make sure that the archive keeps what it took: `storage-commitment` (its report may come "
+        "on an association to our listener), `find` (it is asked for the UIDs by C-FIND), or not at all.",
+    )
+    confirm_after_seconds: float = Field(
+        10, ge=0, description="First time to ask whether the archive has what it took; later times are further apart."
+    )
+    report_wait_seconds: float = Field(
+        5,
+        ge=0,
+        description="How long the association of a storage commitment request stays open for the report to come on it.",
+    )
+    maximum_kilobytes_per_second: int = Field(
+        0, ge=0, description="Most that each connection sends, in kB (10^3 bytes) per second; 0 means no limit."
+    )
+
+
+DESTINATION_KINDS: dict[str, type[AnyDestination]] = {"dimse": Destination}
+"""The class of each kind, in the order of the documentation."""
+
+
+DestinationOfAnyKind = Destination
+
+SectionType = TypeVar("SectionType", bound=Section)
+
+
+def absolute_paths(section: SectionType, base: Path) -> SectionType:
+    """The same table with its paths, also those of tables in it, made absolute against a folder."""
+    changes: dict[str, object] = {}
+    for key in type(section).model_fields:
+        value = getattr(section, key)
+        if isinstance(value, Path):
+            changes[key] = (base / value).resolve()
+        elif isinstance(value, Section):
+            changes[key] = absolute_paths(value, base)
+    return section.model_copy(update=changes)
