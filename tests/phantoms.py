@@ -47,9 +47,15 @@ def make_series(
     patient_name: str = "Phantom^Tom",
     patient_id: str = "PH-1",
     voxels: np.ndarray | None = None,
+    positions_mm: Sequence[Sequence[float]] | None = None,
+    instance_numbers: Sequence[int] | None = None,
     **overrides: Any,
 ) -> list[Dataset]:
-    """Data sets of one single-frame series in slice order, with file meta; `overrides` are attributes by keyword."""
+    """Data sets of one single-frame series in slice order, with file meta; `overrides` are attributes by keyword.
+
+    `positions_mm` places each image (LPS) instead of `origin_mm` and the slice spacing; `instance_numbers` are
+    1, 2, ... unless given.
+    """
     row_direction, column_direction = (
         ORIENTATIONS[orientation] if isinstance(orientation, str) else (tuple(orientation[0]), tuple(orientation[1]))
     )
@@ -77,7 +83,8 @@ def make_series(
         image.Manufacturer, image.ManufacturerModelName = "Phantom Works", "Ball 1"
         image.Modality, image.BodyPartExamined, image.PatientPosition = modality, "BRAIN", "HFS"
         image.SeriesDescription, image.StudyDescription, image.ProtocolName = "T1 phantom", "Head", "T1"
-        image.SeriesNumber, image.InstanceNumber = 3, number + 1
+        image.SeriesNumber = 3
+        image.InstanceNumber = instance_numbers[number] if instance_numbers else number + 1
         image.PositionReferenceIndicator = ""
         image.ImageType = ["ORIGINAL", "PRIMARY", "M" if modality == "MR" else "AXIAL"]
         if modality == "MR":
@@ -87,7 +94,10 @@ def make_series(
         else:
             image.KVP, image.AcquisitionNumber, image.ConvolutionKernel = 120.0, 1, "B30f"
         image.ImageOrientationPatient = [float(v) for v in (*row_direction, *column_direction)]
-        image.ImagePositionPatient = [round(float(v), 6) for v in np.array(origin_mm) + number * spacing_mm[0] * normal]
+        position = (
+            np.array(origin_mm) + number * spacing_mm[0] * normal if positions_mm is None else positions_mm[number]
+        )
+        image.ImagePositionPatient = [round(float(v), 6) for v in position]
         image.PixelSpacing = [spacing_mm[1], spacing_mm[2]]
         image.SliceThickness = image.SpacingBetweenSlices = spacing_mm[0]
         image.SamplesPerPixel, image.PhotometricInterpretation = 1, "MONOCHROME2"

@@ -1,0 +1,187 @@
+"""A shape known in millimetres of patient space, scanned onto slices as a modality would, and the ways to read a
+segmentation of it back: nothing here comes from the node.
+
+World coordinates are LPS in millimetres, axis order is (slice, row, column).
+"""
+
+import gzip
+import itertools
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import highdicom as hd
+import numpy as np
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from scipy.spatial import cKDTree
+
+from tests.conftest import program
+from tests.phantoms import write_series
+
+CENTRE_MM = np.array([11.3, -17.9, 23.7])
+"""Middle of the shape, off centre in every field of view below."""
+BRIGHT, DIM = 1000, 100
+
+
+def is_inside(points_mm: np.ndarray) -> np.ndarray:
+    """Which points (..., 3) lie in the shape: an ellipsoid with three arms of different lengths, so that no flip,
+    rotation or exchange of axes maps it onto itself.
+    """
+    along = points_mm - CENTRE_MM
+    inside = (along**2 / np.array([9.13, 7.31, 5.57]) ** 2).sum(axis=-1) <= 1
+    for low, high in (
+        ((4.1, -2.2, -2.3), (15.2, 3.1, 2.7)),
+        ((-2.4, -13.3, -1.9), (2.9, -3.2, 3.3)),
+        ((-6.3, 0.7, 2.1), (-1.2, 5.8, 11.6)),
+    ):
+        inside |= ((along >= low) & (along <= high)).all(axis=-1)
+    return inside
+
+
+@dataclass(frozen=True)
+class Scan:
+    """How the shape is scanned.
+
+    `places_mm` are distances along the normal from the middle of the stack, in the order of acquisition; each image is
+    shifted along its columns by `tilt` millimetres for each of them.
+    """
+
+    row_direction: tuple[float, ...]
+    column_direction: tuple[float, ...]
+    places_mm: tuple[float, ...] = tuple(2.0 * (i - 10.3) for i in range(21))
+    pixel_mm: tuple[float, float] = (1.5, 1.5)
+    rows: int = 34
+    columns: int = 38
+    tilt: float = 0.0
+    patient_position: str = "HFS"
+    reversed_numbers: bool = False
+    thickness_mm: float = 2.0
+    modality: str = "MR"
+
+    @property
+    def normal(self) -> np.ndarray:
+        """Right-handed normal of the plane."""
+        return np.cross(self.row_direction, self.column_direction)
+
+    def positions_mm(self) -> np.ndarray:
+        """Image Position (Patient) of each image: the shape ends up off the middle of the field of view."""
+        row, column = np.array(self.row_direction), np.array(self.column_direction)
+        corner = (
+            CENTRE_MM - row * (self.columns * 0.46) * self.pixel_mm[1] - column * (self.rows * 0.53) * self.pixel_mm[0]
+        )
+        places = np.array(self.places_mm)[:, None]
+        return np.round(corner + places * self.normal + places * self.tilt * column, 6)
+
+    def centres_mm(self) -> np.ndarray:
+        """Pixel centres, shape (slice, row, column, 3), by PS3.3 C.7.6.2.1.1."""
+        rows = np.arange(self.rows)[:, None, None] * self.pixel_mm[0] * np.array(self.column_direction)
+        columns = np.arange(self.columns)[None, :, None] * self.pixel_mm[1] * np.array(self.row_direction)
+        return np.asarray(self.positions_mm()[:, None, None] + rows + columns)
+
+    def turned(self, angle: float) -> "Scan":
+        """The same with its plane turned about an axis that is no axis of the patient."""
+        axis = np.array([0.48, 0.6, 0.64])
+        cross = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
+        matrix = np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
+        row, column = (
+            tuple(float(round(v, 9)) for v in matrix @ d) for d in (self.row_direction, self.column_direction)
+        )
+        return replace(self, row_direction=row, column_direction=column)
+
+    def write(self, folder: Path) -> list[Path]:
+        """Part 10 files of the scan, in the order of acquisition."""
+        inside = is_inside(self.centres_mm())
+        count = len(self.places_mm)
+        spacing = abs(self.places_mm[1] - self.places_mm[0])
+        return write_series(
+            folder,
+            shape=inside.shape,
+            spacing_mm=(spacing, *self.pixel_mm),
+            orientation=(self.row_direction, self.column_direction),
+            voxels=np.where(inside, BRIGHT, DIM).astype(np.int16),
+            positions_mm=[[float(v) for v in p] for p in self.positions_mm()],
+            instance_numbers=list(range(count, 0, -1)) if self.reversed_numbers else None,
+            PatientPosition=self.patient_position,
+            modality=self.modality,
+            SliceThickness=self.thickness_mm,
+        )
+
+    def points_mm(self) -> np.ndarray:
+        """Where the shape is: the pixel centres inside it, shape (n, 3)."""
+        centres = self.centres_mm()
+        return np.asarray(centres[is_inside(centres)])
+
+
+def signed_axes() -> list[tuple[tuple[float, ...], tuple[float, ...]]]:
+    """Row and column directions along the axes of the patient: 3 planes, rows and columns exchanged, all flips: 24."""
+    units = [tuple(float(sign * (i == axis)) for i in range(3)) for axis in range(3) for sign in (1, -1)]
+    return [(a, b) for a, b in itertools.product(units, units) if not np.dot(a, b)]
+
+
+def dice(one_mm: np.ndarray, other_mm: np.ndarray, tolerance_mm: float = 0.01) -> float:
+    """Dice of two sets of voxel centres in patient space; two centres are the same within the tolerance."""
+    if not len(one_mm) or not len(other_mm):
+        return 0.0
+    distances, _ = cKDTree(other_mm).query(one_mm)
+    return 2 * int((distances <= tolerance_mm).sum()) / (len(one_mm) + len(other_mm))
+
+
+def read_by_arithmetic(path: Path) -> np.ndarray:
+    """Voxel centres of a BINARY segmentation: bits and functional groups as they are in the file."""
+    seg = dcmread(path)
+    frames = np.unpackbits(np.frombuffer(seg.PixelData, np.uint8), bitorder="little")
+    frames = frames[: seg.NumberOfFrames * seg.Rows * seg.Columns].reshape(-1, seg.Rows, seg.Columns)
+    shared = seg.SharedFunctionalGroupsSequence[0]
+    directions = np.array(shared.PlaneOrientationSequence[0].ImageOrientationPatient, float)
+    row_mm, column_mm = (float(v) for v in shared.PixelMeasuresSequence[0].PixelSpacing)
+    points = []
+    for frame, groups in zip(frames, seg.PerFrameFunctionalGroupsSequence, strict=True):
+        corner = np.array(groups.PlanePositionSequence[0].ImagePositionPatient, float)
+        rows, columns = np.nonzero(frame)
+        points.append(corner + rows[:, None] * row_mm * directions[3:] + columns[:, None] * column_mm * directions[:3])
+    return np.concatenate(points)
+
+
+def read_by_highdicom(path: Path, sources: Sequence[Dataset]) -> np.ndarray:
+    """Voxel centres as highdicom places them, for the source images that it finds referenced."""
+    seg = hd.seg.segread(path)
+    points = []
+    masks = seg.get_pixels_by_source_instance(
+        [source.SOPInstanceUID for source in sources],
+        combine_segments=True,
+        ignore_spatial_locations=True,
+        assert_missing_frames_are_empty=True,
+    )
+    for source, mask in zip(sources, masks, strict=True):
+        transform = hd.spatial.PixelToReferenceTransformer(
+            source.ImagePositionPatient, source.ImageOrientationPatient, source.PixelSpacing
+        )
+        points.append(transform(np.argwhere(mask)[:, ::-1]) if mask.any() else np.empty((0, 3)))
+    return np.concatenate(points)
+
+
+def read_volume_by_highdicom(path: Path) -> np.ndarray:
+    """Voxel centres by the affine that highdicom gives the segmentation alone; evenly spaced stacks only."""
+    volume = hd.seg.segread(path).get_volume(combine_segments=True)
+    return np.asarray(volume.map_indices_to_reference(np.argwhere(volume.array)))
+
+
+def read_by_dcmqi(path: Path, folder: Path) -> np.ndarray:
+    """Voxel centres by dcmqi and ITK, from the NRRD they write."""
+    folder.mkdir()
+    command = [program("segimage2itkimage"), "--inputDICOM", path, "--outputDirectory", folder, "--outputType", "nrrd"]
+    subprocess.run([str(part) for part in command], check=True, capture_output=True, timeout=60)
+    head, _, content = next(folder.glob("*.nrrd")).read_bytes().partition(b"\n\n")
+    fields = dict(line.split(": ", 1) for line in head.decode().splitlines()[1:] if ": " in line)
+    assert fields["space"] == "left-posterior-superior" and fields["encoding"] == "gzip"
+    dtype = {"short": np.int16, "unsigned char": np.uint8, "unsigned short": np.uint16}[fields["type"]]
+    sizes = [int(size) for size in fields["sizes"].split()]
+    steps = np.array([_vector(each) for each in fields["space directions"].split()])
+    array = np.frombuffer(gzip.decompress(content), dtype).reshape(sizes[::-1])
+    return np.asarray(np.argwhere(array)[:, ::-1] @ steps + _vector(fields["space origin"]))
+
+
+def _vector(text: str) -> np.ndarray:
+    return np.array([float(part) for part in text.strip("()").split(",")])

@@ -1,0 +1,129 @@
+"""The golden matrix: a shape known in millimetres, in every geometry, found where it is by three readers, or refused.
+
+Each cell goes from files through the node to a segmentation on disk, which is read back by plain arithmetic on its
+attributes, by highdicom and by dcmqi (ITK). All agree with the shape in patient space.
+"""
+
+import itertools
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydicom import dcmread
+
+from node.errors import NotAnalysed
+from tests.geometry.conftest import Segment
+from tests.geometry.phantom import (
+    CENTRE_MM,
+    Scan,
+    dice,
+    is_inside,
+    read_by_arithmetic,
+    read_by_dcmqi,
+    read_by_highdicom,
+    read_volume_by_highdicom,
+    signed_axes,
+)
+
+AXES = signed_axes()
+PLANES = {"axial": (0, 1), "sagittal": (1, 2), "coronal": (0, 2)}
+PATIENT_POSITIONS = ("HFS", "HFP", "FFS", "FFP")
+FLIPS = tuple(itertools.product((1, -1), repeat=2))
+
+VARIANTS: dict[str, Callable[[Scan], Scan]] = {
+    "oblique": lambda scan: scan.turned(0.41),
+    "anisotropic": lambda scan: replace(
+        scan, places_mm=tuple(4.7 * (i - 4.4) for i in range(10)), pixel_mm=(0.9, 0.9), rows=56, columns=60
+    ),
+    "overlapping": lambda scan: replace(scan, thickness_mm=5.0),
+    "reversed-order": lambda scan: replace(scan, places_mm=scan.places_mm[::-1]),
+    "reversed-numbers": lambda scan: replace(scan, reversed_numbers=True),
+    "non-square": lambda scan: replace(scan, pixel_mm=(1.1, 1.9), rows=46, columns=30),
+    "ct": lambda scan: replace(scan, modality="CT"),
+    "everything": lambda scan: replace(
+        scan.turned(-0.7), places_mm=scan.places_mm[::-1], reversed_numbers=True, pixel_mm=(1.9, 1.2), thickness_mm=4.0
+    ),
+}
+REFUSED: dict[str, tuple[str, Callable[[Scan], Scan]]] = {
+    "tilt": ("gantry-tilt", lambda scan: replace(scan, tilt=0.21, modality="CT")),
+    "uneven": (
+        "uneven-spacing",
+        lambda scan: replace(scan, places_mm=tuple(2.0 * (i - 10.3) + 0.04 * i * i for i in range(18))),
+    ),
+}
+
+
+def base(plane: str, flips: tuple[int, int]) -> Scan:
+    """A scan of this plane with rows and columns running towards or against the axes of the patient."""
+    row, column = (
+        tuple(float(sign * (i == axis)) for i in range(3)) for axis, sign in zip(PLANES[plane], flips, strict=True)
+    )
+    number = list(PLANES).index(plane) + FLIPS.index(flips)
+    return Scan(row, column, patient_position=PATIENT_POSITIONS[number % 4])
+
+
+@pytest.mark.parametrize("patient_position", PATIENT_POSITIONS)
+@pytest.mark.parametrize(
+    "axes", AXES, ids=lambda axes: "".join("RLAPIS"[int(np.argmax(np.abs(d))) * 2 + (sum(d) > 0)] for d in axes)
+)
+def test_every_plane_and_flip_in_every_patient_position(
+    axes, patient_position: str, segment: Segment, tmp_path: Path
+) -> None:
+    scan = Scan(*axes, patient_position=patient_position)
+    segment(scan.write(tmp_path / "series"), tmp_path / "seg.dcm")
+    found = read_by_arithmetic(tmp_path / "seg.dcm")
+    assert len(found) > 400
+    assert dice(scan.points_mm(), found) == 1.0
+
+
+@pytest.mark.parametrize("flips", FLIPS, ids=lambda flips: "".join("-+"[sign > 0] for sign in flips))
+@pytest.mark.parametrize("plane", PLANES)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_variant_is_found_exactly_where_it_is(
+    variant: str, plane: str, flips: tuple[int, int], segment: Segment, tmp_path: Path
+) -> None:
+    scan = VARIANTS[variant](base(plane, flips))
+    paths = scan.write(tmp_path / "series")
+    random.Random(variant).shuffle(paths)
+    segment(paths, tmp_path / "seg.dcm")
+    wanted = scan.points_mm()
+    found = read_by_arithmetic(tmp_path / "seg.dcm")
+    assert len(found) > 300
+    assert dice(wanted, found) == 1.0
+    assert dice(wanted, read_volume_by_highdicom(tmp_path / "seg.dcm")) == 1.0
+    headers = [dcmread(path, stop_before_pixels=True) for path in paths]
+    assert dice(wanted, read_by_highdicom(tmp_path / "seg.dcm", headers)) == 1.0
+
+
+@pytest.mark.counterpart("dcmqi")
+@pytest.mark.parametrize("plane", PLANES)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_dcmqi_finds_every_variant_in_its_place(variant: str, plane: str, segment: Segment, tmp_path: Path) -> None:
+    scan = VARIANTS[variant](base(plane, FLIPS[len(variant) % 4]))
+    segment(scan.write(tmp_path / "series"), tmp_path / "seg.dcm")
+    assert dice(scan.points_mm(), read_by_dcmqi(tmp_path / "seg.dcm", tmp_path / "nrrd")) == 1.0
+
+
+@pytest.mark.parametrize("flips", FLIPS, ids=lambda flips: "".join("-+"[sign > 0] for sign in flips))
+@pytest.mark.parametrize("plane", PLANES)
+@pytest.mark.parametrize("variant", REFUSED)
+def test_what_is_not_placed_exactly_is_refused(
+    variant: str, plane: str, flips: tuple[int, int], segment: Segment, tmp_path: Path
+) -> None:
+    code, change = REFUSED[variant]
+    with pytest.raises(NotAnalysed) as caught:
+        segment(change(base(plane, flips)).write(tmp_path / "series"), tmp_path / "seg.dcm")
+    assert caught.value.code == code
+
+
+def test_no_flip_or_exchange_of_axes_maps_the_shape_onto_itself() -> None:
+    points = Scan((1.0, 0.0, 0.0), (0.0, 1.0, 0.0)).points_mm() - CENTRE_MM
+    for order in itertools.permutations(range(3)):
+        for signs in itertools.product((1, -1), repeat=3):
+            if order == (0, 1, 2) and signs == (1, 1, 1):
+                continue
+            moved = points[:, order] * signs
+            assert is_inside(moved + CENTRE_MM).mean() < 0.95, (order, signs)
