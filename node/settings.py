@@ -7,10 +7,11 @@ raise `SettingsError`, whose message names file, key and fix. Units are in the n
 
 import re
 import tomllib
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, StringConstraints, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from node.destination_settings import AnyDestination, Destination, DestinationOfAnyKind, absolute_paths
@@ -36,6 +37,18 @@ class NodeSettings(Section):
         "Give it a file system of its own.",
     )
     database_url: str = Field("", description="SQLAlchemy URL; empty means SQLite in data_dir (`overread.sqlite`).")
+
+
+class Peer(Section):
+    """`[[dimse.peers]]`: a sender that may associate. All conditions given must hold."""
+
+    ae_title: AeTitle = Field(description="Calling AE title.")
+    addresses: tuple[IPv4Network | IPv6Network, ...] = Field(
+        (), description="Addresses or networks it comes from, e.g. 10.1.2.0/24; empty means any."
+    )
+    certificates: tuple[Annotated[str, StringConstraints(to_lower=True, pattern=r"^[0-9a-fA-F]{64}$")], ...] = Field(
+        (), description="SHA-256 of certificates that it may show, in hexadecimal; empty means any, or none."
+    )
 
 
 class DimseSettings(Section):
@@ -67,6 +80,20 @@ class DimseSettings(Section):
     allowed_calling_ae_titles: tuple[AeTitle, ...] = Field(
         (), description="Calling AE titles that may associate; empty means all."
     )
+    peers: tuple[Peer, ...] = Field(
+        (), description="Senders that may associate, by AE title, address and certificate; empty means all."
+    )
+    tls_port: int = Field(
+        2762, ge=0, le=65535, description="TCP port for TLS, beside the plain one; 0 lets the system choose one."
+    )
+    tls_certificate: str = Field(
+        "", description="PEM file: certificate of the node with its chain, read again when it changes; empty: no TLS."
+    )
+    tls_key: str = Field("", description="PEM file: its private key, without password.")
+    tls_client_authorities: str = Field(
+        "", description="PEM file: clients must show a certificate of one of these authorities; empty: they need none."
+    )
+    tls_minimum_version: Literal["1.2", "1.3"] = Field("1.2", description="Oldest version of TLS accepted.")
     network_timeout_seconds: float = Field(
         60, gt=0, description="An association without progress for this long is ended."
     )
@@ -266,6 +293,14 @@ class Settings(BaseSettings):
         return env_settings, init_settings
 
     @model_validator(mode="after")
+    def _tls_is_whole(self) -> "Settings":
+        if bool(self.dimse.tls_certificate) != bool(self.dimse.tls_key):
+            raise ValueError("dimse.tls_certificate and dimse.tls_key belong together: give both or none")
+        if self.dimse.tls_client_authorities and not self.dimse.tls_certificate:
+            raise ValueError("dimse.tls_client_authorities needs dimse.tls_certificate and dimse.tls_key: give them")
+        return self
+
+    @model_validator(mode="after")
     def _names_resolve(self) -> "Settings":
         for kind, names in (
             ("route", [route.name for route in self.routes]),
@@ -381,4 +416,10 @@ def _with_absolute_paths(settings: Settings, base: Path) -> Settings:
         update={"paths": tuple((base / folder).resolve() for folder in settings.models.paths)}
     )
     destinations = tuple(absolute_paths(destination, base) for destination in settings.destinations)
-    return settings.model_copy(update={"node": node, "models": models, "destinations": destinations})
+    dimse = settings.dimse.model_copy(update=_absolute_tls_files(settings.dimse, base))
+    return settings.model_copy(update={"node": node, "models": models, "destinations": destinations, "dimse": dimse})
+
+
+def _absolute_tls_files(dimse: DimseSettings, base: Path) -> dict[str, str]:
+    files = {key: getattr(dimse, key) for key in ("tls_certificate", "tls_key", "tls_client_authorities")}
+    return {key: str((base / file).resolve()) for key, file in files.items() if file}

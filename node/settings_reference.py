@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from node.destination_settings import DESTINATION_KINDS, Tls
-from node.settings import CountingArchive, Match, Route, Settings
+from node.settings import CountingArchive, Match, Peer, Route, Settings
 
 HEADER = """# Settings
 
@@ -30,6 +30,7 @@ def reference() -> str:
         section = field.annotation
         if isinstance(section, type) and issubclass(section, BaseModel):
             parts.append(_table(f"[{name}]", section))
+    parts.append(_table("[[dimse.peers]]", Peer))
     parts.append(_table("[[settle.archives]]", CountingArchive))
     parts.append(_table("[[routes]]", Route))
     parts.append(_table("match of a route", Match))

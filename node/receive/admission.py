@@ -7,6 +7,7 @@ as any (PS3.8 9.3.3.2 leaves the choice to the acceptor).
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Network, ip_address
 
 from pydicom.uid import UID
 
@@ -34,15 +35,46 @@ SOP_CLASS_NOT_SUPPORTED = 0x0122
 UNRECOGNIZED_OPERATION = 0x0211
 
 
+IpNetwork = IPv4Network | IPv6Network
+
+
+@dataclass(frozen=True)
+class AllowedPeer:
+    """A sender that may associate: its AE title, from these networks, with one of these certificates (SHA-256 in
+    lower-case hexadecimal). No networks or no certificates: any."""
+
+    ae_title: str
+    networks: tuple[IpNetwork, ...] = ()
+    certificates: frozenset[str] = frozenset()
+
+    def includes(self, address: str) -> bool:
+        """Whether it may connect from this address."""
+        return not self.networks or any(ip_address(address) in network for network in self.networks)
+
+
+@dataclass(frozen=True)
+class PeerIdentity:
+    """What is known of a peer beside what it says: its address, and the digest of its certificate (empty without)."""
+
+    address: str
+    certificate: str = ""
+
+
 @dataclass(frozen=True)
 class AdmissionRules:
-    """What `[node]` and `[dimse]` say about who may associate; AE titles as they are compared."""
+    """What `[node]` and `[dimse]` say about who may associate; AE titles as they are compared. Empty `peers` and empty
+    `allowed_calling_ae_titles` allow all."""
 
     ae_title: str
     require_called_ae_title: bool
     allowed_calling_ae_titles: frozenset[str]
     maximum_associations: int
     maximum_associations_per_peer: int
+    peers: tuple[AllowedPeer, ...] = ()
+
+    def may_connect(self, address: str) -> bool:
+        """Whether anybody may associate from this address: judged before a byte is read."""
+        return not self.peers or any(peer.includes(address) for peer in self.peers)
 
 
 @dataclass(frozen=True)
@@ -73,7 +105,9 @@ class Rejected:
     message: str
 
 
-def admit(request: AssociateRequest, rules: AdmissionRules, occupancy: Occupancy) -> Admitted | Rejected:
+def admit(
+    request: AssociateRequest, rules: AdmissionRules, occupancy: Occupancy, peer: PeerIdentity
+) -> Admitted | Rejected:
     """Answer an association request. Who it is comes before how busy we are, so that a stranger learns
     nothing."""
     if not request.protocol_version & 1:
@@ -84,6 +118,8 @@ def admit(request: AssociateRequest, rules: AdmissionRules, occupancy: Occupancy
         return Rejected(1, 1, 7, "called-ae-title", f"this node is {rules.ae_title!r}, another AE title was called")
     if rules.allowed_calling_ae_titles and request.calling_ae_title not in rules.allowed_calling_ae_titles:
         return Rejected(1, 1, 3, "calling-ae-title", "the calling AE title is not in dimse.allowed_calling_ae_titles")
+    if rules.peers and not any(_is_peer(known, request, peer) for known in rules.peers):
+        return Rejected(1, 1, 3, "unknown-peer", "AE title, address and certificate fit no entry of dimse.peers")
     if occupancy.in_all >= rules.maximum_associations:
         return Rejected(2, 3, 2, "too-many-associations", f"{occupancy.in_all} associations are open")
     if occupancy.from_peer >= rules.maximum_associations_per_peer:
@@ -102,6 +138,14 @@ def _answer_role(role: Role) -> Role:
     if role.sop_class_uid == STORAGE_COMMITMENT_UID:
         return Role(role.sop_class_uid, scu=False, scp=role.scp)
     return Role(role.sop_class_uid, scu=role.scu, scp=False)
+
+
+def _is_peer(known: AllowedPeer, request: AssociateRequest, peer: PeerIdentity) -> bool:
+    return (
+        known.ae_title == request.calling_ae_title
+        and known.includes(peer.address)
+        and (not known.certificates or peer.certificate in known.certificates)
+    )
 
 
 def _answer_context(context: ProposedContext, role: Role | None) -> AnsweredContext:

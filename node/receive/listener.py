@@ -11,17 +11,27 @@ import errno
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from node.logs import describe_error, get_logger
-from node.receive.admission import AdmissionRules, Admitted, Occupancy, Rejected, admit
+from node.receive.admission import AdmissionRules, Admitted, Occupancy, PeerIdentity, Rejected, admit
 from node.receive.association import Association, Limits
 from node.receive.intake import Intake
 from node.receive.pdu import AssociateRequest
+from node.receive.tls import ServerTls, certificate_digest
 
 _BACKLOG = 128
 _MAXIMUM_WAITING = 128
+
+
+@dataclass(frozen=True)
+class Door:
+    """An address to listen on, with TLS or without. Port 0 lets the system choose."""
+
+    host: str
+    port: int
+    tls: ServerTls | None = None
 
 
 @dataclass(eq=False)
@@ -37,12 +47,12 @@ class _Connection:
 
 
 class Listener:
-    """Listens on one address.
+    """Listens on one or more doors.
 
     Parameters
     ----------
-    host, port
-        Where to listen; port 0 lets the system choose, see `bound_port`.
+    doors
+        Where to listen.
     share_port : bool
         Let other processes listen on the same port (SO_REUSEPORT).
     rules, limits, intake
@@ -53,8 +63,7 @@ class Listener:
 
     def __init__(
         self,
-        host: str,
-        port: int,
+        doors: Sequence[Door],
         *,
         share_port: bool,
         rules: AdmissionRules,
@@ -62,7 +71,7 @@ class Listener:
         intake: Intake,
         on_release: Callable[[list[str]], None],
     ) -> None:
-        self._address = (host, port)
+        self._doors = doors
         self._share_port = share_port
         self._rules = rules
         self._limits = limits
@@ -72,42 +81,39 @@ class Listener:
         self._connections: dict[int, _Connection] = {}  # by a serial number, oldest first
         self._serial = 0
         self._stopping_at: float | None = None
-        self._socket: socket.socket | None = None
-        self._thread: threading.Thread | None = None
+        self._sockets: list[socket.socket] = []
+        self._threads: list[threading.Thread] = []
         self._log = get_logger("receive")
 
     @property
-    def bound_port(self) -> int:
-        if self._socket is None:
-            raise RuntimeError("start() comes before bound_port")
-        return int(self._socket.getsockname()[1])
+    def bound_ports(self) -> list[int]:
+        """The TCP port of each door, also where the system chose it."""
+        return [int(listening.getsockname()[1]) for listening in self._sockets]
 
     def start(self) -> None:
-        """Listen and accept. Raises `OSError` when the address is taken or not ours."""
-        family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
-        listening = socket.socket(family, socket.SOCK_STREAM)
+        """Listen and accept. Raises `OSError` when an address is taken or not ours."""
         try:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if self._share_port and hasattr(socket, "SO_REUSEPORT"):
-                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            listening.bind(self._address)
-            listening.listen(_BACKLOG)
+            for door in self._doors:
+                self._sockets.append(self._listen(door))
         except OSError:
-            listening.close()
+            self._close_all()
             raise
-        self._socket = listening
-        self._thread = threading.Thread(target=self._accept_all, name="receive-accept", daemon=True)
-        self._thread.start()
+        for door, listening in zip(self._doors, self._sockets, strict=True):
+            thread = threading.Thread(
+                target=self._accept_all, args=(door, listening), name="receive-accept", daemon=True
+            )
+            self._threads.append(thread)
+            thread.start()
 
     def stop(self, timeout: float) -> None:
         """Stop accepting, let open associations finish for `timeout` seconds, then abort them."""
-        if self._socket is None or self._thread is None:
-            return
         deadline = time.monotonic() + timeout
         self._stopping_at = deadline
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)  # wakes accept()
-        self._thread.join(timeout=2)
+        for listening in self._sockets:
+            with contextlib.suppress(OSError):
+                listening.shutdown(socket.SHUT_RDWR)  # wakes accept()
+        for thread in self._threads:
+            thread.join(timeout=2)
         for connection in self._open():
             if connection.thread is not None:
                 connection.thread.join(timeout=max(0.0, deadline + 1.0 - time.monotonic()))
@@ -117,17 +123,33 @@ class Listener:
         for connection in self._open():
             if connection.thread is not None:
                 connection.thread.join(timeout=1)
-        self._socket.close()
+        self._close_all()
+
+    def _listen(self, door: Door) -> socket.socket:
+        listening = socket.socket(socket.AF_INET6 if ":" in door.host else socket.AF_INET, socket.SOCK_STREAM)
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if self._share_port and hasattr(socket, "SO_REUSEPORT"):
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            listening.bind((door.host, door.port))
+            listening.listen(_BACKLOG)
+        except OSError:
+            listening.close()
+            raise
+        return listening
+
+    def _close_all(self) -> None:
+        for listening in self._sockets:
+            listening.close()
 
     def _open(self) -> list[_Connection]:
         with self._lock:
             return list(self._connections.values())
 
-    def _accept_all(self) -> None:
-        assert self._socket is not None
+    def _accept_all(self, door: Door, listening: socket.socket) -> None:
         while self._stopping_at is None:
             try:
-                accepted, address = self._socket.accept()
+                accepted, address = listening.accept()
             except OSError as error:
                 if self._stopping_at is not None:
                     return
@@ -135,9 +157,14 @@ class Listener:
                     self._log.error("accept_failed", reason=describe_error(error), errno=error.errno)
                     time.sleep(0.1)  # until something is closed; accepting at once would only spin
                 continue
-            self._admit_connection(accepted, str(address[0]))
+            peer = str(address[0]).removeprefix("::ffff:")  # IPv4 on a socket for both
+            if self._rules.may_connect(peer):
+                self._take_connection(accepted, peer, door)
+            else:
+                self._log.warning("connection_refused", peer=peer, reason="no entry of dimse.peers has this address")
+                accepted.close()
 
-    def _admit_connection(self, accepted: socket.socket, peer: str) -> None:
+    def _take_connection(self, accepted: socket.socket, peer: str, door: Door) -> None:
         connection = _Connection(accepted, peer)
         with self._lock:
             self._serial += 1
@@ -145,7 +172,7 @@ class Listener:
             self._connections[serial] = connection
         self._give_up_oldest()
         connection.thread = threading.Thread(
-            target=self._serve, args=(serial, connection), name=f"association-{serial}", daemon=True
+            target=self._serve, args=(serial, connection, door), name=f"association-{serial}", daemon=True
         )
         try:
             connection.thread.start()
@@ -167,25 +194,38 @@ class Listener:
         with contextlib.suppress(OSError):
             waiting[0].socket.shutdown(socket.SHUT_RDWR)
 
-    def _serve(self, serial: int, connection: _Connection) -> None:
+    def _serve(self, serial: int, connection: _Connection, door: Door) -> None:
         try:
-            Association(
-                connection.socket,
-                connection.peer,
-                self._limits,
-                self._intake,
-                admit=lambda request: self._admit(request, connection),
-                on_release=self._on_release,
-                stopping_at=lambda: self._stopping_at,
-            ).run()
+            if door.tls is None or self._secure(connection, door.tls):
+                Association(
+                    connection.socket,
+                    connection.peer,
+                    self._limits,
+                    self._intake,
+                    admit=lambda request: self._admit(request, connection),
+                    on_release=self._on_release,
+                    stopping_at=lambda: self._stopping_at,
+                ).run()
         finally:
             with self._lock:
                 self._connections.pop(serial, None)
 
+    def _secure(self, connection: _Connection, tls: ServerTls) -> bool:
+        """Do the TLS handshake, in the thread of the connection: a slow one keeps nobody else waiting."""
+        try:
+            connection.socket = tls.secure(connection.socket, self._limits.acse_timeout_seconds)
+        except OSError as error:
+            reason = getattr(error, "reason", None) or type(error).__name__
+            self._log.warning("tls_failed", peer=connection.peer, reason=str(reason))
+            connection.socket.close()
+            return False
+        return True
+
     def _admit(self, request: AssociateRequest, connection: _Connection) -> Admitted | Rejected:
+        identity = PeerIdentity(connection.peer, certificate_digest(connection.socket))
         with self._lock:
             others = [other for other in self._connections.values() if other.is_association]
             occupancy = Occupancy(len(others), sum(other.peer == connection.peer for other in others))
-            answer = admit(request, self._rules, occupancy)
+            answer = admit(request, self._rules, occupancy, identity)
             connection.is_association = isinstance(answer, Admitted)
         return answer

@@ -1,17 +1,20 @@
 """The Storage SCP of the node: builds listener, intake and committer from the settings."""
 
 import contextlib
+import ssl
 from collections.abc import Callable
+from pathlib import Path
 
 from sqlalchemy import Engine
 
 from node.logs import get_logger
-from node.receive.admission import AdmissionRules
+from node.receive.admission import AdmissionRules, AllowedPeer
 from node.receive.association import Limits
 from node.receive.committer import Committer
 from node.receive.intake import Intake, ReportTaker, refuse_report
-from node.receive.listener import Listener
-from node.settings import Settings
+from node.receive.listener import Door, Listener
+from node.receive.tls import ServerTls
+from node.settings import DimseSettings, Settings
 from node.store.files import FileStore
 
 _MEGABYTE = 1_000_000
@@ -51,8 +54,7 @@ class StorageScp:
             engine, files, notify, durability=dimse.durability, quiet_seconds=settings.settle.quiet_seconds
         )
         self._listener = Listener(
-            dimse.host,
-            dimse.port,
+            _doors(dimse),
             share_port=dimse.processes > 1,
             rules=AdmissionRules(
                 ae_title=settings.node.ae_title,
@@ -60,6 +62,9 @@ class StorageScp:
                 allowed_calling_ae_titles=frozenset(dimse.allowed_calling_ae_titles),
                 maximum_associations=dimse.maximum_associations,
                 maximum_associations_per_peer=dimse.maximum_associations_per_peer,
+                peers=tuple(
+                    AllowedPeer(peer.ae_title, peer.addresses, frozenset(peer.certificates)) for peer in dimse.peers
+                ),
             ),
             limits=Limits(
                 maximum_pdu_bytes=dimse.maximum_pdu_bytes,
@@ -75,7 +80,12 @@ class StorageScp:
     @property
     def bound_port(self) -> int:
         """The TCP port that is listened on, also when the system chose it."""
-        return self._listener.bound_port
+        return self._listener.bound_ports[0]
+
+    @property
+    def bound_tls_port(self) -> int | None:
+        """The TCP port for TLS; None without one."""
+        return self._listener.bound_ports[1] if len(self._listener.bound_ports) > 1 else None
 
     def start(self) -> None:
         """Sweep what a crash left behind and listen. Raises `OSError` when the port is taken."""
@@ -95,3 +105,14 @@ class StorageScp:
         with contextlib.suppress(OSError):
             self._files.close_session()
         self._log.info("stopped_listening")
+
+
+def _doors(dimse: DimseSettings) -> list[Door]:
+    """The plain port and, if configured, the one for TLS. Raises `TlsError` when its files cannot be used."""
+    doors = [Door(dimse.host, dimse.port)]
+    if dimse.tls_certificate:
+        authorities = Path(dimse.tls_client_authorities) if dimse.tls_client_authorities else None
+        minimum = ssl.TLSVersion.TLSv1_3 if dimse.tls_minimum_version == "1.3" else ssl.TLSVersion.TLSv1_2
+        tls = ServerTls(Path(dimse.tls_certificate), Path(dimse.tls_key), authorities, minimum)
+        doors.append(Door(dimse.host, dimse.tls_port, tls))
+    return doors
