@@ -15,7 +15,7 @@ import pytest
 from pydicom import dcmread
 
 from node.errors import NotAnalysed
-from tests.geometry.conftest import Segment
+from tests.geometry.conftest import SHIFT, Segment
 from tests.geometry.phantom import (
     CENTRE_MM,
     Scan,
@@ -65,10 +65,13 @@ def base(plane: str, flips: tuple[int, int]) -> Scan:
     return Scan(row, column, patient_position=PATIENT_POSITIONS[number % 4])
 
 
+def letters(axes: tuple[tuple[float, ...], tuple[float, ...]]) -> str:
+    """Where columns and rows increase to."""
+    return "".join("RLAPIS"[int(np.argmax(np.abs(d))) * 2 + (sum(d) > 0)] for d in axes)
+
+
 @pytest.mark.parametrize("patient_position", PATIENT_POSITIONS)
-@pytest.mark.parametrize(
-    "axes", AXES, ids=lambda axes: "".join("RLAPIS"[int(np.argmax(np.abs(d))) * 2 + (sum(d) > 0)] for d in axes)
-)
+@pytest.mark.parametrize("axes", AXES, ids=letters)
 def test_every_plane_and_flip_in_every_patient_position(
     axes, patient_position: str, segment: Segment, tmp_path: Path
 ) -> None:
@@ -77,6 +80,18 @@ def test_every_plane_and_flip_in_every_patient_position(
     found = read_by_arithmetic(tmp_path / "seg.dcm")
     assert len(found) > 400
     assert dice(scan.points_mm(), found) == 1.0
+
+
+@pytest.mark.parametrize("axes", AXES, ids=letters)
+def test_model_sees_every_plane_and_flip_in_the_orientation_it_asks_for(
+    axes, segment_shifted: Segment, tmp_path: Path
+) -> None:
+    scan = Scan(*axes, pixel_mm=(1.1, 1.9), rows=46, columns=30)
+    segment_shifted(scan.write(tmp_path / "series"), tmp_path / "seg.dcm")
+    steps_mm = np.array([scan.normal * 2.0, np.array(axes[1]) * 1.1, np.array(axes[0]) * 1.9])
+    left_back_head = np.abs(steps_mm).sum(axis=0)
+    moved = scan.points_mm() + left_back_head * SHIFT[::-1]
+    assert dice(moved, read_by_arithmetic(tmp_path / "seg.dcm")) == 1.0
 
 
 @pytest.mark.parametrize("flips", FLIPS, ids=lambda flips: "".join("-+"[sign > 0] for sign in flips))
