@@ -1,0 +1,138 @@
+"""Settling against a real archive: late images, counts by C-FIND and QIDO-RS, image by image, across a restart."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pydicom
+import pytest
+
+from node import evidence
+from node.deliver.storage_scu import send
+from node.settings import Destination
+from node.store import results
+from node.store.database import read_transaction
+from node.store.tables import JobKind, JobState, ResultState
+from tests.counterparts import OrthancPeer, orthanc, wait_until
+from tests.models import threshold_network, write_model
+from tests.nodes import NodeUnderTest, all_in, running_node
+from tests.phantoms import write_series
+
+pytestmark = pytest.mark.counterpart("orthanc")
+SLICES = 20
+ARCHIVES = "limit_seconds = 30\n"
+
+
+def archive_settings(peer: OrthancPeer, kind: str) -> tuple[str, str]:
+    """A replacement in the configuration that makes Orthanc the counting archive."""
+    how = (
+        f'url = "{peer.dicomweb_url}"'
+        if kind == "dicomweb"
+        else f'ae_title = "PACS", host = "127.0.0.1", port = {peer.dicom_port}'
+    )
+    # Without the archive's count nothing settles within the time that the test waits.
+    return (
+        "quiet_seconds = 3\nreleased_quiet_seconds = 0.2\nlimit_seconds = 30\n",
+        "quiet_seconds = 120\nreleased_quiet_seconds = 120\nlimit_seconds = 120\n"
+        f'archives = [{{ name = "pacs", kind = "{kind}", {how} }}]\n',
+    )
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    """A folder with the model `ball`."""
+    write_model(tmp_path / "models" / "ball", "ball", threshold_network())
+    return tmp_path / "models"
+
+
+@pytest.fixture
+def peer(tmp_path: Path) -> Iterator[OrthancPeer]:
+    """Orthanc as the PACS."""
+    with orthanc(tmp_path / "orthanc", ae_title="PACS") as started:
+        yield started
+
+
+def settled_by(node: NodeUnderTest, study: str) -> str | None:
+    with node.database() as engine, read_transaction(engine) as connection:
+        found = evidence.settlement_of_study(connection, study)
+    return found.settled_by if found else None
+
+
+def is_counted(node: NodeUnderTest, study: str) -> bool:
+    with node.database() as engine, read_transaction(engine) as connection:
+        return evidence.count_of_study(connection, study) is not None
+
+
+def reports(peer: OrthancPeer) -> list[pydicom.Dataset]:
+    """The reports in Orthanc."""
+    found = [one for one in peer.instances() if one["Modality"] == "SR"]
+    return [pydicom.dcmread(pydicom.filebase.DicomBytesIO(peer.download(one["id"]))) for one in found]
+
+
+def wait_for_deliveries(node: NodeUnderTest, peer: OrthancPeer, number: int) -> None:
+    peer.wait_for(number, seconds=90, Modality="SR")
+    node.wait_for_jobs(
+        lambda jobs: len(jobs) == number and all_in(JobState.SUCCEEDED)(jobs), "deliveries", kind=JobKind.DELIVER
+    )
+
+
+@pytest.mark.parametrize("interrupt", [NodeUnderTest.stop, NodeUnderTest.kill, None], ids=["restart", "crash", "run"])
+def test_late_images_make_one_current_report_that_names_its_predecessor(
+    tmp_path: Path, models: Path, peer: OrthancPeer, interrupt: Callable[[NodeUnderTest], object] | None
+) -> None:
+    paths = write_series(tmp_path / "images", shape=(SLICES, 24, 24))
+    study = str(pydicom.dcmread(paths[0], stop_before_pixels=True).StudyInstanceUID)
+    early = SLICES * 9 // 10
+    with running_node(tmp_path / "node", models, "ball", peer.dicom_port) as node:
+        to_node = Destination(name="node", ae_title=node.ae_title, host="127.0.0.1", port=node.port)
+        send(to_node, "MODALITY", paths[:early], 10)
+        wait_for_deliveries(node, peer, 1)
+        (first,) = reports(peer)
+        if interrupt is not None:
+            interrupt(node)
+            node.start()
+        send(to_node, "MODALITY", paths[early:], 10)
+        wait_for_deliveries(node, peer, 2)
+        with node.database() as engine, read_transaction(engine) as connection:
+            found = results.results_of_study(connection, study)
+        assert [(one.revision, one.state) for one in found] == [(1, ResultState.SUPERSEDED), (2, ResultState.CURRENT)]
+        (second,) = [one for one in reports(peer) if one.SOPInstanceUID != first.SOPInstanceUID]
+        (predecessor,) = second.PredecessorDocumentsSequence
+        (series,) = predecessor.ReferencedSeriesSequence
+        assert series.SeriesInstanceUID == first.SeriesInstanceUID
+        (reference,) = series.ReferencedSOPSequence
+        assert reference.ReferencedSOPInstanceUID == first.SOPInstanceUID
+        current = {one.sop_instance_uid for one in found[1].objects}
+        assert second.SOPInstanceUID in current
+        assert "PredecessorDocumentsSequence" not in first
+
+
+@pytest.mark.parametrize("kind", ["dimse", "dicomweb"])
+def test_study_forwarded_image_by_image_settles_once_by_the_count(
+    tmp_path: Path, models: Path, peer: OrthancPeer, kind: str
+) -> None:
+    paths = write_series(tmp_path / "images", shape=(SLICES, 24, 24))
+    headers = [pydicom.dcmread(path, stop_before_pixels=True) for path in paths]
+    study = str(headers[0].StudyInstanceUID)
+    peer.store(paths)
+    with running_node(tmp_path / "node", models, "ball", peer.dicom_port, [archive_settings(peer, kind)]) as node:
+        peer.set_modality("node", node.ae_title, node.port)
+        peer.forward(str(headers[0].SOPInstanceUID), "node")
+        wait_until(lambda: is_counted(node, study), "count of the archive")
+        for header in headers[1:-1]:
+            peer.forward(str(header.SOPInstanceUID), "node")
+        assert settled_by(node, study) is None
+        peer.forward(str(headers[-1].SOPInstanceUID), "node")
+        wait_until(lambda: settled_by(node, study) == "count", "settling by the count", 20)
+        wait_for_deliveries(node, peer, 1)
+        assert len(node.jobs(JobKind.INFER)) == 1
+
+
+def test_archive_that_does_not_answer_delays_nothing(tmp_path: Path, models: Path, peer: OrthancPeer) -> None:
+    """The count is asked of a port where nobody listens: the study settles by its release."""
+    paths = write_series(tmp_path / "images", shape=(SLICES, 24, 24))
+    study = str(pydicom.dcmread(paths[0], stop_before_pixels=True).StudyInstanceUID)
+    nobody = 'archives = [{ name = "pacs", ae_title = "PACS", host = "127.0.0.1", port = 9 }]\n'
+    with running_node(tmp_path / "node", models, "ball", peer.dicom_port, [(ARCHIVES, ARCHIVES + nobody)]) as node:
+        send(Destination(name="node", ae_title=node.ae_title, host="127.0.0.1", port=node.port), "CT", paths, 10)
+        wait_until(lambda: settled_by(node, study) == "released-whole", "settling by the release", 20)
+        wait_for_deliveries(node, peer, 1)
