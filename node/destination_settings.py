@@ -3,9 +3,9 @@
 import re
 from datetime import time
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from node.settings_types import AeTitle, Name, Port, Section
 
@@ -85,11 +85,67 @@ class Destination(AnyDestination):
     )
 
 
-DESTINATION_KINDS: dict[str, type[AnyDestination]] = {"dimse": Destination}
+class OAuth2(Section):
+    """`oauth2` of a destination: client credentials (RFC 6749 4.4)."""
+
+    token_url: str = Field(pattern=r"^https?://", description="Token endpoint.")
+    client_id: str = Field(min_length=1, description="Client identifier.")
+    client_secret_file: Path = Field(description="File that holds the client secret; read again for each token.")
+    scope: str = Field(
+        "", description="Scope asked for, e.g. `https://dicom.healthcareapis.azure.com/.default` for Azure."
+    )
+
+
+class HttpDestination(AnyDestination):
+    """What all destinations that are spoken to by HTTP have."""
+
+    url: str = Field(pattern=r"^https?://", description="Where it is.")
+    bearer_token_file: Path | None = Field(
+        None, description="File that holds a bearer token; read again for each request."
+    )
+    oauth2: OAuth2 | None = Field(None, description="Tokens by client credentials instead of a fixed one.")
+    tls: Tls | None = Field(None, description="Authorities to trust and a client certificate, if not the usual ones.")
+
+    @model_validator(mode="after")
+    def _one_authentication(self) -> "HttpDestination":
+        if self.bearer_token_file is not None and self.oauth2 is not None:
+            raise ValueError("bearer_token_file and oauth2 exclude each other: give one")
+        return self
+
+
+class DicomwebDestination(HttpDestination):
+    """`kind = "dicomweb"`: a DICOMweb server, by STOW-RS."""
+
+    kind: Literal["dicomweb"] = Field("dicomweb", description="How results are sent: STOW-RS.")
+    url: str = Field(
+        pattern=r"^https?://", description="Root of the DICOMweb service, e.g. https://pacs.example.org/dicom-web."
+    )
+    confirm: Literal["none", "query"] = Field(
+        "none", description="`query` asks by QIDO-RS whether it has what it took; `none` does not."
+    )
+    confirm_after_seconds: float = Field(
+        10, ge=0, description="First time to ask whether the server has what it took; later times are further apart."
+    )
+
+
+DESTINATION_KINDS: dict[str, type[AnyDestination]] = {"dimse": Destination, "dicomweb": DicomwebDestination}
 """The class of each kind, in the order of the documentation."""
 
 
-DestinationOfAnyKind = Destination
+def _kind_of(value: Any) -> str:
+    """`kind` of a table or of a destination that is made already."""
+    return str(value.get("kind", "dimse")) if isinstance(value, dict) else str(getattr(value, "kind", ""))
+
+
+DestinationOfAnyKind = Annotated[
+    Annotated[Destination, Tag("dimse")] | Annotated[DicomwebDestination, Tag("dicomweb")],
+    Discriminator(
+        _kind_of,
+        custom_error_type="unknown_kind",
+        custom_error_message="kind is not one of " + ", ".join(DESTINATION_KINDS),
+    ),
+]
+"""A destination of the class that its `kind` says."""
 
 SectionType = TypeVar("SectionType", bound=Section)
 

@@ -9,12 +9,18 @@ import re
 import tomllib
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, Field, StringConstraints, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from node.destination_settings import AnyDestination, Destination, DestinationOfAnyKind, absolute_paths
+from node.destination_settings import (
+    DESTINATION_KINDS,
+    AnyDestination,
+    Destination,
+    DestinationOfAnyKind,
+    absolute_paths,
+)
 from node.errors import Permanent
 from node.settings_types import AeTitle, Name, Port, Priority, Section
 
@@ -379,7 +385,9 @@ def load_settings(path: Path | None = None) -> Settings:
 
 def _explain(where: str, problem: Any) -> str:
     """One problem as `file: key: what is wrong; fix`."""
-    key = ".".join(str(part) for part in problem["loc"]) or "(whole file)"
+    is_of_kind = problem["loc"][:1] == ("destinations",) and problem["loc"][2:3]  # `kind` stands between index and key
+    shown = (*problem["loc"][:2], *problem["loc"][3:]) if is_of_kind else problem["loc"]
+    key = ".".join(str(part) for part in shown) or "(whole file)"
     found = problem.get("input")
     match problem["type"]:
         case "extra_forbidden":
@@ -396,13 +404,17 @@ def _explain(where: str, problem: Any) -> str:
 
 def _section(location: tuple[Any, ...]) -> type[BaseModel] | None:
     """The model class that describes the table at `location`."""
-    sections: dict[str, type[BaseModel]] = {"routes": Route, "destinations": Destination}
+    sections: dict[str, type[BaseModel]] = {"routes": Route, "destinations": AnyDestination}
     here: type[BaseModel] | None = Settings
     for part in location:
         if isinstance(part, int) or here is None:
             continue
+        if here is AnyDestination:
+            here = DESTINATION_KINDS.get(part)
+            continue
         field = here.model_fields.get(part)
         annotation = field.annotation if field else None
+        annotation = next((each for each in get_args(annotation) if each is not type(None)), annotation)
         here = sections.get(part) or (
             annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
         )

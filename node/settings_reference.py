@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from node.destination_settings import DESTINATION_KINDS, Tls
+from node.destination_settings import DESTINATION_KINDS, OAuth2, Tls
 from node.settings import CountingArchive, Match, Peer, Route, Settings
 
 HEADER = """# Settings
@@ -37,6 +37,7 @@ def reference() -> str:
     for kind, section in DESTINATION_KINDS.items():
         parts.append(_table(f'[[destinations]] of kind "{kind}"', section))
     parts.append(_table("tls of a destination", Tls))
+    parts.append(_table("oauth2 of a destination", OAuth2))
     return "\n".join(parts)
 
 

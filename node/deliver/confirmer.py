@@ -146,3 +146,38 @@ class DimseAsker:
     def _record(self, delivery: Delivery, verdict: Verdict) -> None:
         with write_transaction(self._engine) as connection:
             apply_verdict(connection, self._settings.deliver, delivery, verdict, self._now())
+
+
+class QueryAsker:
+    """Asks a DICOMweb server by QIDO-RS.
+
+    Parameters
+    ----------
+    has : callable
+        The SOP Instance UIDs of a delivery that the server finds.
+    first_wait : float
+        Seconds, `confirm_after_seconds` of the destination.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        settings: Settings,
+        has: Callable[[Delivery, Callable[[], None]], set[str]],
+        first_wait: float,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._engine = engine
+        self._settings = settings
+        self._has = has
+        self._first_wait = first_wait
+        self._now = now
+
+    def __call__(self, delivery: Delivery, check: Callable[[], None]) -> None:
+        verdict: Verdict
+        try:
+            verdict = judge_find(delivery, self._has(delivery, check), self._first_wait)
+        except (Transient, Permanent) as error:
+            verdict = unknown(delivery, str(error), self._first_wait)
+        with write_transaction(self._engine) as connection:
+            apply_verdict(connection, self._settings.deliver, delivery, verdict, self._now())

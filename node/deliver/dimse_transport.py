@@ -7,10 +7,9 @@ from node.deliver.dimse import StoreOutcome, describe_status
 from node.deliver.echo import echo
 from node.deliver.part10 import NotPart10
 from node.deliver.storage_scu import StoreAnswer, send, statuses_of
-from node.deliver.transport import Check, Parcel, Receipt
+from node.deliver.transport import Check, Parcel, Receipt, accepted_objects
 from node.errors import Permanent, Transient
 from node.settings import Destination
-from node.store.deliveries import AcceptedObject
 from node.store.results import ResultObject
 
 _PROBE_SECONDS = 5.0
@@ -28,9 +27,7 @@ class DimseTransport:
         objects = parcel.result.objects
         answers = self._send(parcel, objects, parcel.paths, check)
         return Receipt(
-            objects=tuple(
-                AcceptedObject(one.sop_class_uid, one.sop_instance_uid, one.series_instance_uid) for one in objects
-            ),
+            objects=accepted_objects(parcel),
             statuses=statuses_of(answers),
             warnings={
                 answer.sop_instance_uid: describe_status(answer.status)

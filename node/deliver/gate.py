@@ -79,7 +79,8 @@ class Gate:
         with write_transaction(self._engine) as connection:
             failures = get_destination_state(connection, self._destination.name).failures + 1
             shut = failures >= self._settings.breaker_failures
-            until = now + timedelta(seconds=self._settings.probe_seconds) if shut else None
+            wait = getattr(error, "retry_after_seconds", None) or (self._settings.probe_seconds if shut else None)
+            until = now + timedelta(seconds=wait) if wait else None
             record_unreached(connection, self._destination.name, now, describe_error(error), until)
         if failures == self._settings.breaker_failures:
             get_logger("deliver").warning(

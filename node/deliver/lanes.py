@@ -6,10 +6,12 @@ from datetime import UTC, datetime
 
 from sqlalchemy import Engine
 
-from node.deliver.confirmer import Asker, Confirmer, DimseAsker
+from node.deliver.confirmer import Asker, Confirmer, DimseAsker, QueryAsker
+from node.deliver.dicomweb_transport import DicomwebTransport
 from node.deliver.dimse_transport import DimseTransport
 from node.deliver.gate import Gate
 from node.deliver.transport import Transport
+from node.destination_settings import DicomwebDestination
 from node.errors import Permanent
 from node.settings import AnyDestination, Destination, Settings
 
@@ -37,13 +39,15 @@ def transport_of(engine: Engine, settings: Settings, destination: AnyDestination
     match destination:
         case Destination():
             return DimseTransport(destination, settings.node.ae_title, settings.deliver.timeout_seconds)
+        case DicomwebDestination():
+            return DicomwebTransport(destination, settings.deliver.timeout_seconds)
     raise Permanent(f"destination {destination.name!r} is of a kind that cannot be sent to")
 
 
 def _route(engine: Engine, settings: Settings, destination: AnyDestination, now: Clock) -> Route:
     transport = transport_of(engine, settings, destination)
     gate = Gate(engine, destination, settings.deliver, transport, now)
-    ask, after = _asker(engine, settings, destination, now)
+    ask, after = _asker(engine, settings, destination, transport, now)
     confirmer = None
     if ask is not None:
         confirmer = Confirmer(engine, destination.name, settings.deliver, ask, gate=gate, now=now)
@@ -51,10 +55,14 @@ def _route(engine: Engine, settings: Settings, destination: AnyDestination, now:
 
 
 def _asker(
-    engine: Engine, settings: Settings, destination: AnyDestination, now: Clock
+    engine: Engine, settings: Settings, destination: AnyDestination, transport: Transport, now: Clock
 ) -> tuple[Asker | None, float | None]:
     """Who asks this destination whether it keeps what it took, and how long after."""
     match destination:
         case Destination() if destination.confirm != "none":
             return DimseAsker(engine, settings, destination, now), destination.confirm_after_seconds
+        case DicomwebDestination() if destination.confirm != "none":
+            assert isinstance(transport, DicomwebTransport)
+            wait = destination.confirm_after_seconds
+            return QueryAsker(engine, settings, transport.has, wait, now), wait
     return None, None

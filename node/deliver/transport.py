@@ -15,7 +15,14 @@ Check = Callable[[], None]
 
 
 class Unreachable(Transient):
-    """The destination was not reached or took no association: what happened has nothing to do with the result."""
+    """The destination was not reached or took no association: what happened has nothing to do with the result.
+
+    `retry_after_seconds` is how long it wants to be left alone, if it said so.
+    """
+
+    def __init__(self, message: str, retry_after_seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class NotTaken(Transient):
@@ -47,6 +54,16 @@ class Parcel:
         """Files of the objects, in the order of delivery."""
         return [self.data_dir / one.path for one in self.result.objects]
 
+    def existing_paths(self) -> list[Path]:
+        """The same, or `Permanent` when one is not there."""
+        for one, path in zip(self.result.objects, self.paths, strict=True):
+            if not path.is_file():
+                raise Permanent(
+                    f"object {one.sop_instance_uid} of result {self.result.result_id} is not on disk: restore "
+                    "data_dir, then retry the job"
+                )
+        return self.paths
+
 
 @dataclass(frozen=True)
 class Receipt:
@@ -55,6 +72,14 @@ class Receipt:
     objects: tuple[AcceptedObject, ...]
     statuses: Mapping[str, int] = field(default_factory=dict)
     warnings: Mapping[str, str] = field(default_factory=dict)
+
+
+def accepted_objects(parcel: Parcel) -> tuple[AcceptedObject, ...]:
+    """All objects of a parcel, as those that were accepted."""
+    return tuple(
+        AcceptedObject(one.sop_class_uid, one.sop_instance_uid, one.series_instance_uid)
+        for one in parcel.result.objects
+    )
 
 
 class Transport(Protocol):

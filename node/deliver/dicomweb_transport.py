@@ -1,0 +1,107 @@
+"""Results to a DICOMweb server: STOW-RS; QIDO-RS to see whether it has what it took."""
+
+from collections.abc import Callable, Sequence
+from io import BytesIO
+from pathlib import Path
+from uuid import uuid4
+
+from pydicom import dcmread
+
+from node.deliver import stow
+from node.deliver.dimse import StoreOutcome, describe_status, store_outcome
+from node.deliver.http import HttpPeer
+from node.deliver.transport import Check, NeverTaken, NotTaken, Parcel, Receipt, accepted_objects
+from node.destination_settings import DicomwebDestination
+from node.errors import Permanent, Transient
+from node.store.deliveries import AcceptedObject, Delivery
+from node.store.results import ResultObject
+
+
+class DicomwebTransport:
+    """One STOW-RS request with all objects of a result, in order."""
+
+    def __init__(self, destination: DicomwebDestination, timeout_seconds: float) -> None:
+        self._peer = HttpPeer(destination, timeout_seconds)
+
+    def send(self, parcel: Parcel, check: Check) -> Receipt:
+        boundary = uuid4().hex
+        paths = parcel.existing_paths()
+        headers = {
+            "Content-Type": stow.MULTIPART.format(boundary=boundary),
+            "Content-Length": str(stow.body_bytes(paths, boundary)),
+            "Accept": stow.DICOM_JSON,
+        }
+        answer = self._peer.request(
+            "POST", "/studies", headers=headers, make_content=lambda: stow.body(paths, boundary, check)
+        )
+        read = stow.read_answer(answer.content)
+        if read is None or not (read.stored or read.failed):
+            if answer.status_code == 200:  # it stored everything, and does not say what
+                return Receipt(accepted_objects(parcel), {one.sop_instance_uid: 0 for one in parcel.result.objects})
+            raise self._peer.problem(answer, "STOW-RS", {})
+        return self._receipt(parcel, paths, read)
+
+    def probe(self) -> None:
+        self._peer.request("GET", "/studies", headers={"Accept": stow.DICOM_JSON}, params={"limit": "1"})
+
+    def has(self, delivery: Delivery, check: Callable[[], None]) -> set[str]:
+        """The SOP Instance UIDs that QIDO-RS finds."""
+        found = set()
+        for one in delivery.objects:
+            check()
+            path = f"/studies/{delivery.study_instance_uid}/series/{one.series_instance_uid}/instances"
+            params = {"SOPInstanceUID": one.sop_instance_uid}
+            answer = self._peer.request("GET", path, headers={"Accept": stow.DICOM_JSON}, params=params)
+            if answer.status_code == 200 and one.sop_instance_uid in answer.text:
+                found.add(one.sop_instance_uid)
+            elif answer.status_code not in (200, 204, 404):
+                raise Transient(f"{self._peer.describe()} answered HTTP {answer.status_code} to QIDO-RS")
+        return found
+
+    def _receipt(self, parcel: Parcel, paths: Sequence[Path], read: stow.StowAnswer) -> Receipt:
+        """All taken, or the error for the first that is not."""
+        statuses = {**read.stored, **read.failed}
+        warnings = {uid: describe_status(reason) for uid, reason in read.stored.items() if reason}
+        for one, path in zip(parcel.result.objects, paths, strict=True):
+            uid = one.sop_instance_uid
+            if uid in read.stored:
+                continue
+            reason = read.failed.get(uid)
+            if reason in stow.ALREADY_THERE:
+                warnings[uid] = self._compare(parcel, one, path, statuses)
+                continue
+            said = f"{self._peer.describe()} does not take {uid}: "
+            if reason is None:
+                raise NotTaken(f"{said}it is not named in the answer", statuses)
+            said += describe_status(reason)
+            if store_outcome(reason) is StoreOutcome.REFUSED:
+                raise NeverTaken(f"{said}; its log says more about this UID", statuses)
+            raise NotTaken(said, statuses)
+        return Receipt(accepted_objects(parcel), statuses, warnings)
+
+    def _compare(self, parcel: Parcel, one: ResultObject, path: Path, statuses: dict[str, int]) -> str:
+        """What is there under this UID must be what we have; returns what the log is to say."""
+        place = AcceptedObject(one.sop_class_uid, one.sop_instance_uid, one.series_instance_uid)
+        there = self._retrieve(parcel.result.study_instance_uid, place)
+        if there is None:
+            return "was there already, and cannot be read back to compare"
+        if dcmread(BytesIO(there)) != dcmread(path):
+            raise NeverTaken(
+                f"{self._peer.describe()} has another object under our UID {one.sop_instance_uid}: delete it there, "
+                "then retry the job",
+                statuses,
+            )
+        return "was there already, with the same content"
+
+    def _retrieve(self, study_instance_uid: str, one: AcceptedObject) -> bytes | None:
+        """An instance by WADO-RS; None when the server does not give it."""
+        path = f"/studies/{study_instance_uid}/series/{one.series_instance_uid}/instances/{one.sop_instance_uid}"
+        accept = 'multipart/related; type="application/dicom"; transfer-syntax=*'
+        try:
+            answer = self._peer.request("GET", path, headers={"Accept": accept})
+        except (Transient, Permanent):
+            return None
+        if answer.status_code != 200:
+            return None
+        start, end = answer.content.find(b"\r\n\r\n"), answer.content.rfind(b"\r\n--")
+        return answer.content[start + 4 : end] if 0 <= start < end else None

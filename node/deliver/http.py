@@ -1,0 +1,173 @@
+"""HTTP towards destinations: authentication, and what each failure means for a delivery."""
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import httpx
+
+from node.deliver.tls import client_tls
+from node.deliver.transport import NeverTaken, NotTaken, Unreachable
+from node.destination_settings import HttpDestination, OAuth2
+from node.errors import Permanent
+
+_TOKEN_MARGIN_SECONDS = 60.0
+_LONGEST_RETRY_AFTER_SECONDS = 3600.0
+
+
+class HttpPeer:
+    """One destination that is spoken to by HTTP. Thread-safe; connections are kept open between deliveries.
+
+    No redirect is followed and no proxy of the environment is used: results go where the configuration says.
+    """
+
+    def __init__(
+        self, destination: HttpDestination, timeout_seconds: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.destination = destination
+        self._clock = clock
+        host = httpx.URL(destination.url).host
+        verify: Any = client_tls(destination.tls, host, destination.name).context if destination.tls else True
+        self._client = httpx.Client(verify=verify, timeout=timeout_seconds, follow_redirects=False, trust_env=False)
+        self._lock = threading.Lock()
+        self._token = ""
+        self._token_ends = 0.0
+
+    def describe(self) -> str:
+        """How messages name the destination: without any credentials that its URL might hold."""
+        url = httpx.URL(self.destination.url)
+        return f"destination {self.destination.name!r} ({url.copy_with(username=None, password=None, query=None)})"
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        make_content: Callable[[], Iterable[bytes] | bytes] | None = None,
+        params: Mapping[str, str] | None = None,
+    ) -> httpx.Response:
+        """The answer, whatever its status but 401, 403, 429 and 503.
+
+        `make_content` is called again when the request is repeated with a new token.
+
+        Raises
+        ------
+        Unreachable
+            No connection, no answer, not authorised, or the destination wants to be left alone for a while.
+        """
+        for is_last in (False, True):
+            content = make_content() if make_content else None
+            sent = {**(headers or {}), **self._authorization()}
+            try:
+                answer = self._client.request(
+                    method, self.destination.url.rstrip("/") + path, headers=sent, content=content, params=params
+                )
+            except httpx.HTTPError as error:
+                raise Unreachable(f"{self.describe()}: {_describe(error)}") from None
+            if answer.status_code == 401 and self.destination.oauth2 is not None and not is_last:
+                with self._lock:
+                    self._token_ends = 0.0
+                continue
+            self._refuse_unready(answer)
+            return answer
+        raise AssertionError("unreachable")
+
+    def problem(self, answer: httpx.Response, what: str, statuses: Mapping[str, int]) -> NotTaken | NeverTaken:
+        """The error for an answer that is no success: 5xx and 408 are tried again, other statuses are not."""
+        said = f"{self.describe()} answered HTTP {answer.status_code} to {what}"
+        if answer.status_code >= 500 or answer.status_code == 408:
+            return NotTaken(said, statuses)
+        advice = {
+            404: "check url",
+            405: "check url",
+            413: "its limit for a request is too small",
+            415: "it does not take this media type",
+        }.get(answer.status_code, "its log says more")
+        return NeverTaken(f"{said}: {advice}, then retry the job", statuses)
+
+    def _refuse_unready(self, answer: httpx.Response) -> None:
+        said = f"{self.describe()} answered HTTP {answer.status_code}"
+        match answer.status_code:
+            case 401:
+                raise Unreachable(f"{said}: our credentials are not taken; renew the token or client secret")
+            case 403:
+                raise Unreachable(f"{said}: our credentials may not do this; grant them the role that stores objects")
+            case 429 | 503:
+                raise Unreachable(f"{said}: it is busy", retry_after_seconds(answer.headers.get("Retry-After", "")))
+
+    def _authorization(self) -> dict[str, str]:
+        if self.destination.bearer_token_file is not None:
+            return {"Authorization": f"Bearer {_read_secret(self.destination.bearer_token_file, self.describe())}"}
+        if self.destination.oauth2 is not None:
+            return {"Authorization": f"Bearer {self._oauth2_token(self.destination.oauth2)}"}
+        return {}
+
+    def _oauth2_token(self, oauth2: OAuth2) -> str:
+        """Client credentials (RFC 6749 4.4); the token is used until a minute before it ends."""
+        with self._lock:
+            if self._clock() < self._token_ends:
+                return self._token
+            form = {
+                "grant_type": "client_credentials",
+                "client_id": oauth2.client_id,
+                "client_secret": _read_secret(oauth2.client_secret_file, self.describe()),
+                **({"scope": oauth2.scope} if oauth2.scope else {}),
+            }
+            try:
+                answer = self._client.post(oauth2.token_url, data=form)
+            except httpx.HTTPError as error:
+                raise Unreachable(f"{self.describe()}: no token from oauth2.token_url: {_describe(error)}") from None
+            if answer.status_code != 200:
+                raise Unreachable(
+                    f"{self.describe()}: oauth2.token_url answered HTTP {answer.status_code}: check client_id, "
+                    "client_secret_file and scope"
+                )
+            try:
+                granted = answer.json()
+                self._token = str(granted["access_token"])
+                lasts = float(granted.get("expires_in", 300))
+            except (ValueError, KeyError, TypeError):
+                raise Unreachable(f"{self.describe()}: oauth2.token_url gave no access_token") from None
+            self._token_ends = self._clock() + max(lasts - _TOKEN_MARGIN_SECONDS, lasts / 2)
+            return self._token
+
+
+def retry_after_seconds(value: str) -> float | None:
+    """Retry-After (RFC 9110 10.2.3) in seconds, at most an hour; None when it is missing or makes no sense."""
+    if value.strip().isdigit():
+        return min(float(value), _LONGEST_RETRY_AFTER_SECONDS)
+    try:
+        moment = parsedate_to_datetime(value).timestamp()
+    except (TypeError, ValueError):
+        return None
+    return min(max(moment - time.time(), 0.0), _LONGEST_RETRY_AFTER_SECONDS)
+
+
+def _read_secret(path: Any, who: str) -> str:
+    """A secret from its file, read each time so that it can be renewed without a restart."""
+    try:
+        return str(path.read_text(encoding="utf-8")).strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        raise Permanent(f"{who}: {path} cannot be read ({reason})") from None
+
+
+def _describe(error: httpx.HTTPError) -> str:
+    """The kind of failure; the text of the library may quote what was sent."""
+    cause = error.__cause__ or error.__context__
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__cause__ or cause.__context__
+    words = {
+        "ConnectError": "no connection",
+        "ConnectTimeout": "no connection in time",
+        "ReadTimeout": "no answer in time",
+        "WriteTimeout": "it took nothing in time",
+        "RemoteProtocolError": "the connection was closed before the answer, or it is no HTTP server",
+    }
+    said = words.get(type(error).__name__, type(error).__name__)
+    if isinstance(error, httpx.ConnectError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return "its certificate is not trusted: set tls.ca_file to its authority, or have it renewed"
+    return f"{said} ({cause.strerror})" if isinstance(cause, OSError) and cause.strerror else said

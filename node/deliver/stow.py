@@ -1,0 +1,68 @@
+"""STOW-RS (PS3.18 10.5): the body of a request and the meaning of its answer. Pure but for reading files."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+MULTIPART = 'multipart/related; type="application/dicom"; boundary={boundary}'
+DICOM_JSON = "application/dicom+json"
+_CHUNK_BYTES = 1 << 18
+
+# Failure and warning reasons that say "it is here already": PS3.7 C.5.6, and Azure Health Data Services.
+ALREADY_THERE = frozenset({0x0111, 45070})
+
+
+@dataclass(frozen=True)
+class StowAnswer:
+    """Of each SOP Instance UID: stored, with what warning (0: none), or failed for what reason."""
+
+    stored: dict[str, int]
+    failed: dict[str, int]
+
+
+def body_bytes(paths: Sequence[Path], boundary: str) -> int:
+    """Length of the body that `body` gives."""
+    parts = sum(len(_head(boundary)) + path.stat().st_size + 2 for path in paths)
+    return parts + len(_tail(boundary))
+
+
+def body(paths: Sequence[Path], boundary: str, check: Callable[[], None]) -> Iterator[bytes]:
+    """The multipart body, file by file; `check` is called while it is sent."""
+    for path in paths:
+        yield _head(boundary)
+        with path.open("rb") as stream:
+            while chunk := stream.read(_CHUNK_BYTES):
+                check()
+                yield chunk
+        yield b"\r\n"
+    yield _tail(boundary)
+
+
+def read_answer(content: bytes) -> StowAnswer | None:
+    """The Store Instances Response Module in DICOM JSON (PS3.18 Table 10.5.3-1); None when it is something else."""
+    try:
+        answer = json.loads(content)
+        if isinstance(answer, list):
+            answer = answer[0]
+        return StowAnswer(
+            stored=dict(_items(answer, "00081199", "00081196")),
+            failed=dict(_items(answer, "00081198", "00081197")),
+        )
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+        return None
+
+
+def _items(answer: Any, sequence: str, reason: str) -> Iterator[tuple[str, int]]:
+    for item in answer.get(sequence, {}).get("Value") or ():
+        (uid,) = item["00081155"]["Value"]
+        yield str(uid), int((item.get(reason, {}).get("Value") or [0])[0])
+
+
+def _head(boundary: str) -> bytes:
+    return f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode("ascii")
+
+
+def _tail(boundary: str) -> bytes:
+    return f"--{boundary}--\r\n".encode("ascii")

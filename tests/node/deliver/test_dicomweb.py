@@ -1,0 +1,221 @@
+"""STOW-RS: into Orthanc, and into a stub with the rules of Azure Health Data Services."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydicom import dcmread
+from structlog.testing import capture_logs
+
+from node.deliver import stow
+from node.deliver.http import retry_after_seconds
+from node.destination_settings import DicomwebDestination, OAuth2
+from node.store.database import read_transaction
+from node.store.deliveries import get_destination_state
+from node.store.tables import DeliveryState, JobState
+from tests.counterparts import LOOPBACK, free_port, orthanc, wait_until
+from tests.dicomweb_stub import DicomwebStub
+from tests.node.deliver.conftest import Node
+
+Web = Callable[..., DicomwebDestination]
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Web:
+    """A destination at a URL, with the fixed token of the stub."""
+    token = tmp_path / "token"
+    token.write_text("fixed\n")
+
+    def make(url: str, **more: Any) -> DicomwebDestination:
+        if "oauth2" not in more:
+            more.setdefault("bearer_token_file", token)
+        return DicomwebDestination(name="web", kind="dicomweb", url=url, **more)
+
+    return make
+
+
+@pytest.mark.counterpart("orthanc")
+def test_orthanc_takes_results_confirms_them_and_gets_again_what_it_lost(tmp_path: Path, node: Node, web: Web):
+    (first,) = node.add_result("web")
+    with orthanc(tmp_path / "peer") as peer:
+        quick = web(peer.dicomweb_url, bearer_token_file=None, confirm="query", confirm_after_seconds=0.1)
+        with node.outbox(node.settings(quick)):
+            node.wait_for_state(first, DeliveryState.CONFIRMED)
+        for path in peer.download_to(tmp_path / "read back"):
+            (original,) = [p for p in node.folder.glob("results/*/*.dcm") if dcmread(p).SOPInstanceUID == path.stem]
+            assert dcmread(path) == dcmread(original)
+        peer.delete(node.uids(first)[0])
+        (second,) = node.add_result("web")
+        with node.outbox(node.settings(quick)):
+            node.wait_for_state(second, DeliveryState.CONFIRMED)
+        assert node.statuses(second) == [0, 0]
+        assert len(peer.instances()) == 3
+
+
+@pytest.mark.counterpart("orthanc")
+def test_same_result_to_orthanc_twice_is_success(tmp_path: Path, node: Node, web: Web):
+    jobs = node.add_result("web", "again")
+    with orthanc(tmp_path / "peer", OverwriteInstances=False) as peer:
+        plain = web(peer.dicomweb_url, bearer_token_file=None)
+        with node.outbox(node.settings(plain, plain.model_copy(update={"name": "again"}))):
+            for job in jobs:
+                node.wait_for_end(job)
+        assert len(peer.instances()) == 2
+
+
+def test_rules_of_azure_are_kept_and_tokens_are_got_again_when_they_end(tmp_path: Path, node: Node, web: Web):
+    jobs = [node.add_result("web")[0] for _ in range(3)]
+    secret = tmp_path / "secret"
+    secret.write_text("s3cret\n")
+    with DicomwebStub(token_uses=2) as stub:
+        oauth2 = OAuth2(token_url=f"{stub.url}/token", client_id="node", client_secret_file=secret, scope="dicom")
+        with node.outbox(node.settings(web(stub.url, oauth2=oauth2))):
+            for job in jobs:
+                node.wait_for_end(job)
+        assert set(stub.instances) == {uid for job in jobs for uid in node.uids(job)}
+        assert stub.tokens == 2
+
+
+def test_what_is_there_already_with_the_same_content_is_success(node: Node, web: Web):
+    (job,) = node.add_result("web")
+    with DicomwebStub() as stub:
+        report = node.folder / "results" / "1" / "report.dcm"
+        stub.instances[node.uids(job)[1]] = report.read_bytes()
+        with capture_logs() as lines, node.outbox(node.settings(web(stub.url))):
+            node.wait_for_end(job)
+    assert node.statuses(job) == [0, 45070]
+    (line,) = [line for line in lines if line["event"] == "delivered"]
+    assert line["warnings"] == {node.uids(job)[1]: "was there already, with the same content"}
+
+
+def test_another_object_under_our_uid_is_said_so(node: Node, web: Web):
+    (job,) = node.add_result("web")
+    with DicomwebStub() as stub:
+        folder = node.folder / "results" / "1"
+        stub.instances[node.uids(job)[1]] = (folder / "segmentation.dcm").read_bytes()
+        with node.outbox(node.settings(web(stub.url))):
+            ended = node.wait_for_end(job, JobState.FAILED)
+    assert "has another object under our UID" in (ended.last_error or "")
+
+
+def test_each_instance_is_read_a_refused_one_fails_with_its_reason(node: Node, web: Web):
+    (job,) = node.add_result("web")
+    with DicomwebStub(failures={node.uids(job)[1]: 0xA900}) as stub, node.outbox(node.settings(web(stub.url))):
+        ended = node.wait_for_end(job, JobState.FAILED)
+    assert node.statuses(job) == [0, 0xA900]
+    assert "0xA900 (data set does not match SOP class)" in (ended.last_error or "")
+    assert node.uids(job)[1] in (ended.last_error or "")
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ((429, {"Retry-After": "1"}, b""), "it is busy"),
+        ((503, {"Retry-After": "1"}, b""), "it is busy"),
+        ((503, {}, b""), "it is busy"),
+        ((403, {}, b""), "grant them the role"),
+        ((500, {}, b"Canary"), "HTTP 500 to STOW-RS"),
+        ((502, {}, b"<html>"), "HTTP 502"),
+        ((200, {}, b'{"00081199": {"Value": []}, "00081198": {"Value": []}}'), ""),
+    ],
+)
+def test_what_may_pass_is_tried_again(node: Node, web: Web, fault: Any, words: str):
+    (job,) = node.add_result("web")
+    with DicomwebStub(faults=[fault]) as stub:
+        with capture_logs() as lines, node.outbox(node.settings(web(stub.url))):
+            node.wait_for_end(job)
+        assert words == "" or set(stub.instances) == set(node.uids(job))
+    said = [line["error"] for line in lines if line["event"] == "not_delivered"]
+    assert words in "".join(said)
+    assert "Canary" not in json.dumps(lines, default=str)
+
+
+@pytest.mark.parametrize(
+    ("status", "words"), [(400, "its log says more"), (404, "check url"), (413, "too small"), (415, "media type")]
+)
+def test_what_will_not_pass_fails_with_advice(node: Node, web: Web, status: int, words: str):
+    (job,) = node.add_result("web")
+    with DicomwebStub(faults=[(status, {}, b"")]) as stub, node.outbox(node.settings(web(stub.url))):
+        ended = node.wait_for_end(job, JobState.FAILED)
+    assert words in (ended.last_error or "") and f"HTTP {status}" in (ended.last_error or "")
+
+
+def test_retry_after_is_kept_to(node: Node, web: Web):
+    (job,) = node.add_result("web")
+    with DicomwebStub(faults=[(503, {"Retry-After": "3000"}, b"")]) as stub:
+        with node.outbox(node.settings(web(stub.url))):
+            wait_until(lambda: node.job(job).last_error, "first attempt")
+            wait_until(lambda: node.job(job).state is JobState.QUEUED, "second attempt waits")
+        with read_transaction(node.engine) as connection:
+            state = get_destination_state(connection, "web")
+        assert state.closed_until is not None and state.last_error_at is not None
+        assert (state.closed_until - state.last_error_at).total_seconds() == 3000
+        assert node.job(job).attempt == 1
+
+
+def test_wrong_credentials_stop_the_destination_until_they_are_right(tmp_path: Path, node: Node, web: Web):
+    (job,) = node.add_result("web")
+    token = tmp_path / "other-token"
+    token.write_text("wrong")
+    with DicomwebStub() as stub, node.outbox(node.settings(web(stub.url, bearer_token_file=token))):
+        wait_until(lambda: "renew the token" in (node.job(job).last_error or ""), "message")
+        token.write_text("fixed")
+        node.wait_for_end(job)
+
+
+def test_wrong_client_secret_names_the_settings(tmp_path: Path, node: Node, web: Web):
+    (job,) = node.add_result("web")
+    secret = tmp_path / "secret"
+    secret.write_text("wrong")
+    with DicomwebStub() as stub:
+        oauth2 = OAuth2(token_url=f"{stub.url}/token", client_id="node", client_secret_file=secret, scope="dicom")
+        with node.outbox(node.settings(web(stub.url, oauth2=oauth2))):
+            wait_until(lambda: "client_secret_file" in (node.job(job).last_error or ""), "message")
+    assert "wrong" not in (node.job(job).last_error or "")
+
+
+def test_nobody_there_is_tried_again(node: Node, web: Web):
+    (job,) = node.add_result("web")
+    port = free_port()
+    with node.outbox(node.settings(web(f"http://{LOOPBACK}:{port}/dicom-web"))):
+        wait_until(lambda: "no connection" in (node.job(job).last_error or ""), "message")
+    assert "destination 'web' (http://127.0.0.1:" in (node.job(job).last_error or "")
+
+
+def test_missing_token_file_is_permanent_and_named(tmp_path: Path, node: Node, web: Web):
+    (job,) = node.add_result("web")
+    with DicomwebStub() as stub, node.outbox(node.settings(web(stub.url, bearer_token_file=tmp_path / "none"))):
+        ended = node.wait_for_end(job, JobState.FAILED)
+    assert "cannot be read (No such file or directory)" in (ended.last_error or "")
+
+
+def test_what_the_server_lost_is_sent_again(node: Node, web: Web):
+    (job,) = node.add_result("web")
+    with DicomwebStub(lose={node.uids(job)[0]}) as stub:
+        settings = node.settings(web(stub.url, confirm="query", confirm_after_seconds=0.05))
+        with node.outbox(settings):
+            confirmed = node.wait_for_state(job, DeliveryState.CONFIRMED, 30)
+        assert set(stub.instances) == set(node.uids(job))
+    assert confirmed.resends == 1
+
+
+@pytest.mark.parametrize(("value", "seconds"), [("120", 120), ("999999", 3600), ("", None), ("soon", None)])
+def test_retry_after_is_read(value: str, seconds: float | None):
+    assert retry_after_seconds(value) == seconds
+
+
+def test_retry_after_may_be_a_date_that_has_passed():
+    assert retry_after_seconds("Wed, 21 Oct 2015 07:28:00 GMT") == 0
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"null", b"<xml/>", b'{"00081199": {"Value": [{}]}}', b"[1]"])
+def test_noise_is_no_answer(content: bytes):
+    assert stow.read_answer(content) is None
+
+
+def test_body_is_as_long_as_it_says(result_objects: list[Path]):
+    sent = b"".join(stow.body(result_objects, "b0undary", lambda: None))
+    assert len(sent) == stow.body_bytes(result_objects, "b0undary")
+    assert sent.count(b"--b0undary\r\n") == 2 and sent.endswith(b"--b0undary--\r\n")
