@@ -30,6 +30,7 @@ from node.store.catalogue import (
 )
 from node.store.database import read_transaction, write_transaction
 from node.store.files import FileStore
+from node.store.prepared import DatabaseFailed, PreparedConnection
 
 _NOTIFY_SECONDS = 0.2
 
@@ -76,6 +77,7 @@ class Committer:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._engine = engine
+        self._rows = PreparedConnection(engine)
         self._files = files
         self._wake_others = notify
         self._durability = durability
@@ -113,6 +115,10 @@ class Committer:
         if item.outcome is None:
             raise RuntimeError("a group was committed without an answer for each member")
         return item.outcome
+
+    def close(self) -> None:
+        """Give the database connection back, once no association is open any more."""
+        self._rows.close()
 
     def release(self, series_instance_uids: Sequence[str], released_quiet_seconds: float) -> None:
         """The association that sent these series was released: they may settle sooner. Failing to say so is
@@ -169,7 +175,7 @@ class Committer:
                 self._files.sync([item.placed for item in placed], each=self._durability == "object")
             if placed:
                 self._commit_rows(placed)
-        except (OSError, SQLAlchemyError) as error:
+        except (OSError, SQLAlchemyError, DatabaseFailed) as error:
             self._log.error("group_not_stored", reason=describe_error(error), objects=len(placed))
             self._take_back([item for item in placed if not item.is_answered], error)
         finally:
@@ -193,7 +199,7 @@ class Committer:
         return placed
 
     def _commit_rows(self, placed: Sequence[_Waiting]) -> None:
-        with write_transaction(self._engine) as connection:
+        with self._rows.write_transaction() as connection:
             outcomes = store_instances(connection, [item.instance for item in placed], self._now() + self._quiet)
         for item, outcome in zip(placed, outcomes, strict=True):
             if outcome == "conflict":

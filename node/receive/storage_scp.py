@@ -50,7 +50,7 @@ class StorageScp:
         self._files = files
         self._stop_seconds = dimse.stop_seconds
         self._log = get_logger("receive")
-        committer = Committer(
+        self._committer = committer = Committer(
             engine, files, notify, durability=dimse.durability, quiet_seconds=settings.settle.quiet_seconds
         )
         self._listener = Listener(
@@ -102,6 +102,7 @@ class StorageScp:
         """Stop accepting, let open associations finish for `timeout` seconds (default
         `dimse.stop_seconds`), abort the rest. Returns within about two seconds after that."""
         self._listener.stop(self._stop_seconds if timeout is None else timeout)
+        self._committer.close()
         with contextlib.suppress(OSError):
             self._files.close_session()
         self._log.info("stopped_listening")

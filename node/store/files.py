@@ -15,6 +15,7 @@ import contextlib
 import ctypes
 import errno
 import hashlib
+import itertools
 import os
 import secrets
 import shutil
@@ -44,6 +45,7 @@ class FileStore:
             (data_dir / folder).mkdir(parents=True, exist_ok=True)
         self._session: Path | None = None
         self._session_lock: int | None = None
+        self._numbers = itertools.count(1)
         self._known_folders: set[str] = set()
         self._sync_file_system = _find_syncfs()
 
@@ -90,7 +92,7 @@ class FileStore:
         `OSError`."""
         if self._session is None:
             raise RuntimeError("open_session() comes before new_temporary()")
-        path = self._session / f"{secrets.token_hex(8)}.part"
+        path = self._session / f"{next(self._numbers)}.part"
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640), path
 
     def place(self, temporary: Path, series_instance_uid: str, sop_instance_uid: str, sha256: str) -> str:

@@ -1,0 +1,140 @@
+"""A connection for the few statements that run for every object that arrives.
+
+SQLAlchemy spends more on running a small statement than SQLite does. Here each statement is compiled once by
+SQLAlchemy, for the dialect in use, and then given to the driver as text: the same statements, types and transactions
+for half of the CPU. Everything else goes through `node.store.database`.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, cast
+
+from sqlalchemy import Connection, Dialect, Engine
+from sqlalchemy.engine.interfaces import DBAPICursor
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import PoolProxiedConnection
+
+from node.errors import Transient
+
+Parameters = Mapping[str, Any]
+
+
+class DatabaseFailed(Transient):
+    """The database refused a statement or a commit: nothing of the transaction was kept, as far as is known."""
+
+
+class _Prepared:
+    """One statement as text, and how its parameters are ordered and converted."""
+
+    def __init__(self, statement: Any, dialect: Dialect, example: Parameters) -> None:
+        lists = {name: value for name, value in example.items() if isinstance(value, list)}
+        if lists:  # IN lists are written out for the length at hand
+            compiled = statement.params(**lists).compile(dialect=dialect, compile_kwargs={"render_postcompile": True})
+        else:
+            compiled = statement.compile(dialect=dialect, column_keys=list(example))
+        self._text = str(compiled)
+        self._names: Sequence[str] = compiled.positiontup if compiled.positional else list(compiled.params)
+        self._is_positional = bool(compiled.positional)
+        self._lists = tuple(lists)
+        self._converters: dict[str, Callable[[Any], Any]] = {}
+        for name, parameter in compiled.binds.items():
+            convert = parameter.type.dialect_impl(dialect).bind_processor(dialect)
+            if convert is not None:
+                self._converters[name] = convert
+
+    def run(self, cursor: DBAPICursor, parameters: Parameters | Sequence[Parameters]) -> None:
+        if isinstance(parameters, Mapping):
+            cursor.execute(self._text, self._bind(parameters))
+        else:
+            cursor.executemany(self._text, [self._bind(one) for one in parameters])
+
+    def _bind(self, parameters: Parameters) -> Any:
+        values = dict(parameters)
+        for name in self._lists:
+            for number, value in enumerate(parameters[name], 1):
+                values[f"{name}_{number}"] = value
+        for name, convert in self._converters.items():
+            if name in values:
+                values[name] = convert(values[name])
+        return tuple(values[name] for name in self._names) if self._is_positional else values
+
+
+class _Rows:
+    """The rows of a SELECT."""
+
+    def __init__(self, rows: Sequence[Any]) -> None:
+        self._rows = rows
+
+    def all(self) -> Sequence[Any]:
+        return self._rows
+
+
+class PreparedConnection:
+    """Runs statements on a connection of its own; one thread at a time.
+
+    Parameters
+    ----------
+    engine : Engine
+        Where the connection comes from; it is kept until `close`.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._raw: PoolProxiedConnection | None = None
+        self._prepared: dict[tuple[int, tuple[Any, ...]], _Prepared] = {}
+        self._statements: list[Any] = []  # keeps them alive: their identity is the key
+        self.dialect = engine.dialect
+
+    @contextmanager
+    def write_transaction(self) -> Iterator[Connection]:
+        """As `database.write_transaction`; what it yields knows `execute` with parameters, and `dialect`.
+
+        Raises `DatabaseFailed` for whatever the driver or the pool raises.
+        """
+        try:
+            raw = self._connection()
+        except SQLAlchemyError as error:
+            raise DatabaseFailed(type(error).__name__) from None
+        try:
+            if self.dialect.name == "sqlite":
+                raw.cursor().execute("BEGIN IMMEDIATE")
+            yield cast(Connection, self)
+            raw.commit()
+        except BaseException as error:
+            with suppress(Exception):
+                raw.rollback()
+            self.close()  # whatever is wrong with it, the next transaction gets another
+            if isinstance(error, self.dialect.loaded_dbapi.Error):
+                raise DatabaseFailed(type(error).__name__) from None
+            raise
+
+    def execute(self, statement: Any, parameters: Parameters | Sequence[Parameters]) -> _Rows:
+        """Run one statement; the rows of a SELECT come as tuples, unconverted."""
+        cursor = self._connection().cursor()
+        try:
+            self._prepare(statement, parameters).run(cursor, parameters)
+            return _Rows(cursor.fetchall() if cursor.description else [])
+        finally:
+            cursor.close()
+
+    def close(self) -> None:
+        """Give the connection back."""
+        if self._raw is not None:
+            with suppress(Exception):
+                self._raw.invalidate()
+            self._raw = None
+
+    def _connection(self) -> PoolProxiedConnection:
+        if self._raw is None:
+            self._raw = self._engine.raw_connection()
+        return self._raw
+
+    def _prepare(self, statement: Any, parameters: Parameters | Sequence[Parameters]) -> _Prepared:
+        example = parameters if isinstance(parameters, Mapping) else parameters[0]
+        shape = tuple(len(value) if isinstance(value, list) else name for name, value in example.items())
+        key = (id(statement), shape)
+        found = self._prepared.get(key)
+        if found is None:
+            found = self._prepared[key] = _Prepared(statement, self.dialect, example)
+            self._statements.append(statement)
+        return found
