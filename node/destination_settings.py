@@ -80,6 +80,11 @@ class Destination(AnyDestination):
         ge=0,
         description="How long the association of a storage commitment request stays open for the report to come on it.",
     )
+    fallback: bool = Field(
+        True,
+        description="Send what is refused in another form: Comprehensive 3D SR as Comprehensive or Enhanced SR, a "
+        "report without its segmentation, Explicit VR as Implicit VR. False: such a delivery fails.",
+    )
     maximum_kilobytes_per_second: int = Field(
         0, ge=0, description="Most that each connection sends, in kB (10^3 bytes) per second; 0 means no limit."
     )

@@ -34,18 +34,19 @@ def routes_of(engine: Engine, settings: Settings, now: Clock = lambda: datetime.
     return {destination.name: _route(engine, settings, destination, now) for destination in settings.destinations}
 
 
-def transport_of(engine: Engine, settings: Settings, destination: AnyDestination) -> Transport:
+def transport_of(engine: Engine, settings: Settings, destination: AnyDestination, now: Clock) -> Transport:
     """How results are sent to this destination."""
     match destination:
         case Destination():
-            return DimseTransport(destination, settings.node.ae_title, settings.deliver.timeout_seconds)
+            seconds = settings.deliver.timeout_seconds
+            return DimseTransport(engine, destination, settings.node.ae_title, seconds, now)
         case DicomwebDestination():
             return DicomwebTransport(destination, settings.deliver.timeout_seconds)
     raise Permanent(f"destination {destination.name!r} is of a kind that cannot be sent to")
 
 
 def _route(engine: Engine, settings: Settings, destination: AnyDestination, now: Clock) -> Route:
-    transport = transport_of(engine, settings, destination)
+    transport = transport_of(engine, settings, destination, now)
     gate = Gate(engine, destination, settings.deliver, transport, now)
     ask, after = _asker(engine, settings, destination, transport, now)
     confirmer = None

@@ -60,7 +60,10 @@ def test_archive_that_is_down_gets_everything_once_it_is_back(node: Node, destin
 
 def test_refused_segmentation_fails_the_job_with_the_reason(node: Node, destination_at: DestinationAt):
     (job,) = node.add_result("pacs")
-    with FaultyArchive(refuse=["SEG"]) as archive, node.outbox(node.settings(destination_at(archive.port))):
+    with (
+        FaultyArchive(refuse=["SEG"]) as archive,
+        node.outbox(node.settings(destination_at(archive.port, fallback=False))),
+    ):
         ended = node.wait_for_end(job, JobState.FAILED)
     assert ended.attempt == 1
     assert "refuses Segmentation Storage" in (ended.last_error or "")
