@@ -22,7 +22,7 @@ from node import __version__
 from node.errors import Permanent
 from node.infer import Inference, Model, analyse
 from node.preview import write_preview
-from node.volume import Volume, load_volume
+from node.volume import KnownInstance, Volume, load_volume
 
 Progress = Callable[[str, float], None]
 """Told the stage (``load``, ``infer``, ``encode``) and its share done, 0 to 1."""
@@ -51,6 +51,8 @@ class AnalysisRequest:
         Aware; date and time of the result's content, the same in every attempt.
     predecessors : tuple of Predecessor
         The reports that this result replaces.
+    known : tuple of KnownInstance
+        What reception noted of the same instances, if anything: loading is then quicker.
     """
 
     paths: tuple[Path, ...]
@@ -58,6 +60,7 @@ class AnalysisRequest:
     revision: int
     created_at: datetime
     predecessors: tuple[Predecessor, ...] = ()
+    known: tuple[KnownInstance, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,7 @@ def run_analysis(
     timings: dict[str, float] = {}
     progress("load", 0)
     with _timed(timings, "load"):
-        volume = load_volume(request.paths)
+        volume = load_volume(request.paths, request.known)
     progress("infer", 0)
     with _timed(timings, "infer"):
         inference = analyse(

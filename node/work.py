@@ -20,6 +20,7 @@ from node.store import catalogue
 from node.store.database import read_transaction, write_transaction
 from node.store.results import NewResult, ResultObject, current_result
 from node.store.tables import DecisionOutcome
+from node.volume import KnownInstance
 
 RESULTS_FOLDER = "results"
 
@@ -92,6 +93,7 @@ class InferHandler:
         reports = [each for each in (replaced.objects if replaced else ()) if each.role == Role.REPORT.value]
         return AnalysisRequest(
             paths=tuple(self._settings.node.data_dir / each.path for each in stored),
+            known=tuple(_known(each, self._settings.node.data_dir) for each in stored),
             input_digest=str(job.input_digest),
             revision=job.revision or 1,
             created_at=job.created_at,
@@ -112,6 +114,18 @@ class InferHandler:
         )
         with write_transaction(self._engine) as connection:
             catalogue.record_decisions(connection, [answer])
+
+
+def _known(stored: catalogue.StoredInstance, data_dir: Path) -> KnownInstance:
+    return KnownInstance(
+        path=data_dir / stored.path,
+        sop_instance_uid=stored.sop_instance_uid,
+        series_instance_uid=stored.series_instance_uid,
+        transfer_syntax_uid=stored.transfer_syntax_uid,
+        pixel_offset=stored.pixel_offset,
+        pixel_length=stored.pixel_length,
+        geometry=stored.geometry,
+    )
 
 
 def _new_result(job: Job, request: AnalysisRequest, analysis: Analysis, folder: Path) -> NewResult:

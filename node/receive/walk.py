@@ -82,8 +82,8 @@ def walk_elements(
     Returns
     -------
     values, pixel
-        Encoded values by tag; offset and length (None: encapsulated) of Float, Double Float or plain Pixel
-        Data.
+        Encoded values by tag, empty for one too long; offset and length (None: encapsulated) of Float, Double Float or
+        plain Pixel Data.
     """
     walker = _Walker(buffer, encoding.order, encoding.is_explicit)
     values: dict[int, bytes] = {}
@@ -129,8 +129,8 @@ def _walk_top_level(
         position = value + length
         if position > end or length == UNDEFINED:
             position = walker.skip_value(value, length, end)
-        if tag in wanted and length <= MAXIMUM_VALUE_BYTES:
-            values[tag] = bytes(buffer[value:position])
+        if tag in wanted:
+            values[tag] = bytes(buffer[value:position]) if length <= MAXIMUM_VALUE_BYTES else b""
     raise WalkError("not-understood", f"more than {MAXIMUM_STEPS} elements")
 
 

@@ -105,7 +105,7 @@ def read_stored_values(stream: BinaryIO, instance: Instance, form: PixelFormat, 
         frame = _read_frame(stream, instance)
         _check_declared_size(frame, instance, form)
         into[...] = _decode(frame, instance, form)
-    _keep_stored_bits(into, form)
+    keep_stored_bits(into, form)
 
 
 def _read_native(stream: BinaryIO, instance: Instance, form: PixelFormat, into: np.ndarray) -> None:
@@ -263,12 +263,12 @@ def _meta(syntax: uid.UID) -> FileMetaDataset:
     return meta
 
 
-def _keep_stored_bits(values: np.ndarray, form: PixelFormat) -> None:
+def keep_stored_bits(values: np.ndarray, form: PixelFormat) -> None:
     unused = 16 - form.bits_stored
     if form.bits_allocated == 8 or unused == 0:
         return
     lowest, highest = form.stored_range
-    if values.min() >= lowest and values.max() <= highest:
+    if (not form.is_signed or values.min() >= lowest) and values.max() <= highest:
         return
     bits = values.view(np.int16 if form.is_signed else np.uint16)
     np.left_shift(bits, unused, out=bits)

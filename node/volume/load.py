@@ -14,12 +14,14 @@ from pydicom.uid import UID, CTImageStorage, MRImageStorage
 
 from node.errors import Transient
 from node.volume.decode import check_readable, read_stored_values
-from node.volume.geometry import Plane, stack_planes
+from node.volume.geometry import Plane, Stack, stack_planes
 from node.volume.instance import Instance, open_instance, read_instance
+from node.volume.known import KnownInstance, NotAsKnown, read_known, reading_threads
 from node.volume.pixels import FORMAT_TAGS, PixelFormat, is_given, numbers, raw_values, read_format
 from node.volume.reason import Reason, refusal
-from node.volume.values import RESCALE_TAGS, Rescale, read_rescale, rescale_image, rescale_whole, stored_type
+from node.volume.values import RESCALE_TAGS, Rescale, read_rescale
 from node.volume.volume import Volume
+from node.volume.voxels import ReadImage, read_voxels
 
 T = TypeVar("T")
 MODALITIES = {CTImageStorage: "CT", MRImageStorage: "MR"}
@@ -37,13 +39,16 @@ DISTINGUISHING = (
 )
 
 
-def load_volume(paths: Sequence[Path]) -> Volume:
+def load_volume(paths: Sequence[Path], known: Sequence[KnownInstance] = ()) -> Volume:
     """Load the single-frame CT or MR images of one series as one volume.
 
     Parameters
     ----------
     paths : sequence of Path
         Part 10 files of one series, in any order.
+    known : sequence of KnownInstance
+        What reception noted of the same files: plain images are then read without their headers. The result is the
+        same, but for the headers after the first, which hold only what names and places an image.
 
     Raises
     ------
@@ -56,7 +61,30 @@ def load_volume(paths: Sequence[Path]) -> Volume:
         raise refusal(Reason.TOO_FEW_SLICES, "the series has 0 slices; wanted at least 2")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom's quote values of the data set
-        return _load(paths)
+        return (_load_known(known) if known else None) or _load(paths)
+
+
+def _load_known(known: Sequence[KnownInstance]) -> Volume | None:
+    """The volume of plain images by what is known of them; None when they have to be read one by one."""
+    found = read_known(known)
+    if found is None or str(found.first.header.get("SOPClassUID", "")) not in MODALITIES:
+        return None
+    modality = _check_series([found.first])
+    count = len(found.headers)
+    if count * found.form.frame_bytes > LARGEST_VOLUME_BYTES:
+        return None
+    try:
+        voxels, corrections = _voxels(
+            found.read_image,
+            [found.form] * count,
+            [found.rescale] * count,
+            [found.first.name] * count,
+            modality=modality,
+            threads=reading_threads(),
+        )
+    except NotAsKnown:
+        return None
+    return _volume(voxels, found.stack, found.headers, modality, corrections)
 
 
 def _load(paths: Sequence[Path]) -> Volume:
@@ -74,20 +102,45 @@ def _load(paths: Sequence[Path]) -> Volume:
             Reason.UNSUPPORTED_PIXEL_FORMAT,
             f"the series is too large: found {size} voxels, wanted at most {LARGEST_VOLUME_BYTES // 2}",
         )
+
+    def read_image(index: int, into: np.ndarray) -> None:
+        with open_instance(instances[index].path) as stream:
+            read_stored_values(stream, instances[index], forms[index], into)
+
+    names = [instance.name for instance in instances]
+    voxels, corrections = _voxels(read_image, forms, rescales, names, modality=modality)
+    return _volume(voxels, stack, [instance.header for instance in instances], modality, corrections)
+
+
+def _voxels(
+    read_image: ReadImage,
+    forms: Sequence[PixelFormat],
+    rescales: Sequence[Rescale],
+    names: Sequence[str],
+    *,
+    modality: str,
+    threads: int = 1,
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """`read_voxels`, with what the machine could not do as `Transient`."""
     try:
-        voxels, corrections = _read_voxels(instances, forms, rescales, modality)
+        return read_voxels(read_image, forms, rescales, names, modality=modality, threads=threads)
     except MemoryError:
-        raise Transient(f"not enough memory for a volume of {size} voxels") from None
+        raise Transient(f"not enough memory for a volume of {len(forms)} images") from None
     except OSError as error:
         raise Transient(f"an image of the series cannot be read: {error.strerror or type(error).__name__}") from None
+
+
+def _volume(
+    voxels: np.ndarray, stack: Stack, headers: Sequence[Dataset], modality: str, corrections: tuple[str, ...]
+) -> Volume:
     voxels.setflags(write=False)
     return Volume(
         voxels=voxels,
         affine_lps=stack.affine_lps,
-        headers=tuple(instance.header for instance in instances),
+        headers=headers,
         modality=modality,
-        frame_of_reference_uid=str(instances[0].header.FrameOfReferenceUID),
-        corrections=(*_notes(instances[0].header), *corrections),
+        frame_of_reference_uid=str(headers[0].FrameOfReferenceUID),
+        corrections=(*_notes(headers[0]), *corrections),
     )
 
 
@@ -181,57 +234,6 @@ def _needed(header: Dataset, name: str, keyword: str, count: int) -> tuple[float
 def _raw(header: Dataset, keyword: str) -> str:
     """A value only for comparing; it is never shown."""
     return repr(header.get_item(keyword).value) if keyword in header else ""
-
-
-def _read_voxels(
-    instances: Sequence[Instance], forms: Sequence[PixelFormat], rescales: Sequence[Rescale], modality: str
-) -> tuple[np.ndarray, list[str]]:
-    """Modality values (slice, row, column); native images are read straight into their place."""
-    shape = (len(forms), forms[0].rows, forms[0].columns)
-    dtype = stored_type(forms)
-    if dtype is not None and rescales[0].is_whole and all(rescale == rescales[0] for rescale in rescales):
-        stored = np.empty(shape, dtype)
-        padded = [_read_image(*each, modality) for each in zip(instances, forms, stored, strict=True)]
-        lowest = min(low for low, _ in padded)
-        _fill_padding(stored, forms, lowest, count := sum(number for _, number in padded))
-        return rescale_whole(stored, rescales[0]), _padding_note(count)
-    voxels = np.empty(shape, np.float32)
-    for instance, form, rescale, plane in zip(instances, forms, rescales, voxels, strict=True):
-        image = np.empty(shape[1:], np.int16 if form.is_signed else np.uint16)
-        lowest, count = _read_image(instance, form, image, modality)
-        _fill_padding(image[None], [form], lowest, count)
-        rescale_image(image, rescale, plane, instance.name)
-    return voxels, []
-
-
-def _read_image(instance: Instance, form: PixelFormat, into: np.ndarray, modality: str) -> tuple[int, int]:
-    """Read one image; its lowest value that is no padding, and how many pixels are padding.
-
-    Padding matters in CT only, where values have an absolute meaning; in MR the padding value is the
-    background.
-    """
-    with open_instance(instance.path) as stream:
-        read_stored_values(stream, instance, form, into)
-    if form.padding is None or modality != "CT":
-        return np.iinfo(np.int32).max, 0
-    outside = (into >= form.padding[0]) & (into <= form.padding[1])
-    count = int(np.count_nonzero(outside))
-    if not count or count == outside.size:
-        return np.iinfo(np.int32).max, 0
-    return int(into[~outside].min()), count
-
-
-def _fill_padding(stored: np.ndarray, forms: Sequence[PixelFormat], lowest: int, count: int) -> None:
-    """Pixels outside the reconstructed field get the lowest value that was measured in the series."""
-    if not count:
-        return
-    for image, form in zip(stored, forms, strict=True):
-        if form.padding is not None:
-            image[(image >= form.padding[0]) & (image <= form.padding[1])] = lowest
-
-
-def _padding_note(count: int) -> list[str]:
-    return [f"{count} pixels outside the field of view were given the lowest value measured."] if count else []
 
 
 def _notes(header: Dataset) -> list[str]:

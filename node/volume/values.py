@@ -65,6 +65,25 @@ def stored_type(forms: Sequence[PixelFormat]) -> type[np.int16] | type[np.uint16
     return np.int16 if max(high for _, high in ranges) <= 32767 else None
 
 
+def fits_after(form: PixelFormat, rescale: Rescale) -> bool:
+    """Whether every stored value that the format allows is an int16 once rescaled."""
+    ends = [value * int(rescale.slope) + int(rescale.intercept) for value in form.stored_range]
+    return min(ends) >= -32768 and max(ends) <= 32767
+
+
+def rescale_in_place(stored: np.ndarray, rescale: Rescale) -> None:
+    """Whole-numbered rescale of values that fit 16 bits before and after; the caller reads them in the type that holds
+    them.
+    """
+    # Arithmetic modulo 2^16 is exact because both the stored value and the result are known to fit.
+    slope, intercept = int(rescale.slope), int(rescale.intercept)
+    bits = stored.view(np.uint16)
+    if slope != 1:
+        np.multiply(bits, np.array(slope % 65536, np.uint16), out=bits)
+    if intercept:
+        np.add(bits, np.array(intercept % 65536, np.uint16), out=bits)
+
+
 def rescale_whole(stored: np.ndarray, rescale: Rescale) -> np.ndarray:
     """Modality values of a volume with one whole-numbered rescale; in place where the type holds them.
 
@@ -82,15 +101,8 @@ def rescale_whole(stored: np.ndarray, rescale: Rescale) -> np.ndarray:
     lowest, highest = min(ends), max(ends)
     for dtype in (np.int16, np.uint16):
         if np.iinfo(dtype).min <= lowest and highest <= np.iinfo(dtype).max:
-            values = stored.view(dtype)
-            # Arithmetic modulo 2^16 is exact because both the stored value and the result are known to fit.
-            factor, shift = (np.array(v % 65536, np.uint16) for v in (slope, intercept))
-            bits = values.view(np.uint16)
-            if slope != 1:
-                np.multiply(bits, factor, out=bits)
-            if intercept:
-                np.add(bits, shift, out=bits)
-            return values
+            rescale_in_place(stored, rescale)
+            return stored.view(dtype)
     return stored.astype(np.float32) * np.float32(slope) + np.float32(intercept)
 
 

@@ -4,6 +4,7 @@ World coordinates are LPS in millimetres (PS3.3 C.7.6.2.1.1). Axis order is (sli
 images.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -63,8 +64,9 @@ class Volume:
         direction cosines x column direction cosines).
     affine_lps : ndarray of float64, shape (4, 4)
         Maps (slice, row, column, 1) to LPS millimetres.
-    headers : tuple of Dataset
-        The data sets without pixel data, in slice order.
+    headers : sequence of Dataset
+        The data sets without pixel data, in slice order. The first is complete; the others hold at least what names
+        and places an image (`node.volume.known`).
     modality : str
         ``"CT"`` or ``"MR"``.
     frame_of_reference_uid : str
@@ -74,7 +76,7 @@ class Volume:
 
     voxels: np.ndarray
     affine_lps: np.ndarray
-    headers: tuple[Dataset, ...] = field(repr=False)
+    headers: Sequence[Dataset] = field(repr=False)
     modality: str
     frame_of_reference_uid: str
     corrections: tuple[str, ...] = ()

@@ -1,0 +1,118 @@
+"""Voxels of a stack: images read one after another into their place, then modality values.
+
+Where one whole-numbered rescale holds for all, integers stay integers and are changed in place, while an image is
+still in the processor's cache where its range allows.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from node.volume.pixels import PixelFormat
+from node.volume.values import Rescale, fits_after, rescale_image, rescale_in_place, rescale_whole, stored_type
+
+ReadImage = Callable[[int, np.ndarray], None]
+"""Reads the stored values of the image with this number into a C-contiguous (row, column) array."""
+
+ABOVE_ALL = int(np.iinfo(np.int32).max)
+
+
+def read_voxels(
+    read_image: ReadImage,
+    forms: Sequence[PixelFormat],
+    rescales: Sequence[Rescale],
+    names: Sequence[str],
+    *,
+    modality: str,
+    threads: int = 1,
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Modality values of a stack, and what was changed in them, in words.
+
+    Parameters
+    ----------
+    read_image : callable
+        Called once for each image, from `threads` threads.
+    forms, rescales, names
+        Of each image, in slice order.
+
+    Returns
+    -------
+    ndarray of int16, uint16 or float32, shape (slice, row, column)
+    tuple of str
+    """
+    shape = (len(forms), forms[0].rows, forms[0].columns)
+    dtype = stored_type(forms)
+    if dtype is not None and rescales[0].is_whole and all(rescale == rescales[0] for rescale in rescales):
+        return _read_whole(read_image, forms, rescales[0], np.empty(shape, dtype), modality, threads)
+    voxels = np.empty(shape, np.float32)
+    for index, (form, rescale, plane) in enumerate(zip(forms, rescales, voxels, strict=True)):
+        image = np.empty(shape[1:], np.int16 if form.is_signed else np.uint16)
+        read_image(index, image)
+        lowest, count = _padding(image, form, modality)
+        if count:
+            _fill_padding(image, form, lowest)
+        rescale_image(image, rescale, plane, names[index])
+    return voxels, ()
+
+
+def _read_whole(
+    read_image: ReadImage,
+    forms: Sequence[PixelFormat],
+    rescale: Rescale,
+    stored: np.ndarray,
+    modality: str,
+    threads: int,
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    at_once = all(form.padding is None and fits_after(form, rescale) for form in forms)
+
+    def read(index: int) -> tuple[int, int]:
+        read_image(index, stored[index])
+        if at_once:
+            rescale_in_place(stored[index], rescale)
+        return _padding(stored[index], forms[index], modality)
+
+    found = _each(read, len(forms), threads)
+    if at_once:
+        return stored.view(np.int16), ()
+    lowest, count = min(low for low, _ in found), sum(number for _, number in found)
+    if count:
+        for image, form in zip(stored, forms, strict=True):
+            _fill_padding(image, form, lowest)
+    return rescale_whole(stored, rescale), _padding_note(count)
+
+
+def _each(read: Callable[[int], tuple[int, int]], count: int, threads: int) -> list[tuple[int, int]]:
+    """`read` of 0 to `count`; by threads in steps of a few images."""
+    if threads < 2:
+        return [read(index) for index in range(count)]
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(read, range(count)))
+
+
+def _padding(image: np.ndarray, form: PixelFormat, modality: str) -> tuple[int, int]:
+    """The lowest stored value that is no padding, and how many pixels are padding.
+
+    Padding matters in CT only, where values have an absolute meaning; in MR the padding value is the
+    background.
+    """
+    if form.padding is None or modality != "CT":
+        return ABOVE_ALL, 0
+    low, high = form.padding
+    if image.min() > high or image.max() < low:
+        return ABOVE_ALL, 0
+    outside = (image >= low) & (image <= high)
+    count = int(np.count_nonzero(outside))
+    if not count or count == outside.size:
+        return ABOVE_ALL, 0
+    return int(image[~outside].min()), count
+
+
+def _fill_padding(image: np.ndarray, form: PixelFormat, lowest: int) -> None:
+    """Pixels outside the reconstructed field get the lowest value that was measured in the series."""
+    if form.padding is not None:
+        image[(image >= form.padding[0]) & (image <= form.padding[1])] = lowest
+
+
+def _padding_note(count: int) -> tuple[str, ...]:
+    return (f"{count} pixels outside the field of view were given the lowest value measured.",) if count else ()
