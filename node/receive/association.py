@@ -259,9 +259,9 @@ class Association:
             self._incoming.discard()
             self._incoming = None
         _say_goodbye(self._connection, ended)
+        self._write_summary(ended)
         if ended.outcome == "released" and self._tally.series_instance_uids:
             self._on_release(list(self._tally.series_instance_uids))
-        self._write_summary(ended)
 
     def _write_summary(self, ended: Ended) -> None:
         tally = self._tally

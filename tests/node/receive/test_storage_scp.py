@@ -426,3 +426,23 @@ def test_pynetdicom_sends_and_echoes(receive: Start, tmp_path: Path) -> None:
         assert association.send_c_store(image).Status == 0
     association.release()
     assert receiver.count() == 3
+
+
+def test_log_says_what_happened_and_names_no_patient(receive: Start, capfd: pytest.CaptureFixture[str]) -> None:
+    receiver = receive()
+    series = make_series(shape=(3, 8, 8), modality="CT", patient_name="Canary^Bird", patient_id="CANARY-7")
+    first, second, third = (encode(image) for image in series)
+    broken = Encoded(CT, second.sop_instance, EXPLICIT, second.data_set[:-1])
+    other = Encoded(CT, first.sop_instance, EXPLICIT, first.data_set[:-2] + b"\x7f\x7f")
+    swapped = Encoded(CT, third.sop_instance, EXPLICIT, second.data_set)
+    with receiver.associated() as client:
+        assert [client.store(image) for image in (first, broken, other, swapped)] == [0, 0xC000, 0xC001, 0xA900]
+        client.release()
+    receiver.scp.stop()
+    written = "".join(capfd.readouterr())
+    assert "anary" not in written.lower() and "19700102" not in written
+    assert written.count("association_ended") == 1 and written.count("object_refused") == 3
+    for word in ("TESTER", "released", "truncated", "other-content-known", "data-set-mismatch", first.sop_instance):
+        assert word in written
+    rows = receiver.rows(tables.quarantine)
+    assert "anary" not in repr(rows).lower() and len(rows) == 3
