@@ -5,7 +5,6 @@ Lists of tables (routes, destinations) are given there as JSON. Unknown keys, wr
 raise `SettingsError`, whose message names file, key and fix. Units are in the names.
 """
 
-import re
 import tomllib
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
@@ -22,9 +21,23 @@ from node.destination_settings import (
     absolute_paths,
 )
 from node.errors import Permanent
-from node.settings_types import AeTitle, Name, Port, Priority, Section
+from node.route_settings import CountingArchive, Match, Route, SettleSettings
+from node.settings_types import AeTitle, Name, Port, Section
 
-__all__ = ["AeTitle", "AnyDestination", "Destination", "Name", "Port", "Section", "Settings", "load_settings"]
+__all__ = [
+    "AeTitle",
+    "AnyDestination",
+    "CountingArchive",
+    "Destination",
+    "Match",
+    "Name",
+    "Port",
+    "Route",
+    "Section",
+    "Settings",
+    "SettleSettings",
+    "load_settings",
+]
 
 
 class SettingsError(Permanent):
@@ -118,61 +131,6 @@ class DimseSettings(Section):
     )
 
 
-class CountingArchive(Section):
-    """`[[settle.archives]]`: an archive that says how many images a study has, and for whose studies it is asked."""
-
-    name: Name = Field(description="Unique name, shown in the log.")
-    calling_ae_titles: tuple[AeTitle, ...] = Field(
-        (), description="Senders whose studies it holds; empty means all senders."
-    )
-    kind: Literal["dimse", "dicomweb"] = Field("dimse", description="How it is asked: C-FIND, or QIDO-RS.")
-    ae_title: str = Field("", max_length=16, description="Called AE title, for `dimse`.")
-    host: str = Field("", description="Host name or address, for `dimse`.")
-    port: int = Field(104, ge=1, le=65535, description="TCP port, for `dimse`.")
-    url: str = Field(
-        "", description="Root of its DICOMweb service, for `dicomweb`; https://pacs.example.org/dicom-web."
-    )
-    timeout_seconds: float = Field(5, gt=0, description="Longest wait for its answer; receiving never waits for it.")
-    whole_studies: bool = Field(
-        True,
-        description="It sends whole studies: a series that it has and that has not begun to come is waited for. "
-        "False: only series that have begun are counted.",
-    )
-
-    @model_validator(mode="after")
-    def _reachable(self) -> "CountingArchive":
-        if self.kind == "dimse" and not (self.ae_title and self.host):
-            raise ValueError("an archive of kind dimse needs ae_title and host")
-        if self.kind == "dicomweb" and not self.url.startswith(("http://", "https://")):
-            raise ValueError("an archive of kind dicomweb needs a url that begins with http:// or https://")
-        return self
-
-
-class SettleSettings(Section):
-    """`[settle]`: when a study counts as whole."""
-
-    released_quiet_seconds: float = Field(
-        2,
-        ge=0,
-        description="Wait after the association was released, if a stack without holes has come. A sender that is "
-        "known to go on later is given longer.",
-    )
-    quiet_seconds: float = Field(
-        30,
-        ge=0,
-        description="Wait after the association was released, if there is no stack to judge by.",
-    )
-    limit_seconds: float = Field(
-        300,
-        ge=0,
-        description="Longest wait after the last image, when evidence says that images are missing: no release, a "
-        "hole in a stack, a count that is not reached.",
-    )
-    archives: tuple[CountingArchive, ...] = Field(
-        (), description="Archives that are asked how many images a study has; the first that fits the sender."
-    )
-
-
 class WorkSettings(Section):
     """`[work]`: inference workers."""
 
@@ -234,44 +192,6 @@ class LogSettings(Section):
 
     style: Literal["json", "text"] = Field("json", description="One JSON object a line, or text for people.")
     level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe level written.")
-
-
-class Match(Section):
-    """`match` of a route: all conditions given must hold; a list means any of its values. Text compares
-    case-insensitively.
-    """
-
-    calling_ae_title: tuple[str, ...] = Field((), description="Calling AE titles of the sender.")
-    called_ae_title: tuple[str, ...] = Field((), description="AE titles that the sender called.")
-    modality: tuple[str, ...] = Field((), description="Modality (0008,0060).")
-    sop_class_uid: tuple[str, ...] = Field((), description="SOP Class UIDs.")
-    body_part_examined: tuple[str, ...] = Field((), description="Body Part Examined (0018,0015).")
-    manufacturer: str = Field("", description="Regular expression found in Manufacturer (0008,0070).")
-    series_description: str = Field("", description="Regular expression found in Series Description (0008,103E).")
-    study_description: str = Field("", description="Regular expression found in Study Description (0008,1030).")
-    protocol_name: str = Field("", description="Regular expression found in Protocol Name (0018,1030).")
-    minimum_instances: int = Field(1, ge=1, description="Fewest instances in the series.")
-
-    @model_validator(mode="after")
-    def _expressions_compile(self) -> "Match":
-        for key in ("manufacturer", "series_description", "study_description", "protocol_name"):
-            try:
-                re.compile(getattr(self, key))
-            except re.error as error:
-                raise ValueError(f"{key} is not a regular expression: {error}") from None
-        return self
-
-
-class Route(Section):
-    """`[[routes]]`: which studies go to which models, and the results to which destinations. All that match apply."""
-
-    name: Name = Field(description="Unique name, shown by `overread explain`.")
-    match: Match = Field(Match(), description="Conditions on a series; empty matches everything.")
-    models: tuple[str, ...] = Field(min_length=1, description="Identifiers of models to run.")
-    destinations: tuple[str, ...] = Field(
-        (), description="Names of destinations; empty means keep results in the node only."
-    )
-    priority: Priority = Field("routine", description="Lane of the jobs made by this route.")
 
 
 class Settings(BaseSettings):

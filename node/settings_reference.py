@@ -45,17 +45,21 @@ def _table(title: str, section: type[BaseModel]) -> str:
     rows = [f"## {title}\n", "| key | type | default | meaning |", "| --- | --- | --- | --- |"]
     for key, field in section.model_fields.items():
         default = "required" if field.default is PydanticUndefined else f"`{_plain(field.default)}`"
-        rows.append(f"| `{key}` | {_type(section, key)} | {default} | {field.description} |")
+        shown = field.alias or key
+        rows.append(f"| `{shown}` | {_type(section, shown)} | {default} | {field.description} |")
     return "\n".join(rows) + "\n"
 
 
 def _type(section: type[BaseModel], key: str) -> str:
-    schema = section.model_json_schema()["properties"][key]
+    whole = section.model_json_schema()
+    schema = whole.get("$defs", {}).get(section.__name__, whole)["properties"][key]
+    schema = next((one for one in schema.get("anyOf", ()) if one.get("type") != "null"), schema)
     if "enum" in schema:
         return " or ".join(f"`{value}`" for value in schema["enum"])
     if "const" in schema:
         return f"`{schema['const']}`"
-    return {"array": "list", "$ref": "table"}.get(schema.get("type", "$ref"), schema.get("type", "table"))
+    kind = schema.get("type", "$ref")
+    return {"array": "list", "object": "table", "$ref": "table"}.get(kind, kind)
 
 
 def _plain(value: Any) -> str:

@@ -22,13 +22,15 @@ from node.jobs.job import InferOrder, Job
 from node.jobs.queue import enqueue_infer
 from node.jobs.wake import Topic, Wake, WakeListener
 from node.logs import describe_error, get_logger
+from node.private_attributes import with_private
 from node.select.completeness import Patience, Verdict, assess
 from node.select.decide import ModelTrace, RouteTrace, StudyTrace, decide, wanted_digest
+from node.select.priority import lane_of
 from node.settings import Settings
 from node.store import catalogue
 from node.store.catalogue import StoredSeries
 from node.store.database import read_transaction, write_transaction
-from node.store.tables import DecisionOutcome, Priority, SeriesState
+from node.store.tables import DecisionOutcome, SeriesState
 
 _SAME_DEADLINE = timedelta(milliseconds=5)
 
@@ -50,7 +52,9 @@ def weigh_study(connection: Connection, study_instance_uid: str, settings: Setti
     mark = evidence.study_mark(connection, study_instance_uid)
     if not mark.receiving:
         return None
-    series = catalogue.study_series(connection, study_instance_uid)
+    series = with_private(
+        catalogue.study_series(connection, study_instance_uid), settings.routes, settings.node.data_dir
+    )
     senders = {each.calling_ae_title for each in series}
     archive = next(
         (one for one in settings.settle.archives if not one.calling_ae_titles or senders & set(one.calling_ae_titles)),
@@ -125,6 +129,7 @@ def decisions_of(study_instance_uid: str, trace: StudyTrace, now: datetime) -> l
 def _order(
     study_instance_uid: str, route: RouteTrace, model: ModelTrace, settings: Settings, manifest: Manifest
 ) -> InferOrder:
+    chosen = [choice.chosen for choice in model.choices if choice.chosen]
     inputs = {
         choice.input_name: [each.sop_instance_uid for each in choice.chosen.instances]
         for choice in model.choices
@@ -138,7 +143,7 @@ def _order(
         input_digest=wanted_digest(model),
         inputs=inputs,
         destinations=route.route.destinations,
-        priority=Priority[route.route.priority.upper()],
+        priority=lane_of(route.route, chosen),
         maximum_attempts=settings.work.maximum_attempts,
     )
 

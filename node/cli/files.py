@@ -15,6 +15,7 @@ from node.errors import NotAnalysed, Permanent
 from node.infer import Model, Registry
 from node.logs import configure_logs
 from node.pipeline import Analysis, AnalysisRequest, run_analysis
+from node.private_attributes import with_private
 from node.select.choose import input_digest
 from node.select.decide import ModelTrace, StudyTrace, as_plain, decide
 from node.select.rules import Condition
@@ -93,7 +94,10 @@ def explain(
             recorded = catalogue.decisions_of_study(connection, target)
         if not studies[target]:
             raise Permanent(f"{target}: neither a file here nor a study that was received")
-    traces = {uid: decide(series, settings.routes, manifests) for uid, series in studies.items()}
+    traces = {
+        uid: decide(with_private(series, settings.routes, settings.node.data_dir), settings.routes, manifests)
+        for uid, series in studies.items()
+    }
     if json_output:
         print_json(
             [
@@ -127,7 +131,7 @@ def _wanted(
         routes: Sequence[Route] = (Route(name="command-line", models=(model,)),)
     else:
         routes = settings.routes
-    trace = decide(series, routes, manifests)
+    trace = decide(with_private(series, routes, settings.node.data_dir), routes, manifests)
     wanted = {each.model: each for route in trace.routes for each in route.models}
     if not wanted:
         study = series[0].study_instance_uid
@@ -209,12 +213,16 @@ def _print_trace(study_instance_uid: str, trace: StudyTrace) -> None:
             model_branch = branch.add(f"model {model.model}: {model.code}: {model.message}")
             for choice in model.choices:
                 for judged in choice.verdicts:
-                    chosen = (
-                        choice.chosen is not None and choice.chosen.series_instance_uid == judged.series_instance_uid
+                    part = f" ({judged.part})" if judged.part else ""
+                    word = (
+                        "chosen"
+                        if judged.is_chosen
+                        else "fits, another is better"
+                        if judged.eligible
+                        else "does not fit"
                     )
-                    word = "chosen" if chosen else "fits, another is better" if judged.eligible else "does not fit"
                     leaf = model_branch.add(
-                        f"{choice.input_name}: series {judged.series_instance_uid} ({judged.rank}): {word}"
+                        f"{choice.input_name}: series {judged.series_instance_uid}{part}: {judged.rank}: {word}"
                     )
                     _add_conditions(leaf, judged.conditions)
     if not trace.routes:

@@ -8,6 +8,7 @@ import typer
 from node import service
 from node.cli.shared import ConfigOption, JsonOption, console, print_json, read_settings
 from node.logs import configure_logs
+from node.select.overlap import route_warnings
 from node.settings import load_settings
 
 LifeLine = Annotated[bool, typer.Option("--life-line", hidden=True, help="Stop when standard input ends.")]
@@ -57,9 +58,18 @@ def check_config(
     """Check a configuration file and the models it names, without starting anything."""
     settings = load_settings(file)
     problems = service.check_settings(settings, str(file))
+    dimse = settings.dimse
+    warnings = route_warnings(
+        settings.routes,
+        dimse.allowed_calling_ae_titles,
+        settings.node.ae_title if dimse.require_called_ae_title else "",
+    )
     if json_output:
-        print_json({"file": str(file), "problems": problems})
-    elif problems:
+        print_json({"file": str(file), "problems": problems, "warnings": warnings})
+        raise typer.Exit(2 if problems else 0)
+    for warning in warnings:
+        console.print(f"{file}: warning: {warning}", style="yellow", highlight=False, markup=False)
+    if problems:
         for problem in problems:
             console.print(problem, style="red", highlight=False, markup=False)
     else:

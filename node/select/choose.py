@@ -1,31 +1,68 @@
 """Which series feeds a model's input: hard requirements first, then a documented order. Pure.
 
-Of the series that meet every requirement of an input the best is taken: thinner slices before thicker ones, more
-slices before
-fewer, the one received last before earlier ones, and at last the smaller Series Instance UID, so that the same series
-always
-give the same choice.
+Of the candidates that meet every requirement of an input the best is taken. `ORDER` says what is better, the most
+important first; the smaller Series Instance UID ends a tie, so that the same study always gives the same choice.
+A model with several inputs never gets the same images twice: the input with the fewest candidates chooses first.
+
+What no model is ever given: localizers and scouts, secondary captures and screen shots, reformats and projections,
+and objects that are no images (also those of this node).
 """
 
 import hashlib
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from node.infer.manifest import Manifest
 from node.infer.sections import Requirements
+from node.select.candidates import Candidate, candidates_of
 from node.select.rules import Condition, all_met, matching, none_of, not_matching, one_of, within
 from node.select.stack import Stack, stack_of
 from node.store.catalogue import StoredSeries
 
+NEVER_IMAGE_TYPES = (
+    "LOCALIZER",
+    "SCOUT",
+    "TOPOGRAM",
+    "SCREEN SAVE",
+    "SCREENSHOT",
+    "MPR",
+    "CSA MPR",
+    "REFORMATTED",
+    "RESAMPLED",
+    "CSA RESAMPLED",
+    "PROJECTION IMAGE",
+    "MIP",
+    "MINIP",
+    "VOLUME RENDER",
+    "VRT",
+)
+NEVER_DESCRIPTIONS = r"\b(localizer|localiser|scout|topogram|surview|dose report|screen ?save|patient protocol)\b"
+NEVER_SOP_CLASSES = (
+    "1.2.840.10008.5.1.4.1.1.7",  # Secondary Capture, and its multi-frame kin below it
+    "1.2.840.10008.5.1.4.1.1.11",  # Presentation States
+    "1.2.840.10008.5.1.4.1.1.30",  # Parametric Map
+    "1.2.840.10008.5.1.4.1.1.66",  # Raw Data, Registration, Segmentation
+    "1.2.840.10008.5.1.4.1.1.88",  # Structured Reports, Key Objects
+    "1.2.840.10008.5.1.4.1.1.104",  # Encapsulated documents
+    "1.2.840.10008.5.1.4.1.1.481",  # Radiotherapy
+)
+_SHARP_KERNEL = re.compile(r"^(b[67-9]\d|br[67-9]\d|bl[67-9]\d|hr[67-9]\d|fc[58]\d|y[a-z]|lung|bone|edge|sharp|detail)")
+
 
 @dataclass(frozen=True)
 class SeriesVerdict:
-    """One series asked for one model input: each requirement with what was found, and its rank if all are met."""
+    """One candidate asked for one model input: each requirement with what was found, and its rank if all are met.
+
+    `part` names the part of a series that was split; it is empty for a whole series.
+    """
 
     series_instance_uid: str
     conditions: tuple[Condition, ...]
     rank: str
+    part: str = ""
+    is_chosen: bool = False
 
     @property
     def eligible(self) -> bool:
@@ -42,9 +79,35 @@ class InputChoice:
     verdicts: tuple[SeriesVerdict, ...]
 
 
-def choose_inputs(manifest: Manifest, candidates: Sequence[StoredSeries]) -> tuple[InputChoice, ...]:
-    """Choose a series for each input of a model among the candidates."""
-    return tuple(_choose(each.name, each.requires, candidates) for each in manifest.inputs)
+@dataclass(frozen=True)
+class Merit:
+    """One thing that makes a candidate better: smaller values win. `say` tells people what was found."""
+
+    name: str
+    value: Callable[[Candidate], float]
+    say: Callable[[Candidate], str]
+
+
+def choose_inputs(manifest: Manifest, series: Sequence[StoredSeries]) -> tuple[InputChoice, ...]:
+    """Choose a series, or a part of one, for each input of a model among the series given."""
+    return choose_among(manifest, candidates_of(series))
+
+
+def choose_among(manifest: Manifest, candidates: Sequence[Candidate]) -> tuple[InputChoice, ...]:
+    """The same for candidates that were made before."""
+    ordered = sorted(candidates, key=_order)
+    judged = {
+        each.name: [(candidate, check_candidate(each.requires, candidate)) for candidate in ordered]
+        for each in manifest.inputs
+    }
+    chosen: dict[str, Candidate] = {}
+    for name in sorted(judged, key=lambda name: sum(all_met(conditions) for _, conditions in judged[name])):
+        taken = list(chosen.values())
+        for candidate, conditions in judged[name]:
+            if all_met(conditions) and not any(candidate is one for one in taken):
+                chosen[name] = candidate
+                break
+    return tuple(_choice(each.name, judged[each.name], chosen.get(each.name)) for each in manifest.inputs)
 
 
 def input_digest(choices: Sequence[InputChoice]) -> str:
@@ -60,7 +123,12 @@ def input_digest(choices: Sequence[InputChoice]) -> str:
 
 def check_requirements(requires: Requirements, series: StoredSeries) -> tuple[Condition, ...]:
     """Every requirement of a model input that the manifest states, with the value wanted and the value found."""
-    header = series.header
+    return check_candidate(requires, Candidate(series, "", stack_of(series)))
+
+
+def check_candidate(requires: Requirements, candidate: Candidate) -> tuple[Condition, ...]:
+    """The requirements of a model input, and what no model is ever given."""
+    header = candidate.series.header
     conditions = [one_of("Modality", requires.modality, header.get("Modality"))]
     for name, wanted, keyword in (
         ("SOP Class", requires.sop_class_uid, "SOPClassUID"),
@@ -80,7 +148,8 @@ def check_requirements(requires: Requirements, series: StoredSeries) -> tuple[Co
         conditions.append(none_of("Image Type", requires.image_type_excludes, header.get("ImageType")))
     if requires.contrast != "any":
         conditions.append(_contrast(requires.contrast, header.get("ContrastBolusAgent")))
-    return (*conditions, *_check_stack(requires, stack_of(series)))
+    conditions += _check_stack(requires, candidate.stack)
+    return (*conditions, *(each for each in _never(candidate) if not each.met))
 
 
 def _check_stack(requires: Requirements, stack: Stack) -> list[Condition]:
@@ -100,6 +169,18 @@ def _check_stack(requires: Requirements, stack: Stack) -> list[Condition]:
     return conditions
 
 
+def _never(candidate: Candidate) -> tuple[Condition, ...]:
+    """What holds for every input of every model; only what is not met is shown."""
+    header = candidate.series.header
+    sop_class = str(header.get("SOPClassUID", ""))
+    banned = any(sop_class == uid or sop_class.startswith(f"{uid}.") for uid in NEVER_SOP_CLASSES)
+    return (
+        none_of("Image Type", NEVER_IMAGE_TYPES, header.get("ImageType")),
+        not_matching("Series Description", NEVER_DESCRIPTIONS, header.get("SeriesDescription")),
+        Condition("SOP Class", "an image as it was acquired", sop_class or "absent", not banned),
+    )
+
+
 def _body_part(wanted: Sequence[str], found: Any) -> Condition:
     """Many scanners leave Body Part Examined empty: only a wrong one rules a series out."""
     condition = one_of("Body Part Examined", wanted, found)
@@ -111,22 +192,75 @@ def _contrast(wanted: str, agent: Any) -> Condition:
     return Condition("contrast", wanted, found, found == wanted)
 
 
-def _choose(name: str, requires: Requirements, candidates: Sequence[StoredSeries]) -> InputChoice:
-    judged = sorted(((_order(each), _verdict(requires, each), each) for each in candidates), key=lambda item: item[0])
-    chosen = next((series for _, verdict, series in judged if verdict.eligible), None)
-    eligible_first = sorted(judged, key=lambda item: not item[1].eligible)
-    return InputChoice(name, chosen, tuple(verdict for _, verdict, _ in eligible_first))
-
-
-def _verdict(requires: Requirements, series: StoredSeries) -> SeriesVerdict:
-    stack = stack_of(series)
-    gap = f"{stack.slice_spacing_mm:.2f} mm apart" if stack.slice_spacing_mm is not None else "distance unknown"
-    return SeriesVerdict(
-        series.series_instance_uid, check_requirements(requires, series), f"{stack.slices} slices, {gap}"
+def _choice(
+    name: str, judged: Sequence[tuple[Candidate, tuple[Condition, ...]]], chosen: Candidate | None
+) -> InputChoice:
+    verdicts = [
+        SeriesVerdict(
+            each.series.series_instance_uid, conditions, describe_rank(each), each.part, is_chosen=each is chosen
+        )
+        for each, conditions in judged
+    ]
+    return InputChoice(
+        name, chosen.series if chosen else None, tuple(sorted(verdicts, key=lambda verdict: not verdict.eligible))
     )
 
 
-def _order(series: StoredSeries) -> tuple[Any, ...]:
-    stack = stack_of(series)
-    gap = stack.slice_spacing_mm if stack.slice_spacing_mm is not None else float("inf")
-    return (round(gap, 2), -stack.slices, -series.last_received_at.timestamp(), series.series_instance_uid)
+def describe_rank(candidate: Candidate) -> str:
+    """What `ORDER` finds in a candidate, for people."""
+    return ", ".join(said for said in (merit.say(candidate) for merit in ORDER) if said)
+
+
+def _order(candidate: Candidate) -> tuple[Any, ...]:
+    values = tuple(merit.value(candidate) for merit in ORDER)
+    return (*values, candidate.series.series_instance_uid, candidate.part)
+
+
+def _or_infinite(value: float | None) -> float:
+    return float("inf") if value is None else round(value, 2)
+
+
+def _is_derived(candidate: Candidate) -> bool:
+    return "DERIVED" in [str(value).upper() for value in candidate.series.header.get("ImageType") or ()]
+
+
+def _kernel(candidate: Candidate) -> str:
+    found = candidate.series.header.get("ConvolutionKernel") or ""
+    return str(found[0] if isinstance(found, list | tuple) and found else found)
+
+
+def _has_agent(candidate: Candidate) -> bool:
+    return bool(candidate.series.header.get("ContrastBolusAgent"))
+
+
+def _mm(value: float | None, what: str) -> str:
+    return f"{value:.2f} mm {what}" if value is not None else ""
+
+
+ORDER: tuple[Merit, ...] = (
+    Merit("original before derived", _is_derived, lambda c: "derived" if _is_derived(c) else ""),
+    Merit(
+        "small distance of slices",
+        lambda c: _or_infinite(c.stack.slice_spacing_mm),
+        lambda c: _mm(c.stack.slice_spacing_mm, "apart") or "distance unknown",
+    ),
+    Merit(
+        "thin slices",
+        lambda c: _or_infinite(c.stack.slice_thickness_mm),
+        lambda c: _mm(c.stack.slice_thickness_mm, "thick"),
+    ),
+    Merit(
+        "smooth kernel before sharp",
+        lambda c: bool(_SHARP_KERNEL.match(_kernel(c).casefold())),
+        lambda c: f"kernel {_kernel(c)}" if _kernel(c) else "",
+    ),
+    Merit("without contrast before with", _has_agent, lambda c: "contrast" if _has_agent(c) else ""),
+    Merit(
+        "fine matrix",
+        lambda c: _or_infinite(c.stack.pixel_spacing_mm),
+        lambda c: _mm(c.stack.pixel_spacing_mm, "pixels"),
+    ),
+    Merit("many slices", lambda c: -c.stack.slices, lambda c: f"{c.stack.slices} slices"),
+    Merit("received last", lambda c: -c.series.last_received_at.timestamp(), lambda c: ""),
+)
+"""What makes one candidate better than another, the most important first."""

@@ -6,13 +6,15 @@ just those series; a model with several inputs chooses among all series of the s
 all of them at once.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
 from node.infer.manifest import Manifest
-from node.select.choose import InputChoice, choose_inputs, input_digest
+from node.select.candidates import Candidate, candidates_of
+from node.select.choose import InputChoice, choose_among, input_digest
 from node.select.rules import Condition, all_met, check_match
+from node.select.stack import Stack, stack_of
 from node.settings import Route
 from node.store.catalogue import StoredSeries
 
@@ -75,7 +77,14 @@ def decide(series: Sequence[StoredSeries], routes: Sequence[Route], manifests: M
     manifests : mapping
         By model identifier, of the models that can be used; a route may name one that is not there.
     """
-    return StudyTrace(tuple(series), tuple(_try_route(route, series, manifests) for route in routes))
+    candidates = candidates_of(series)
+    stacks = {each.series.series_instance_uid: each.stack for each in candidates if not each.part}
+    stacks.update(
+        {each.series_instance_uid: stack_of(each) for each in series if each.series_instance_uid not in stacks}
+    )
+    return StudyTrace(
+        tuple(series), tuple(_try_route(route, series, stacks, candidates, manifests) for route in routes)
+    )
 
 
 def wanted_digest(trace: ModelTrace) -> str:
@@ -83,26 +92,35 @@ def wanted_digest(trace: ModelTrace) -> str:
     return input_digest(trace.choices)
 
 
-def _try_route(route: Route, series: Sequence[StoredSeries], manifests: Mapping[str, Manifest]) -> RouteTrace:
-    verdicts = tuple(RouteVerdict(each.series_instance_uid, check_match(route.match, each)) for each in series)
-    matching = [each for each, verdict in zip(series, verdicts, strict=True) if verdict.matches]
+def _try_route(
+    route: Route,
+    series: Sequence[StoredSeries],
+    stacks: Mapping[str, Stack],
+    candidates: Sequence[Candidate],
+    manifests: Mapping[str, Manifest],
+) -> RouteTrace:
+    verdicts = tuple(
+        RouteVerdict(each.series_instance_uid, check_match(route.match, each, stacks[each.series_instance_uid]))
+        for each in series
+    )
+    matching = {verdict.series_instance_uid for verdict in verdicts if verdict.matches}
     if not matching:
         return RouteTrace(route, verdicts, ())
-    return RouteTrace(route, verdicts, tuple(_try_model(name, matching, series, manifests) for name in route.models))
+    return RouteTrace(
+        route, verdicts, tuple(_try_model(name, matching, candidates, manifests) for name in route.models)
+    )
 
 
 def _try_model(
-    name: str,
-    matching: Sequence[StoredSeries],
-    series: Sequence[StoredSeries],
-    manifests: Mapping[str, Manifest],
+    name: str, matching: Set[str], candidates: Sequence[Candidate], manifests: Mapping[str, Manifest]
 ) -> ModelTrace:
     manifest = manifests.get(name)
     if manifest is None:
         return ModelTrace(
             name, "model-unavailable", f"model {name} is not installed or was refused: overread models list"
         )
-    choices = choose_inputs(manifest, matching if len(manifest.inputs) == 1 else series)
+    of_route = [each for each in candidates if each.series.series_instance_uid in matching]
+    choices = choose_among(manifest, of_route if len(manifest.inputs) == 1 else candidates)
     lacking = [choice for choice in choices if choice.chosen is None]
     if lacking:
         return ModelTrace(name, "input-missing", "; ".join(_why_not(choice) for choice in lacking), choices)
@@ -148,7 +166,9 @@ def as_plain(trace: StudyTrace) -> list[dict[str, Any]]:
                             "candidates": [
                                 {
                                     "series_instance_uid": verdict.series_instance_uid,
+                                    "part": verdict.part,
                                     "eligible": verdict.eligible,
+                                    "chosen": verdict.is_chosen,
                                     "rank": verdict.rank,
                                     "conditions": _plain(verdict.conditions),
                                 }

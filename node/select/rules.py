@@ -3,8 +3,11 @@
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
+from node.select.stack import Stack, stack_of
 from node.settings import Match
 from node.store.catalogue import StoredSeries
 
@@ -61,9 +64,10 @@ def within(name: str, lowest: float | None, highest: float | None, found: float 
     return Condition(name, wanted, f"{found:g}" + (f" {unit}" if unit else ""), met)
 
 
-def check_match(match: Match, series: StoredSeries) -> tuple[Condition, ...]:
+def check_match(match: Match, series: StoredSeries, stack: Stack | None = None) -> tuple[Condition, ...]:
     """The conditions of a route for one series, only those that the route states."""
     header = series.header
+    stack = stack or stack_of(series)
     conditions: list[Condition] = []
     for name, wanted, found in (
         ("calling AE title", match.calling_ae_title, series.calling_ae_title),
@@ -71,20 +75,96 @@ def check_match(match: Match, series: StoredSeries) -> tuple[Condition, ...]:
         ("Modality", match.modality, header.get("Modality")),
         ("SOP Class", match.sop_class_uid, header.get("SOPClassUID")),
         ("Body Part Examined", match.body_part_examined, header.get("BodyPartExamined")),
+        ("Patient's Sex", match.patient_sex, header.get("PatientSex")),
     ):
         if wanted:
             conditions.append(one_of(name, wanted, found))
     for name, expression, keyword in (
         ("Manufacturer", match.manufacturer, "Manufacturer"),
+        ("Manufacturer's Model Name", match.manufacturer_model_name, "ManufacturerModelName"),
         ("Series Description", match.series_description, "SeriesDescription"),
         ("Study Description", match.study_description, "StudyDescription"),
         ("Protocol Name", match.protocol_name, "ProtocolName"),
     ):
         if expression:
             conditions.append(matching(name, expression, header.get(keyword)))
-    if match.minimum_instances > 1:
-        conditions.append(within("instances", match.minimum_instances, None, len(series.instances)))
-    return tuple(conditions)
+    conditions += _check_numbers(match, series, stack)
+    if match.time_of_day:
+        conditions.append(_time_of_day(match.time_of_day, match.time_zone, series.last_received_at))
+    for name, expression in match.private.items():
+        conditions.append(matching(name, expression, header.get("Private", {}).get(name)))
+    return (*conditions, *_check_nested(match, series, stack))
+
+
+def _check_numbers(match: Match, series: StoredSeries, stack: Stack) -> list[Condition]:
+    """The conditions that are bounds."""
+    conditions = []
+    lowest_count = match.minimum_instances if match.minimum_instances > 1 else None
+    for name, lowest, highest, found, unit in (
+        ("instances", lowest_count, match.maximum_instances, len(series.instances), ""),
+        (
+            "age",
+            match.minimum_age_years,
+            match.maximum_age_years,
+            age_years(series.header.get("PatientAge")),
+            "years",
+        ),
+        (
+            "distance of slices",
+            match.minimum_slice_spacing_mm,
+            match.maximum_slice_spacing_mm,
+            stack.slice_spacing_mm,
+            "mm",
+        ),
+        (
+            "Slice Thickness",
+            match.minimum_slice_thickness_mm,
+            match.maximum_slice_thickness_mm,
+            stack.slice_thickness_mm,
+            "mm",
+        ),
+    ):
+        if lowest is not None or highest is not None:
+            conditions.append(within(name, lowest, highest, found, unit))
+    return conditions
+
+
+def _check_nested(match: Match, series: StoredSeries, stack: Stack) -> list[Condition]:
+    """The conditions in `all`, `any` and `not`."""
+    conditions = [condition for inner in match.all for condition in check_match(inner, series, stack)]
+    if match.any:
+        tried = [check_match(inner, series, stack) for inner in match.any]
+        wanted = " or ".join(f"({_wanted(each)})" for each in tried)
+        conditions.append(Condition("any", wanted, _found(tried), any(all_met(each) for each in tried)))
+    for inner in match.none:
+        tried = [check_match(inner, series, stack)]
+        conditions.append(Condition("not", f"not ({_wanted(tried[0])})", _found(tried), not all_met(tried[0])))
+    return conditions
+
+
+def _wanted(conditions: Sequence[Condition]) -> str:
+    return " and ".join(f"{each.name} {each.wanted}" for each in conditions) or "anything"
+
+
+def _found(tried: Sequence[Sequence[Condition]]) -> str:
+    facts = dict.fromkeys(f"{each.name} {each.found}" for conditions in tried for each in conditions)
+    return ", ".join(facts) or "anything"
+
+
+def _time_of_day(wanted: str, time_zone: str, at: datetime) -> Condition:
+    """Met when the local time lies in `HH:MM-HH:MM`; the end is not part of it, and it may pass midnight."""
+    start, end = wanted.split("-")
+    found = at.astimezone(ZoneInfo(time_zone)).strftime("%H:%M")
+    met = start <= found < end if start <= end else found >= start or found < end
+    return Condition("time of day", f"{wanted} {time_zone}", found, met)
+
+
+def age_years(age: Any) -> float | None:
+    """Patient's Age (0010,1010), VR AS, in years; None when it is no age."""
+    found = re.fullmatch(r"(\d{3})([DWMY])", str(age or "").strip().upper())
+    if not found:
+        return None
+    return int(found[1]) / {"D": 365.25, "W": 52.18, "M": 12.0, "Y": 1.0}[found[2]]
 
 
 def all_met(conditions: Iterable[Condition]) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,18 @@ PLANES = ("sagittal", "coronal", "axial")
 """Closest plane by the patient axis (x, y, z) along which the slices are stacked."""
 
 SAME_PLACE_MM = 1e-3
+SAME_ORIENTATION = 0.01
 
 
 @dataclass(frozen=True)
 class Stack:
-    """Facts in mm; None where the headers do not say. `slice_spacing_mm` is the median distance between neighbours."""
+    """Facts in mm; None where the headers do not say. `slice_spacing_mm` is the median distance between neighbours.
+
+    `has_repeats`: several images lie at one place.
+    """
 
     slices: int
+    has_repeats: bool = False
     plane: str | None = None
     slice_spacing_mm: float | None = None
     slice_thickness_mm: float | None = None
@@ -31,12 +37,12 @@ class Stack:
 def stack_of(series: StoredSeries) -> Stack:
     """Count the slices of a series and measure how they lie along the normal of its first image."""
     geometries = [each.geometry for each in series.instances if each.geometry]
-    slices = sum(int(geometry.get("NumberOfFrames") or 1) for geometry in geometries)
+    slices = len(geometries) + sum(int(each["NumberOfFrames"]) - 1 for each in geometries if "NumberOfFrames" in each)
     first = geometries[0] if geometries else {}
     normal = _normal(first.get("ImageOrientationPatient"))
     positions = _positions(geometries, normal)
-    gaps = np.diff(positions)
-    gaps = gaps[gaps > SAME_PLACE_MM]
+    distances = np.diff(positions)
+    gaps = distances[distances > SAME_PLACE_MM]
     spacing = float(np.median(gaps)) if gaps.size else None
     pixel = [float(value) for value in first.get("PixelSpacing") or ()]
     in_plane = None
@@ -45,6 +51,7 @@ def stack_of(series: StoredSeries) -> Stack:
     thickness = first.get("SliceThickness")
     return Stack(
         slices=slices,
+        has_repeats=gaps.size < distances.size,
         plane=PLANES[int(np.argmax(np.abs(normal)))] if normal is not None else None,
         slice_spacing_mm=spacing,
         slice_thickness_mm=float(thickness) if thickness is not None else None,
@@ -70,8 +77,13 @@ def _positions(geometries: Sequence[Mapping[str, Any]], normal: np.ndarray | Non
     """Places of the slices along `normal`, ascending, in mm."""
     if normal is None:
         return np.empty(0)
-    placed = [g["ImagePositionPatient"] for g in geometries if len(g.get("ImagePositionPatient") or ()) == 3]
-    return np.sort(np.asarray(placed, dtype=float).reshape(-1, 3) @ normal)
+    return np.sort(_array([p for g in geometries if len(p := g.get("ImagePositionPatient") or ()) == 3]) @ normal)
+
+
+def _array(positions: Sequence[Sequence[float]]) -> np.ndarray:
+    """Positions as an array (image, axis)."""
+    flat = np.fromiter(chain.from_iterable(positions), dtype=float, count=3 * len(positions))
+    return flat.reshape(-1, 3)
 
 
 EVEN_SHARE = 0.1
@@ -88,22 +100,49 @@ def shape_of(geometries: Sequence[Mapping[str, Any] | None]) -> Shape:
     at each; it is HOLED when a place is skipped, or when there are fewer images at some places than at others (a phase
     that is not complete). Fewer than three places say nothing, nor do images without position.
     """
-    stacks: dict[tuple[float, ...], list[Sequence[float]]] = {}
-    for geometry in geometries:
-        if geometry:
-            orientation, position = geometry.get("ImageOrientationPatient"), geometry.get("ImagePositionPatient")
-            if orientation and position and len(orientation) == 6 and len(position) == 3:
-                key = tuple(round(float(value), 2) + 0.0 for value in orientation)
-                stacks.setdefault(key, []).append(position)
-    shapes = {_shape_of_stack(orientation, positions) for orientation, positions in stacks.items()}
+    placed = [each for each in geometries if each and len(each.get("ImagePositionPatient") or ()) == 3]
+    stacks: dict[int, list[Mapping[str, Any]]] = {}
+    for group, geometry in zip(orientation_groups(placed), placed, strict=True):
+        if group is not None:
+            stacks.setdefault(group, []).append(geometry)
+    shapes = {
+        _shape_of_stack(members[0]["ImageOrientationPatient"], [each["ImagePositionPatient"] for each in members])
+        for members in stacks.values()
+    }
     return Shape.HOLED if Shape.HOLED in shapes else Shape.WHOLE if Shape.WHOLE in shapes else Shape.UNKNOWN
+
+
+def orientation_groups(geometries: Sequence[Mapping[str, Any] | None]) -> list[int | None]:
+    """For each image the number of its orientation (first met is 0); None without Image Orientation (Patient).
+
+    Orientations whose cosines differ by no more than `SAME_ORIENTATION` are one.
+    """
+    orientations = [each.get("ImageOrientationPatient") if each else None for each in geometries]
+    first = orientations[0] if orientations else None
+    if first and len(first) == 6 and orientations.count(first) == len(orientations):
+        return [0] * len(orientations)
+    known: list[Sequence[float]] = []
+    groups: list[int | None] = []
+    for found in orientations:
+        if not found or len(found) != 6:
+            groups.append(None)
+            continue
+        group = next((number for number, other in enumerate(known) if _is_same(found, other)), len(known))
+        if group == len(known):
+            known.append(found)
+        groups.append(group)
+    return groups
+
+
+def _is_same(one: Sequence[float], other: Sequence[float]) -> bool:
+    return one == other or all(abs(a - b) <= SAME_ORIENTATION for a, b in zip(one, other, strict=True))
 
 
 def _shape_of_stack(orientation: Sequence[float], positions: Sequence[Sequence[float]]) -> Shape:
     normal = _normal(orientation)
     if normal is None:
         return Shape.UNKNOWN
-    places = np.sort(np.asarray(positions, dtype=float) @ normal)
+    places = np.sort(_array(positions) @ normal)
     starts = np.flatnonzero(np.concatenate([[True], np.diff(places) > 10 * SAME_PLACE_MM]))
     if len(starts) < FEWEST_OF_A_STACK:
         return Shape.UNKNOWN

@@ -1,0 +1,109 @@
+"""What a model input can be fed with: series, or the parts of a series that holds several volumes. Pure.
+
+A series with several images at one place holds several volumes (echoes, phases, time points, magnitude and phase), and
+one with several orientations or matrices holds several stacks. Such a series is split by what differs, never mixed.
+"""
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from node.select.stack import Stack, orientation_groups, stack_of
+from node.store.catalogue import StoredInstance, StoredSeries
+
+Geometry = Mapping[str, Any]
+ValuesOf = Callable[[Sequence[Geometry | None]], Sequence[Any]]
+"""For each image the value that tells the parts apart."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A series, or a `part` of it (empty: the whole), with how its images are stacked."""
+
+    series: StoredSeries
+    part: str
+    stack: Stack
+
+
+def candidates_of(series: Sequence[StoredSeries]) -> tuple[Candidate, ...]:
+    """All candidates of a study, in the order of the series."""
+    return tuple(candidate for each in series for candidate in split_series(each))
+
+
+def split_series(series: StoredSeries) -> tuple[Candidate, ...]:
+    """The series as one candidate, or its parts by what differs."""
+    parts: list[tuple[tuple[str, ...], tuple[StoredInstance, ...]]] = [((), series.instances)]
+    for name, values_of in _ALWAYS_APART:
+        parts = _split(parts, name, values_of)
+    if len(parts) == 1 and not (stack := stack_of(series)).has_repeats:
+        return (Candidate(series, "", stack),)
+    for name, values_of in _APART_WHERE_PLACES_REPEAT:
+        if not any(_candidate(series, "", members).stack.has_repeats for _, members in parts):
+            break
+        parts = _split(parts, name, values_of)
+    if len(parts) == 1:
+        return (Candidate(series, "", stack_of(series)),)
+    return tuple(_candidate(series, ", ".join(names), members) for names, members in parts)
+
+
+def _split(
+    parts: list[tuple[tuple[str, ...], tuple[StoredInstance, ...]]], name: str, values_of: ValuesOf
+) -> list[tuple[tuple[str, ...], tuple[StoredInstance, ...]]]:
+    made = []
+    for names, members in parts:
+        values = values_of([each.geometry for each in members])
+        if _are_equal(values):
+            made.append((names, members))
+            continue
+        keys = [_hashable(value) for value in values]
+        for key in sorted(set(keys), key=str):
+            chosen = tuple(each for each, its in zip(members, keys, strict=True) if its == key)
+            made.append(((*names, f"{name} {_shown(key)}"), chosen))
+    return made
+
+
+def _candidate(series: StoredSeries, part: str, members: tuple[StoredInstance, ...]) -> Candidate:
+    header = dict(series.header)
+    geometry = next((each.geometry for each in members if each.geometry), {})
+    header.update({keyword: geometry[keyword] for keyword in ("ImageType", "EchoTime") if keyword in geometry})
+    own = replace(series, header=header, instances=members)
+    return Candidate(own, part, stack_of(own))
+
+
+def _value(keyword: str) -> ValuesOf:
+    def read(geometries: Sequence[Geometry | None]) -> list[Any]:
+        return [each.get(keyword) if each else None for each in geometries]
+
+    return read
+
+
+def _matrix(geometries: Sequence[Geometry | None]) -> Sequence[Any]:
+    rows, columns = _value("Rows")(geometries), _value("Columns")(geometries)
+    return rows if _are_equal(rows) and _are_equal(columns) else list(zip(rows, columns, strict=True))
+
+
+def _are_equal(values: Sequence[Any]) -> bool:
+    return not values or values.count(values[0]) == len(values)
+
+
+def _hashable(value: Any) -> Hashable:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _shown(value: Hashable) -> str:
+    if isinstance(value, tuple):
+        return "\\".join(f"{each:g}" if isinstance(each, float) else str(each) for each in value)
+    return f"{value:g}" if isinstance(value, float) else "absent" if value is None else str(value)
+
+
+_ALWAYS_APART: tuple[tuple[str, ValuesOf], ...] = (
+    ("orientation", orientation_groups),
+    ("matrix", _matrix),
+    ("Frame of Reference", _value("FrameOfReferenceUID")),
+)
+_APART_WHERE_PLACES_REPEAT: tuple[tuple[str, ValuesOf], ...] = (
+    ("Image Type", _value("ImageType")),
+    ("Echo Time", _value("EchoTime")),
+    ("Temporal Position", _value("TemporalPositionIdentifier")),
+    ("Acquisition Number", _value("AcquisitionNumber")),
+)
