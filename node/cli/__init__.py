@@ -26,6 +26,8 @@ COMMANDS = {
     "echo": "network",
     "status": "inspect",
     "jobs": "inspect",
+    "deliveries": "deliveries",
+    "destinations": "deliveries",
     "models": "models",
     "demo": "demo",
 }
