@@ -22,6 +22,7 @@ COMMANDS = {
     "check-config": "run",
     "process": "files",
     "explain": "files",
+    "simulate": "simulate",
     "send": "network",
     "echo": "network",
     "status": "inspect",

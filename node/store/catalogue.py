@@ -221,6 +221,17 @@ def study_series(connection: Connection, study_instance_uid: str) -> list[Stored
     return [_stored_series(row, members[row.series_instance_uid]) for row in rows]
 
 
+def studies_since(connection: Connection, begin: datetime) -> list[str]:
+    """Studies of which an image came since then, oldest first."""
+    return list(
+        connection.scalars(
+            select(study.c.study_instance_uid)
+            .where(study.c.last_received_at >= begin)
+            .order_by(study.c.last_received_at, study.c.study_instance_uid)
+        )
+    )
+
+
 def instances(connection: Connection, sop_instance_uids: Sequence[str]) -> list[StoredInstance]:
     """Instances in the order asked for; `Permanent` when one is not stored (any more)."""
     found: dict[str, StoredInstance] = {}
