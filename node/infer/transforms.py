@@ -96,7 +96,10 @@ def prepare(volume: Volume, preprocessing: Preprocessing, threads: int = 1) -> P
 
 
 def model_grid(source: Grid, preprocessing: Preprocessing) -> Grid:
-    """The grid that the manifest asks for over the field of view of `source`, before cropping."""
+    """The grid that the manifest asks for over the field of view of `source`, before cropping; upright also where the
+    slices of the source are not.
+    """
+    source = source.upright()
     if preprocessing.grid.kind == "source":
         return turn(source, preprocessing.orientation)
     if preprocessing.alignment == "patient":

@@ -29,6 +29,9 @@ SHEAR_TOLERANCE = 2e-3
 tilted.
 """
 
+LARGEST_TILT_DEGREES = 45.0
+"""A gantry tilts by up to 30 degrees; what is shifted more is no stack of one scan."""
+
 
 @dataclass(frozen=True)
 class Plane:
@@ -47,11 +50,13 @@ class Plane:
 @dataclass(frozen=True, eq=False)
 class Stack:
     """`order[i]` is the index of the plane that becomes slice i; `affine_lps` maps (slice, row, column, 1)
-    to LPS mm.
+    to LPS mm, exactly also for a tilted stack, whose slices do not lie straight above each other; `tilt_degrees` is 0
+    for one that is upright.
     """
 
     order: tuple[int, ...]
     affine_lps: np.ndarray
+    tilt_degrees: float = 0.0
 
 
 def stack_planes(planes: Sequence[Plane]) -> Stack:
@@ -77,7 +82,7 @@ def stack_planes(planes: Sequence[Plane]) -> Stack:
     positions, heights = positions[list(order)], heights[list(order)]
     _check_duplicates([planes[i] for i in order], heights)
     step = (positions[-1] - positions[0]) / (len(planes) - 1)
-    _check_shear(positions, normal)
+    tilt_degrees = _check_shear(positions, normal)
     _check_spacing(heights)
     affine = np.eye(4)
     affine[:3, 0] = step
@@ -85,7 +90,7 @@ def stack_planes(planes: Sequence[Plane]) -> Stack:
     affine[:3, 2] = row_direction * first.pixel_spacing_mm[1]
     affine[:3, 3] = positions[0]
     affine.setflags(write=False)
-    return Stack(order, affine)
+    return Stack(order, affine, tilt_degrees)
 
 
 def _check_alike(planes: Sequence[Plane]) -> None:
@@ -154,16 +159,17 @@ def _check_duplicates(planes: Sequence[Plane], heights: np.ndarray) -> None:
     )
 
 
-def _check_shear(positions: np.ndarray, normal: np.ndarray) -> None:
+def _check_shear(positions: np.ndarray, normal: np.ndarray) -> float:
+    """The tilt in degrees, 0 within rounding; slices lie on one line."""
     travel = positions[-1] - positions[0]
     along = float(travel @ normal)
     sideways = float(np.linalg.norm(travel - along * normal))
-    if sideways > SHEAR_TOLERANCE * along:
-        angle = float(np.degrees(np.arctan2(sideways, along)))
+    angle = float(np.degrees(np.arctan2(sideways, along)))
+    if angle > LARGEST_TILT_DEGREES:
         raise refusal(
             Reason.GANTRY_TILT,
             f"slices are shifted sideways by {sideways:.3f} mm over {along:.3f} mm, a tilt of {angle:.2f} "
-            f"degrees; wanted at most {np.degrees(SHEAR_TOLERANCE):.2f} degrees",
+            f"degrees; wanted at most {LARGEST_TILT_DEGREES:g} degrees",
         )
     off_line = positions - positions[0] - np.linspace(0, 1, len(positions))[:, None] * travel
     off_line -= np.outer(off_line @ normal, normal)
@@ -174,6 +180,7 @@ def _check_shear(positions: np.ndarray, normal: np.ndarray) -> None:
             Reason.UNEVEN_SPACING,
             f"slices do not lie on one line: one is {worst:.3f} mm aside; wanted at most {allowed:.3f} mm",
         )
+    return angle if sideways > SHEAR_TOLERANCE * along else 0.0
 
 
 def _check_spacing(heights: np.ndarray) -> None:

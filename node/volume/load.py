@@ -140,7 +140,7 @@ def _volume(
         headers=headers,
         modality=modality,
         frame_of_reference_uid=str(headers[0].FrameOfReferenceUID),
-        corrections=(*_notes(headers[0]), *corrections),
+        corrections=(*_notes(headers[0], stack.tilt_degrees), *corrections),
     )
 
 
@@ -236,8 +236,13 @@ def _raw(header: Dataset, keyword: str) -> str:
     return repr(header.get_item(keyword).value) if keyword in header else ""
 
 
-def _notes(header: Dataset) -> list[str]:
-    """What the header says against the geometry that was found."""
+def _notes(header: Dataset, tilt_degrees: float) -> list[str]:
+    """What was done about a tilt, and what the header says against the geometry that was found."""
+    if tilt_degrees:
+        return [
+            f"Slices are tilted by {tilt_degrees:.1f} degrees against their normal: resampled upright for the model, "
+            "and the result brought back to the original slices."
+        ]
     tilt = numbers(header, "GantryDetectorTilt", 1)
     if tilt and abs(tilt[0]) > 0.1:
         return [

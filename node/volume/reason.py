@@ -26,7 +26,7 @@ class Reason(StrEnum):
     DUPLICATE_POSITION = "duplicate-position"
     GAP_IN_STACK = "gap-in-stack"
     UNEVEN_SPACING = "uneven-spacing"
-    GANTRY_TILT = "gantry-tilt"  # slices are shifted sideways against each other
+    GANTRY_TILT = "gantry-tilt"  # slices are shifted sideways by more than a gantry can tilt
 
 
 def refusal(reason: Reason, message: str) -> NotAnalysed:

@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from pydicom.dataset import Dataset
 
+UPRIGHT_SHEAR = 2e-3
+"""Sideways shift of slices per millimetre along their normal up to which a grid counts as upright."""
+
 Box = tuple[slice, slice, slice]
 """A part of a grid: half-open index ranges along its three axes."""
 
@@ -45,6 +48,26 @@ class Grid:
         """Middle of the grid: half way between the centres of the first and the last voxel."""
         middle = (np.array(self.shape, dtype=np.float64) - 1) / 2
         return np.asarray(self.affine_lps[:3, :3] @ middle + self.affine_lps[:3, 3])
+
+    def upright(self) -> "Grid":
+        """A grid whose slices lie straight above each other and that covers this one, with the same planes, the same
+        rows and columns in the first of them, and the same distances; this one itself where it is upright already.
+
+        Axis 0 counts slices. A scan with a tilted gantry is the case: its slices are shifted against each other.
+        """
+        step, row, column = self.affine_lps[:3, 0], self.affine_lps[:3, 1], self.affine_lps[:3, 2]
+        normal = np.cross(row, column)
+        along = (step @ normal) / (normal @ normal) * normal
+        aside = step - along
+        if np.linalg.norm(aside) <= UPRIGHT_SHEAR * np.linalg.norm(along):
+            return self
+        shifts = np.linalg.lstsq(np.array([row, column]).T, aside, rcond=None)[0] * (self.shape[0] - 1)
+        more = np.ceil(np.abs(shifts) - 1e-9).astype(int)
+        start = np.where(shifts < 0, -more, 0)
+        affine = self.affine_lps.copy()
+        affine[:3, 0] = along
+        affine[:3, 3] += start[0] * row + start[1] * column
+        return Grid((self.shape[0], self.shape[1] + int(more[0]), self.shape[2] + int(more[1])), affine)
 
     def part(self, start: tuple[int, ...], shape: tuple[int, int, int]) -> "Grid":
         """The grid of `shape` that begins at index `start` of this one; may reach beyond it (padding)."""

@@ -47,8 +47,13 @@ VARIANTS: dict[str, Callable[[Scan], Scan]] = {
         scan.turned(-0.7), places_mm=scan.places_mm[::-1], reversed_numbers=True, pixel_mm=(1.9, 1.2), thickness_mm=4.0
     ),
 }
+TILTED: dict[str, Callable[[Scan], Scan]] = {
+    "tilt": lambda scan: replace(scan, tilt=0.21, modality="CT"),
+    "tilt-against": lambda scan: replace(scan, tilt=-0.36, places_mm=scan.places_mm[::-1]),
+    "tilt-oblique": lambda scan: replace(scan.turned(0.41), tilt=0.47, pixel_mm=(1.1, 1.4), rows=50, columns=42),
+}
 REFUSED: dict[str, tuple[str, Callable[[Scan], Scan]]] = {
-    "tilt": ("gantry-tilt", lambda scan: replace(scan, tilt=0.21, modality="CT")),
+    "tilt-too-far": ("gantry-tilt", lambda scan: replace(scan, tilt=1.1)),
     "uneven": (
         "uneven-spacing",
         lambda scan: replace(scan, places_mm=tuple(2.0 * (i - 10.3) + 0.04 * i * i for i in range(18))),
@@ -111,6 +116,34 @@ def test_every_variant_is_found_exactly_where_it_is(
     assert dice(wanted, read_volume_by_highdicom(tmp_path / "seg.dcm")) == 1.0
     headers = [dcmread(path, stop_before_pixels=True) for path in paths]
     assert dice(wanted, read_by_highdicom(tmp_path / "seg.dcm", headers)) == 1.0
+
+
+@pytest.mark.parametrize("flips", FLIPS, ids=lambda flips: "".join("-+"[sign > 0] for sign in flips))
+@pytest.mark.parametrize("plane", PLANES)
+@pytest.mark.parametrize("variant", TILTED)
+def test_tilted_slices_are_corrected_and_the_result_is_on_them(
+    variant: str, plane: str, flips: tuple[int, int], segment: Segment, tmp_path: Path
+) -> None:
+    scan = TILTED[variant](base(plane, flips))
+    paths = scan.write(tmp_path / "series")
+    remarks = segment(paths, tmp_path / "seg.dcm")
+    assert f"tilted by {np.degrees(np.arctan(abs(scan.tilt))):.1f} degrees" in remarks[0]
+    wanted, found = scan.points_mm(), read_by_arithmetic(tmp_path / "seg.dcm")
+    assert dice(wanted, found) >= 0.98
+    voxel_mm = np.linalg.norm([2.0, *scan.pixel_mm])
+    assert np.linalg.norm(wanted.mean(axis=0) - found.mean(axis=0)) < voxel_mm / 2
+    headers = [dcmread(path, stop_before_pixels=True) for path in paths]
+    assert dice(found, read_by_highdicom(tmp_path / "seg.dcm", headers)) == 1.0
+
+
+@pytest.mark.parametrize("plane", PLANES)
+def test_model_sees_tilted_slices_upright(plane: str, segment_shifted: Segment, tmp_path: Path) -> None:
+    scan = replace(base(plane, (1, 1)), tilt=0.75)  # each slice is shifted by one pixel
+    segment_shifted(scan.write(tmp_path / "series"), tmp_path / "seg.dcm")
+    steps_mm = np.abs([scan.normal * 2.0, np.array(scan.column_direction) * 1.5, np.array(scan.row_direction) * 1.5])
+    wanted = scan.points_mm().mean(axis=0) + steps_mm.sum(axis=0) * SHIFT[::-1]
+    found = read_by_arithmetic(tmp_path / "seg.dcm").mean(axis=0)
+    assert np.linalg.norm(wanted - found) < 0.1
 
 
 @pytest.mark.counterpart("dcmqi")

@@ -1,5 +1,7 @@
 """Order and geometry of stacks, without a file: every affine reproduces the positions, every fault has its code."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 
 from node.errors import NotAnalysed
 from node.volume.geometry import Plane, stack_planes
+from node.volume.volume import Grid
 
 
 def rotation(angles: tuple[float, float, float]) -> np.ndarray:
@@ -103,8 +106,18 @@ def test_duplicate_position_names_what_differs() -> None:
     assert "differ in EchoTime)" in message
 
 
-def test_tilted_gantry() -> None:
-    assert "a tilt of 5.71 degrees" in refused("gantry-tilt", planes([0, 5, 10], drift_mm=0.1))
+def test_tilted_gantry_is_placed_exactly() -> None:
+    stack = stack_planes(planes([0, 5, 10], drift_mm=0.1))
+    assert stack.tilt_degrees == pytest.approx(5.7106, abs=1e-3)
+    np.testing.assert_allclose(stack.affine_lps[:3, 0], [0, 0.5, 5], atol=1e-12)
+
+
+def test_more_than_a_gantry_tilts_is_refused() -> None:
+    assert "a tilt of 50.19 degrees; wanted at most 45" in refused("gantry-tilt", planes([0, 5, 10], drift_mm=1.2))
+
+
+def test_rounding_is_no_tilt() -> None:
+    assert stack_planes(planes([0, 5, 10], drift_mm=0.0019)).tilt_degrees == 0
 
 
 def test_shear_within_rounding_is_kept_exactly_in_the_affine() -> None:
@@ -139,3 +152,27 @@ def test_images_that_do_not_belong_together(changed, code) -> None:
 @pytest.mark.parametrize("orientation", [(0.9, 0, 0, 0, 1, 0), (1, 0, 0, 0.1, 0.995, 0), (0, 0, 0, 0, 0, 0)])
 def test_orientation_must_be_two_perpendicular_unit_vectors(orientation) -> None:
     refused("missing-geometry", planes([0, 2], orientation=orientation))
+
+
+@given(
+    drift=st.tuples(st.floats(-0.9, 0.9), st.floats(-0.9, 0.9)),
+    angles=st.tuples(*[st.floats(-3, 3)] * 3),
+    slices=st.integers(2, 9),
+)
+def test_upright_grid_covers_every_voxel_of_a_tilted_one(drift, angles, slices) -> None:
+    axes = rotation(angles)
+    affine = np.eye(4)
+    affine[:3, 1], affine[:3, 2], affine[:3, 3] = axes[:, 1] * 0.7, axes[:, 0] * 0.5, (30, -20, 10)
+    affine[:3, 0] = np.cross(affine[:3, 1], affine[:3, 2]) * 8 + drift[0] * axes[:, 0] + drift[1] * axes[:, 1]
+    tilted = Grid((slices, 20, 30), affine)
+    upright = tilted.upright()
+    steps = upright.affine_lps[:3, :3]
+    overlap = np.abs(steps.T @ steps - np.diag(np.diag(steps.T @ steps))).max()
+    assert overlap < 1e-9 or upright is tilted
+    assert upright.voxel_ml == pytest.approx(tilted.voxel_ml)
+    corners = np.array(list(itertools.product(*((0, size - 1) for size in tilted.shape), [1])), float).T
+    places = np.linalg.solve(upright.affine_lps, tilted.affine_lps @ corners)[:3]
+    slack = 1e-6 if upright is not tilted else 1
+    assert (places >= -slack).all() and (np.array(upright.shape) - 1 + slack >= places.T).all()
+    if upright is not tilted:
+        np.testing.assert_allclose(places[0], corners[0], atol=1e-9)
