@@ -4,6 +4,7 @@ Memory stays bounded whatever the size: fragments are views of the connection's 
 when it fills.
 """
 
+import contextlib
 import hashlib
 import mmap
 import os
@@ -74,10 +75,15 @@ class Intake:
         if command.field == CommandField.N_EVENT_REPORT_RQ:
             return IncomingReport(command, transfer_syntax_uid, self.take_report)
         incoming = IncomingObject(self, command, transfer_syntax_uid, sender)
-        if self.files.free_bytes() < self._free_disk_bytes:
-            incoming.refuse(
-                Refused(OUT_OF_RESOURCES, "disk-full", "there is less room in data_dir than dimse.free_disk_mb")
-            )
+        try:
+            has_room = self.files.free_bytes() >= self._free_disk_bytes
+        except OSError as error:
+            incoming.refuse(Refused(OUT_OF_RESOURCES, "disk-failed", f"data_dir is not there ({error.strerror})"))
+        else:
+            if not has_room:
+                incoming.refuse(
+                    Refused(OUT_OF_RESOURCES, "disk-full", "there is less room in data_dir than dimse.free_disk_mb")
+                )
         return incoming
 
 
@@ -170,6 +176,13 @@ class IncomingObject:
 
     def complete(self) -> None:
         """The data set is complete: make it durable. Raises `Refused` with the status to answer."""
+        try:
+            self._complete()
+        except OSError as error:
+            self.discard()
+            raise Refused(OUT_OF_RESOURCES, "disk-failed", f"storing failed ({error.strerror})") from None
+
+    def _complete(self) -> None:
         self.flush()
         if self._refusal is not None:
             raise self._refusal
@@ -191,7 +204,8 @@ class IncomingObject:
         self._unwritten = []
         self._close()
         if self._path is not None:
-            self._path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self._path.unlink()
             self._path = None
 
     def _read_header(self) -> InstanceHeader:

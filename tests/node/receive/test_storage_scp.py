@@ -194,6 +194,30 @@ def test_failing_database_is_a700_and_leaves_no_file(receive: Start, images: lis
     assert receiver.count() == 1
 
 
+@pytest.mark.parametrize(
+    ("gone", "answers"),
+    [
+        ("", [0xA700, 0xA700]),
+        ("incoming", [0xA700, 0xA700]),
+        ("instances", [0, 0xC000]),
+        ("quarantine", [0, 0xC000]),
+    ],
+)
+def test_vanished_folder_costs_no_association(
+    receive: Start, images: list[Encoded], gone: str, answers: list[int]
+) -> None:
+    receiver = receive()
+    broken = Encoded(CT, images[2].sop_instance, EXPLICIT, images[2].data_set[:-1])
+    place = receiver.data_dir / gone
+    with receiver.associated() as client:
+        assert client.store(images[0]) == 0
+        place.rename(place.with_name("elsewhere"))
+        assert [client.store(images[1]), client.store(broken)] == answers
+        if not place.exists():
+            place.with_name("elsewhere").rename(place)
+        assert client.store(images[3]) == 0
+
+
 def test_concurrent_associations_share_commits_and_lose_nothing(receive: Start) -> None:
     receiver = receive()
     series = [[encode(image) for image in make_series(shape=(12, 8, 8), modality="CT")] for _ in range(6)]
