@@ -12,8 +12,6 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 from pydicom.uid import ImplicitVRLittleEndian
-from pynetdicom import AE
-from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind  # type: ignore[attr-defined]
 
 from node.errors import Transient
 from node.settings import CountingArchive
@@ -48,6 +46,10 @@ def _counts_of(rows: list[tuple[str, str, Any]]) -> dict[str, int]:
 
 
 def _by_find(archive: CountingArchive, calling_ae_title: str, study_instance_uid: str) -> list[tuple[str, str, Any]]:
+    # Slow to import, and needed only where an archive is asked by C-FIND.
+    from pynetdicom import AE
+    from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind  # type: ignore[attr-defined]
+
     question = Dataset()
     question.QueryRetrieveLevel = "SERIES"
     question.StudyInstanceUID = study_instance_uid

@@ -8,8 +8,10 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.tree import Tree
+from sqlalchemy import Connection
 
 from dicom_sr.profile import CONSERVATIVE
+from node import evidence
 from node.cli.shared import ConfigOption, JsonOption, console, opened_database, print_json, read_settings
 from node.errors import NotAnalysed, Permanent
 from node.infer import Model, Registry
@@ -20,6 +22,7 @@ from node.select.choose import input_digest
 from node.select.decide import ModelTrace, StudyTrace, as_plain, decide
 from node.select.rules import Condition
 from node.settings import Route, Settings
+from node.settle import weigh_study
 from node.store import catalogue
 from node.store.catalogue import StoredSeries
 from node.store.database import read_transaction
@@ -84,6 +87,7 @@ def explain(
     settings = read_settings(config)
     manifests = {each.identifier: each.manifest for each in Registry(settings.models.paths).models()}
     recorded: list[catalogue.Decision] = []
+    settling = ""
     if Path(target).exists():
         studies: dict[str, Sequence[StoredSeries]] = dict(read_study_files([Path(target)]).studies)
         if not studies:
@@ -92,6 +96,7 @@ def explain(
         with opened_database(settings) as engine, read_transaction(engine) as connection:
             studies = {target: catalogue.study_series(connection, target)}
             recorded = catalogue.decisions_of_study(connection, target)
+            settling = _settling(connection, target, settings)
         if not studies[target]:
             raise Permanent(f"{target}: neither a file here nor a study that was received")
     traces = {
@@ -105,6 +110,7 @@ def explain(
                     "study_instance_uid": uid,
                     "routes": as_plain(trace),
                     "recorded": [vars(each) for each in recorded],
+                    "settling": settling,
                 }
                 for uid, trace in traces.items()
             ]
@@ -112,6 +118,8 @@ def explain(
         return
     for uid, trace in traces.items():
         _print_trace(uid, trace)
+    if settling:
+        console.print(settling, markup=False, highlight=False, soft_wrap=True)
     for each in recorded:
         console.print(
             f"recorded {each.at:%Y-%m-%d %H:%M:%S}: route {each.route or '-'}, model {each.model or '-'}: "
@@ -119,6 +127,20 @@ def explain(
             markup=False,
             highlight=False,
         )
+
+
+def _settling(connection: Connection, study_instance_uid: str, settings: Settings) -> str:
+    """Whether a received study is whole, by which evidence, or what is waited for."""
+    weighed = weigh_study(connection, study_instance_uid, settings)
+    if weighed is not None:
+        verdict = weighed.verdict
+        return (
+            f"arriving: {verdict.message}; settles at {verdict.settle_at:%Y-%m-%d %H:%M:%S} UTC ({verdict.settled_by})"
+        )
+    settlement = evidence.settlement_of_study(connection, study_instance_uid)
+    if settlement is None:
+        return ""
+    return f"settled {settlement.settled_at:%Y-%m-%d %H:%M:%S} UTC by {settlement.settled_by}"
 
 
 def _wanted(

@@ -21,7 +21,7 @@ from node.jobs.job import Job
 from node.jobs.wake import Topic, Wake
 from node.store import catalogue, results
 from node.store.database import read_transaction, write_transaction
-from node.store.tables import JobKind, JobState
+from node.store.tables import DecisionOutcome, JobKind, JobState
 
 jobs = typer.Typer(help="The queue: inference and delivery.", no_args_is_help=True)
 JobArgument = Annotated[int, typer.Argument(help="Number of the job.")]
@@ -42,6 +42,7 @@ def status(config: ConfigOption = None, json_output: JsonOption = False) -> None
         waiting = {kind: history.oldest_waiting(connection, kind) for kind in JobKind}
         failures = history.last_failures(connection, limit=5)
         not_analysed = catalogue.recent_decisions(connection, limit=10)
+        not_wanted = catalogue.recent_decisions(connection, DecisionOutcome.NOT_WANTED, limit=10)
         quarantined = catalogue.recent_quarantine(connection, limit=10)
     if json_output:
         print_json(
@@ -51,6 +52,7 @@ def status(config: ConfigOption = None, json_output: JsonOption = False) -> None
                 "oldest_waiting": waiting,
                 "last_failures": [vars(each) for each in failures],
                 "not_analysed": [vars(each) for each in not_analysed],
+                "not_wanted": [vars(each) for each in not_wanted],
                 "quarantine": [vars(each) for each in quarantined],
             }
         )
@@ -70,6 +72,10 @@ def status(config: ConfigOption = None, json_output: JsonOption = False) -> None
     _print_lines(
         "Not analysed",
         [f"{d.study_instance_uid} route {d.route}: {d.code}: {d.message}" for d in not_analysed],
+    )
+    _print_lines(
+        "Not wanted",
+        [f"{d.study_instance_uid} route {d.route or '-'}: {d.code}: {d.message}" for d in not_wanted],
     )
     _print_lines("Last failures", [f"job {f.job_id} attempt {f.attempt}: {f.message}" for f in failures])
     _print_lines(
