@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.tree import Tree
 from sqlalchemy import Connection
@@ -29,6 +30,9 @@ from node.store.database import read_transaction
 from node.study_files import read_study_files
 
 PathsArgument = Annotated[list[Path], typer.Argument(help="DICOM files or folders of them.", exists=True)]
+
+
+_WIDE = 400  # columns, where no terminal says how wide it is
 
 
 def register(app: typer.Typer) -> None:
@@ -223,19 +227,20 @@ def _report(done: list[dict[str, Any]], refusals: list[NotAnalysed], json_output
 
 
 def _print_trace(study_instance_uid: str, trace: StudyTrace) -> None:
+    names = {each.series_instance_uid: _series_name(each) for each in trace.series}
     tree = Tree(f"study {study_instance_uid}: {len(trace.series)} series", highlight=False)
     for route in trace.routes:
         branch = tree.add(f"route {route.route.name}: {'wants it' if route.wants else 'does not want it'}")
         for verdict in route.verdicts:
             leaf = branch.add(
-                f"series {verdict.series_instance_uid}: {'matches' if verdict.matches else 'does not match'}"
+                f"{names[verdict.series_instance_uid]}: {'matches' if verdict.matches else 'does not match'}"
             )
             _add_conditions(leaf, verdict.conditions)
         for model in route.models:
             model_branch = branch.add(f"model {model.model}: {model.code}: {model.message}")
             for choice in model.choices:
                 for judged in choice.verdicts:
-                    part = f" ({judged.part})" if judged.part else ""
+                    part = f", part {judged.part}" if judged.part else ""
                     word = (
                         "chosen"
                         if judged.is_chosen
@@ -243,13 +248,21 @@ def _print_trace(study_instance_uid: str, trace: StudyTrace) -> None:
                         if judged.eligible
                         else "does not fit"
                     )
-                    leaf = model_branch.add(
-                        f"{choice.input_name}: series {judged.series_instance_uid}{part}: {judged.rank}: {word}"
-                    )
+                    name = f"{names[judged.series_instance_uid]}{part}"
+                    leaf = model_branch.add(f"{choice.input_name}: {word}: {name}: {judged.rank}")
                     _add_conditions(leaf, judged.conditions)
     if not trace.routes:
         tree.add("the configuration has no routes")
-    console.print(tree, markup=False)
+    wide = console if console.is_terminal else Console(width=_WIDE)
+    wide.print(tree, markup=False)
+
+
+def _series_name(series: StoredSeries) -> str:
+    """What an operator knows a series by: its number and description, then its UID."""
+    header = series.header
+    number = f" {header['SeriesNumber']}" if "SeriesNumber" in header else ""
+    description = f" {header['SeriesDescription']!r}" if "SeriesDescription" in header else ""
+    return f"series{number}{description} ({header.get('Modality', '?')}, {series.series_instance_uid})"
 
 
 def _add_conditions(leaf: Tree, conditions: Sequence[Condition]) -> None:

@@ -11,7 +11,7 @@ and objects that are no images (also those of this node).
 import hashlib
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from node.infer.manifest import Manifest
@@ -174,9 +174,11 @@ def _never(candidate: Candidate) -> tuple[Condition, ...]:
     header = candidate.series.header
     sop_class = str(header.get("SOPClassUID", ""))
     banned = any(sop_class == uid or sop_class.startswith(f"{uid}.") for uid in NEVER_SOP_CLASSES)
+    type_found = none_of("Image Type", NEVER_IMAGE_TYPES, header.get("ImageType"))
+    described = not_matching("Series Description", NEVER_DESCRIPTIONS, header.get("SeriesDescription"))
     return (
-        none_of("Image Type", NEVER_IMAGE_TYPES, header.get("ImageType")),
-        not_matching("Series Description", NEVER_DESCRIPTIONS, header.get("SeriesDescription")),
+        replace(type_found, wanted="no localizer, reformat, projection or screen shot"),
+        replace(described, wanted="no scout, localizer, dose report or screen shot"),
         Condition("SOP Class", "an image as it was acquired", sop_class or "absent", not banned),
     )
 
