@@ -21,7 +21,7 @@ from pydicom import dcmread, uid
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from node.receive.header import read_header
-from node.volume import KnownInstance, load_volume
+from node.volume import Decoders, KnownInstance, load_volume
 from tests.phantoms import write_series
 
 SYNTAXES = {
@@ -100,13 +100,15 @@ def measure(way: str, folder: Path) -> None:
     paths = sorted(folder.glob("*.dcm"))
     known = [known_of(path) for path in paths]
     if way != "nothing":
-        _ways(paths, known)[way]()
+        with Decoders() as decoders:
+            _ways(paths, known, decoders)[way]()
     lines = Path("/proc/self/status").read_text().splitlines()  # ru_maxrss would count the parent's pages
     print(next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1000)
 
 
-def _ways(paths: list[Path], known: list[KnownInstance]) -> dict[str, Callable[[], object]]:
+def _ways(paths: list[Path], known: list[KnownInstance], decoders: Decoders) -> dict[str, Callable[[], object]]:
     return {
+        "load_volume, known, pool": lambda: load_volume(paths, known, decoders),
         "load_volume, known": lambda: load_volume(paths, known),
         "load_volume": lambda: load_volume(paths),
         "dcmread + pixel_array": lambda: peer(paths),
@@ -128,7 +130,9 @@ def main() -> None:
         folder = Path(name)
         paths = make_ct(folder, options.slices, options.syntax)
         known = [known_of(path) for path in paths]
-        ways = _ways(paths, known)
+        decoders = Decoders()
+        ways = _ways(paths, known, decoders)
+        load_volume(paths, known, decoders)  # the processes are there before the first series is measured
         np.testing.assert_array_equal(load_volume(paths, known).voxels, peer_hounsfield(paths))
         taken: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
         for _ in range(options.rounds):
@@ -144,6 +148,7 @@ def main() -> None:
                 f"{way:26} {passed:6.3f} s [{min(values)[0]:.3f}-{max(values)[0]:.3f}] {usual[0] / passed:5.1f}x"
                 f"   processor {used:6.3f} s {usual[1] / used:5.1f}x   peak {peak_mb(folder, way):4.0f} MB"
             )
+        decoders.close()
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from node import __version__
 from node.errors import Permanent
 from node.infer import Inference, Model, analyse
 from node.preview import write_preview
-from node.volume import KnownInstance, Volume, load_volume
+from node.volume import Decoders, KnownInstance, Volume, load_volume
 
 Progress = Callable[[str, float], None]
 """Told the stage (``load``, ``infer``, ``encode``) and its share done, 0 to 1."""
@@ -109,10 +109,12 @@ def run_analysis(
     threads: int,
     profile: DestinationProfile,
     progress: Progress = lambda stage, share: None,
+    decoders: Decoders | None = None,
 ) -> Analysis:
     """Analyse one input set and write the result's objects, archive and preview into `folder`.
 
     `folder` appears under its name only when everything in it is complete; one that is there already is replaced.
+    `decoders` decode compressed images beside this process, if given.
 
     Raises
     ------
@@ -126,7 +128,7 @@ def run_analysis(
     timings: dict[str, float] = {}
     progress("load", 0)
     with _timed(timings, "load"):
-        volume = load_volume(request.paths, request.known)
+        volume = load_volume(request.paths, request.known, decoders)
     progress("infer", 0)
     with _timed(timings, "infer"):
         inference = analyse(

@@ -20,7 +20,7 @@ from node.store import catalogue
 from node.store.database import read_transaction, write_transaction
 from node.store.results import NewResult, ResultObject, current_result
 from node.store.tables import DecisionOutcome
-from node.volume import KnownInstance
+from node.volume import Decoders, KnownInstance
 
 RESULTS_FOLDER = "results"
 
@@ -43,6 +43,7 @@ class InferHandler:
         self._settings = settings
         self._registry = registry
         self._clock = clock
+        self._decoders = Decoders()
 
     def __call__(self, job: Job, heartbeat: Heartbeat) -> Completion:
         """Analyse, write the objects, and return what is to be committed with the end of the job (T4).
@@ -64,6 +65,7 @@ class InferHandler:
                 threads=self._settings.work.intra_op_threads,
                 profile=CONSERVATIVE,
                 progress=lambda stage, share: heartbeat.check(),
+                decoders=self._decoders,
             )
         except NotAnalysed as reason:
             self._record_not_analysed(job, reason)

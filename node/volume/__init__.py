@@ -4,9 +4,10 @@
 (`geometry`, pure), then pixels (`decode`, `values`). What it cannot place exactly it refuses with a `Reason`.
 """
 
+from node.volume.decoders import Decoders
 from node.volume.known import KnownInstance
 from node.volume.load import load_volume
 from node.volume.reason import Reason
 from node.volume.volume import Grid, Volume
 
-__all__ = ["Grid", "KnownInstance", "Reason", "Volume", "load_volume"]
+__all__ = ["Decoders", "Grid", "KnownInstance", "Reason", "Volume", "load_volume"]

@@ -13,7 +13,8 @@ from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID, CTImageStorage, MRImageStorage
 
 from node.errors import Transient
-from node.volume.decode import check_readable, read_stored_values
+from node.volume.decode import NATIVE, check_readable, read_stored_values
+from node.volume.decoders import Decoders
 from node.volume.geometry import Plane, Stack, stack_planes
 from node.volume.instance import Instance, open_instance, read_instance
 from node.volume.known import KnownInstance, NotAsKnown, read_known, reading_threads
@@ -39,7 +40,7 @@ DISTINGUISHING = (
 )
 
 
-def load_volume(paths: Sequence[Path], known: Sequence[KnownInstance] = ()) -> Volume:
+def load_volume(paths: Sequence[Path], known: Sequence[KnownInstance] = (), decoders: Decoders | None = None) -> Volume:
     """Load the single-frame CT or MR images of one series as one volume.
 
     Parameters
@@ -49,6 +50,8 @@ def load_volume(paths: Sequence[Path], known: Sequence[KnownInstance] = ()) -> V
     known : sequence of KnownInstance
         What reception noted of the same files: plain images are then read without their headers. The result is the
         same, but for the headers after the first, which hold only what names and places an image.
+    decoders : Decoders, optional
+        Processes that decode the images of a compressed series; without them it is done here.
 
     Raises
     ------
@@ -61,7 +64,7 @@ def load_volume(paths: Sequence[Path], known: Sequence[KnownInstance] = ()) -> V
         raise refusal(Reason.TOO_FEW_SLICES, "the series has 0 slices; wanted at least 2")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom's quote values of the data set
-        return (_load_known(known) if known else None) or _load(paths)
+        return (_load_known(known) if known else None) or _load(paths, decoders)
 
 
 def _load_known(known: Sequence[KnownInstance]) -> Volume | None:
@@ -87,7 +90,7 @@ def _load_known(known: Sequence[KnownInstance]) -> Volume | None:
     return _volume(voxels, found.stack, found.headers, modality, corrections)
 
 
-def _load(paths: Sequence[Path]) -> Volume:
+def _load(paths: Sequence[Path], decoders: Decoders | None) -> Volume:
     instances = [read_instance(Path(path), position) for position, path in enumerate(paths, start=1)]
     modality = _check_series(instances)
     for instance in instances:
@@ -107,8 +110,10 @@ def _load(paths: Sequence[Path]) -> Volume:
         with open_instance(instances[index].path) as stream:
             read_stored_values(stream, instances[index], forms[index], into)
 
+    is_compressed = all(instance.transfer_syntax_uid not in NATIVE for instance in instances)
+    ahead = decoders.reader(instances, forms) if decoders and is_compressed else None
     names = [instance.name for instance in instances]
-    voxels, corrections = _voxels(read_image, forms, rescales, names, modality=modality)
+    voxels, corrections = _voxels(ahead or read_image, forms, rescales, names, modality=modality)
     return _volume(voxels, stack, [instance.header for instance in instances], modality, corrections)
 
 
