@@ -1,7 +1,7 @@
 """What was acknowledged is there: after `kill -9`, after a power cut, and when the disk was full.
 
-`OVERREAD_KILLS` sets how many kills are made (default 10). Power cut and full disk need a loop-mounted file system, and
-so root; elsewhere they are left out.
+`OVERREAD_KILLS` sets how many kills are made (10, or 1000 with `OVERREAD_SOAK`). Power cut and full disk need a
+loop-mounted file system, and so root; elsewhere they are left out.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ from tests.node.receive.receiver_process import Receivers
 from tests.node.receive.wire import CT, EXPLICIT, Client, Encoded, encode
 from tests.phantoms import make_series
 
-KILLS = int(os.environ.get("OVERREAD_KILLS", "10"))
+KILLS = int(os.environ.get("OVERREAD_KILLS") or ("1000" if os.environ.get("OVERREAD_SOAK") else "10"))
 
 
 @pytest.fixture
