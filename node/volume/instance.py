@@ -1,9 +1,10 @@
 """One instance on disk: its header, and where its pixel data are. Nothing of the pixels is read here."""
 
+import os
 import struct
 import zlib
 from dataclasses import dataclass, field
-from io import BytesIO
+from io import BufferedReader, BytesIO, FileIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,6 +23,9 @@ FLOAT_PIXEL_DATA = (0x7FE00008, 0x7FE00009)
 UNDEFINED_LENGTH = 0xFFFFFFFF
 INFLATED_LIMIT_BYTES = 1 << 27
 """Largest deflated data set that is unpacked (128 MB): a single CT or MR image stays far below."""
+
+LONG_READ_BYTES = 1 << 16
+"""Reads up to this length are made as they are asked for."""
 
 READ_AS_THEY_ARE = (
     "SOPClassUID",
@@ -85,9 +89,23 @@ class Instance:
         return f"instance {self.header.get('SOPInstanceUID', '(without UID)')}"
 
 
+class InstanceFile(BufferedReader):
+    """A file that is never asked for more than it holds: a damaged length would allocate gigabytes first."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(FileIO(path))
+        self._size = os.fstat(self.fileno()).st_size
+
+    def read(self, size: int | None = -1) -> bytes:
+        """As `BufferedReader.read`."""
+        if size is not None and size > LONG_READ_BYTES:
+            size = min(size, max(0, self._size - self.tell()))
+        return super().read(size)
+
+
 def open_instance(path: Path) -> BinaryIO:
     """The bytes of an instance; a deflated data set is inflated (up to a limit) behind its file meta."""
-    stream = path.open("rb")
+    stream = InstanceFile(path)
     if not _says_deflated(stream):
         return stream
     with stream:
