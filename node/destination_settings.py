@@ -133,7 +133,64 @@ class DicomwebDestination(HttpDestination):
     )
 
 
-DESTINATION_KINDS: dict[str, type[AnyDestination]] = {"dimse": Destination, "dicomweb": DicomwebDestination}
+class Hl7Destination(AnyDestination):
+    """`kind = "hl7"`: a RIS, reporting system or EHR, by ORU^R01 (HL7 v2.5.1) over MLLP."""
+
+    kind: Literal["hl7"] = Field("hl7", description="How results are sent: ORU^R01 over MLLP.")
+    host: str = Field(min_length=1, description="Host name or address.")
+    port: Port = Field(description="TCP port.")
+    tls: Tls | None = Field(None, description="TLS, with a client certificate if wanted; without it plain MLLP.")
+    sending_application: str = Field("OVERREAD", description="MSH-3.")
+    sending_facility: str = Field("", description="MSH-4.")
+    receiving_application: str = Field("", description="MSH-5.")
+    receiving_facility: str = Field("", description="MSH-6.")
+    universal_service_identifier: str = Field(
+        "", description="OBR-4 as the receiver knows it, `code^text^system`; empty means the name of the model."
+    )
+    observation_identifiers: dict[str, str] = Field(
+        {},
+        description="OBX-3 by code value of the measurement, `code^text^system`, e.g. merge fields of the reporting "
+        "system.",
+    )
+
+
+class FhirDestination(HttpDestination):
+    """`kind = "fhir"`: a FHIR R4 server, by one transaction for each result."""
+
+    kind: Literal["fhir"] = Field("fhir", description="How results are sent: FHIR R4 transaction.")
+    url: str = Field(pattern=r"^https?://", description="Base URL of the FHIR service.")
+    patient_system: str = Field("", description="Identifier system (URI) of Patient ID (0010,0020) at this site.")
+    accession_system: str = Field(
+        "", description="Identifier system (URI) of Accession Number (0008,0050) at this site."
+    )
+
+
+class WebhookDestination(HttpDestination):
+    """`kind = "webhook"`: signed JSON to a URL."""
+
+    kind: Literal["webhook"] = Field("webhook", description="How results are told: signed JSON.")
+    url: str = Field(pattern=r"^https?://", description="Where it is posted to.")
+    secret_file: Path = Field(description="File that holds the secret for the HMAC-SHA256 signature.")
+    patient_fields: tuple[Literal["patient_id", "patient_name", "birth_date", "sex", "accession_number"], ...] = Field(
+        (), description="What it says about the patient; empty means nothing but the Study Instance UID."
+    )
+
+
+class FolderDestination(AnyDestination):
+    """`kind = "folder"`: a folder, for whatever picks the objects up there."""
+
+    kind: Literal["folder"] = Field("folder", description="How results are sent: files.")
+    folder: Path = Field(description="An existing folder; each study gets one in it.")
+
+
+DESTINATION_KINDS: dict[str, type[AnyDestination]] = {
+    "dimse": Destination,
+    "dicomweb": DicomwebDestination,
+    "hl7": Hl7Destination,
+    "fhir": FhirDestination,
+    "webhook": WebhookDestination,
+    "folder": FolderDestination,
+}
 """The class of each kind, in the order of the documentation."""
 
 
@@ -143,7 +200,12 @@ def _kind_of(value: Any) -> str:
 
 
 DestinationOfAnyKind = Annotated[
-    Annotated[Destination, Tag("dimse")] | Annotated[DicomwebDestination, Tag("dicomweb")],
+    Annotated[Destination, Tag("dimse")]
+    | Annotated[DicomwebDestination, Tag("dicomweb")]
+    | Annotated[Hl7Destination, Tag("hl7")]
+    | Annotated[FhirDestination, Tag("fhir")]
+    | Annotated[WebhookDestination, Tag("webhook")]
+    | Annotated[FolderDestination, Tag("folder")],
     Discriminator(
         _kind_of,
         custom_error_type="unknown_kind",

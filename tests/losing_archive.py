@@ -126,7 +126,10 @@ class LosingArchive:
 
     def _send_report(self, association: Any, report: Dataset) -> None:
         event_type = 2 if "FailedSOPSequence" in report else 1
-        status, _ = association.send_n_event_report(
-            report, event_type, StorageCommitmentPushModel, "1.2.840.10008.1.20.1.1"
-        )
+        try:
+            status, _ = association.send_n_event_report(
+                report, event_type, StorageCommitmentPushModel, "1.2.840.10008.1.20.1.1"
+            )
+        except RuntimeError:  # whoever asked is gone
+            return
         self.report_statuses.append(status.get("Status", -1) if status else -1)

@@ -18,8 +18,7 @@ from node.settings import DeliverSettings, Destination, Settings
 from node.store.database import read_transaction, write_transaction
 from node.store.deliveries import Delivery, begin_transaction_uid, claim_checks, next_check_at
 
-_AT_ONCE = 20
-_LEASE_SECONDS = 300.0
+_AT_ONCE = 4
 
 
 class Asker(Protocol):
@@ -78,8 +77,9 @@ class Confirmer:
         if closed := self._gate():
             return min(closed, self._settings.poll_seconds)
         now = self._now()
+        until = now + timedelta(seconds=self._settings.lease_seconds)  # asking twice would do no harm
         with write_transaction(self._engine) as connection:
-            due = claim_checks(connection, self._name, now, now + timedelta(seconds=_LEASE_SECONDS), _AT_ONCE)
+            due = claim_checks(connection, self._name, now, until, _AT_ONCE)
         for delivery in due:
             self._ask(delivery, self._check)
         with read_transaction(self._engine) as connection:

@@ -9,9 +9,16 @@ from sqlalchemy import Engine
 from node.deliver.confirmer import Asker, Confirmer, DimseAsker, QueryAsker
 from node.deliver.dicomweb_transport import DicomwebTransport
 from node.deliver.dimse_transport import DimseTransport
+from node.deliver.folder_transport import FolderTransport
 from node.deliver.gate import Gate
 from node.deliver.transport import Transport
-from node.destination_settings import DicomwebDestination
+from node.destination_settings import (
+    DicomwebDestination,
+    FhirDestination,
+    FolderDestination,
+    Hl7Destination,
+    WebhookDestination,
+)
 from node.errors import Permanent
 from node.settings import AnyDestination, Destination, Settings
 
@@ -42,6 +49,27 @@ def transport_of(engine: Engine, settings: Settings, destination: AnyDestination
             return DimseTransport(engine, destination, settings.node.ae_title, seconds, now)
         case DicomwebDestination():
             return DicomwebTransport(destination, settings.deliver.timeout_seconds)
+        case FolderDestination():
+            return FolderTransport(destination)
+    return _text_transport(settings, destination, now)
+
+
+def _text_transport(settings: Settings, destination: AnyDestination, now: Clock) -> Transport:
+    """How results are told to receivers that take no DICOM; what that needs is imported only where it is used."""
+    seconds = settings.deliver.timeout_seconds
+    match destination:
+        case Hl7Destination():
+            from node.deliver.hl7_transport import Hl7Transport
+
+            return Hl7Transport(destination, seconds, now)
+        case FhirDestination():
+            from node.deliver.fhir_transport import FhirTransport
+
+            return FhirTransport(destination, seconds)
+        case WebhookDestination():
+            from node.deliver.webhook import WebhookTransport
+
+            return WebhookTransport(destination, seconds, now)
     raise Permanent(f"destination {destination.name!r} is of a kind that cannot be sent to")
 
 

@@ -3,16 +3,19 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
-from sqlalchemy import Engine
+from sqlalchemy import Engine, insert, update
 
+from dicom_sr.archive import save_result
+from dicom_sr.findings import Result, SourceImage
 from node.deliver.outbox import Outbox
 from node.deliver.part10 import read_file_meta
 from node.jobs.completion import complete_inference
@@ -24,10 +27,21 @@ from node.settings import AnyDestination, DeliverSettings, Destination, NodeSett
 from node.store.database import migrate, open_database, read_transaction, write_transaction
 from node.store.deliveries import Delivery, get_delivery
 from node.store.results import NewResult, ResultObject, delivery_statuses, get_result
-from node.store.tables import DeliveryState, JobKind, JobState
+from node.store.tables import DeliveryState, JobKind, JobState, instance, result, series
 from tests.counterparts import LOOPBACK, wait_until
+from tests.dicom_sr.conftest import (
+    ALGORITHM,
+    CREATED_AT,
+    EQUIPMENT,
+    SEGMENTS,
+    SHAPE,
+    SPACING_MM,
+    make_findings,
+    make_labels,
+)
 from tests.node.jobs.examples import order
-from tests.node.store.examples import add_study
+from tests.node.store.examples import NOW, add_study
+from tests.phantoms import write_series
 
 SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
 REPORT = "1.2.840.10008.5.1.4.1.1.88.34"
@@ -94,7 +108,9 @@ class Node:
             destinations=destinations,
         )
 
-    def add_result(self, *destinations: str, study: str | None = None, digest: str = "d1") -> list[Job]:
+    def add_result(
+        self, *destinations: str, study: str | None = None, digest: str = "d1", size_bytes: int = 50_000
+    ) -> list[Job]:
         """A result with a segmentation and a report; its deliveries, in the order of `destinations`."""
         now, study = datetime.now(UTC), study or generate_uid()
         with write_transaction(self.engine) as connection:
@@ -102,13 +118,13 @@ class Node:
             enqueue_infer(connection, order(study, digest, destinations=list(destinations)), now)
             job = claim(connection, JobKind.INFER, "test", 60, now)
             assert job is not None
-            recorded = complete_inference(connection, job, self._result_of(job), 20, now)
+            recorded = complete_inference(connection, job, self._result_of(job, size_bytes), 20, now)
             finish(connection, job, JobEvent.SUCCEED, now)
             first = job.job_id + 1
             assert recorded.is_current
             return [get_job(connection, first + number) for number in range(len(destinations))]
 
-    def _result_of(self, job: Job) -> NewResult:
+    def _result_of(self, job: Job, size_bytes: int) -> NewResult:
         folder = f"results/{job.job_id}"
         members = []
         for position, (role, sop_class) in enumerate((("segmentation", SEGMENTATION), ("report", REPORT))):
@@ -116,7 +132,7 @@ class Node:
             path = write_object(
                 self.folder / folder / f"{role}.dcm",
                 sop_class,
-                50_000,
+                size_bytes,
                 StudyInstanceUID=job.study_instance_uid,
                 SeriesInstanceUID=series,
             )
@@ -199,3 +215,68 @@ def node(tmp_path: Path) -> Iterator[Node]:
     engine = open_database(url)
     yield Node(tmp_path, engine)
     engine.dispose()
+
+
+def add_real_result(node: Node, destination: str) -> Job:
+    """A delivery whose result can be rendered again: its Result and its source images are on disk."""
+    (job,) = node.add_result(destination)
+    paths = write_series(
+        node.folder / "instances",
+        shape=SHAPE,
+        spacing_mm=SPACING_MM,
+        orientation="oblique",
+        study_instance_uid=job.study_instance_uid,
+    )
+    headers = [dcmread(path, stop_before_pixels=True) for path in paths]
+    labels = make_labels()
+    made = Result(
+        study_instance_uid=job.study_instance_uid,
+        series_instance_uid=str(headers[0].SeriesInstanceUID),
+        input_digest="ab" * 32,
+        revision=1,
+        created_at=CREATED_AT,
+        algorithm=ALGORITHM,
+        equipment=EQUIPMENT,
+        source_images=(),
+        labels=labels,
+        segments=SEGMENTS,
+        findings=make_findings(labels),
+    )
+    made = replace(made, source_images=tuple(SourceImage(str(h.SOPClassUID), str(h.SOPInstanceUID)) for h in headers))
+    with write_transaction(node.engine) as connection:
+        folder = connection.execute(result.select().where(result.c.id == job.result_id)).one().folder
+        series_uid = str(headers[0].SeriesInstanceUID)
+        connection.execute(
+            insert(series).values(
+                series_instance_uid=series_uid,
+                study_instance_uid=job.study_instance_uid,
+                state="SETTLED",
+                settle_at=NOW,
+                last_received_at=NOW,
+                calling_ae_title="A",
+                called_ae_title="B",
+                header={},
+            )
+        )
+        for path, header in zip(paths, headers, strict=True):
+            connection.execute(
+                insert(instance).values(
+                    sop_instance_uid=str(header.SOPInstanceUID),
+                    sop_class_uid=str(header.SOPClassUID),
+                    series_instance_uid=series_uid,
+                    transfer_syntax_uid=str(header.file_meta.TransferSyntaxUID),
+                    path=str(path.relative_to(node.folder)),
+                    size_bytes=1,
+                    sha256="0" * 64,
+                    received_at=NOW,
+                )
+            )
+        connection.execute(update(result).where(result.c.id == job.result_id).values(summary=[]))
+    save_result(made, node.folder / folder)
+    return job
+
+
+@pytest.fixture
+def real(node: Node) -> Job:
+    """The same, to the destination `pacs`."""
+    return add_real_result(node, "pacs")

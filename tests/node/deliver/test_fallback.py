@@ -1,7 +1,6 @@
 """What a destination gets instead of what it refuses, on a result that was really rendered."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -9,10 +8,7 @@ import pytest
 from pydicom import dcmread
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, evt
-from sqlalchemy import insert, update
 
-from dicom_sr.archive import save_result
-from dicom_sr.findings import Result
 from node.deliver.fallback import (
     REPORT_STORAGE,
     SEGMENTATION_STORAGE,
@@ -26,21 +22,10 @@ from node.jobs.job import Job
 from node.settings import Destination
 from node.store.database import read_transaction, write_transaction
 from node.store.deliveries import get_destination_state, learn
-from node.store.tables import DeliveryState, JobState, instance, result, series
+from node.store.tables import DeliveryState, JobState
 from tests.counterparts import LOOPBACK
-from tests.dicom_sr.conftest import (
-    ALGORITHM,
-    CREATED_AT,
-    EQUIPMENT,
-    SEGMENTS,
-    SHAPE,
-    SPACING_MM,
-    make_findings,
-    make_labels,
-)
 from tests.faulty_archive import FaultyArchive
 from tests.node.deliver.conftest import Node
-from tests.phantoms import write_series
 
 DestinationAt = Callable[..., Destination]
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -82,68 +67,6 @@ def test_refused_transfer_syntax_means_implicit_vr_and_refused_again_the_class()
     once = Refusals().after({(ENHANCED, ExplicitVRLittleEndian): 4}, NOW)
     assert (set(once.explicit), set(once.classes)) == ({ENHANCED}, set())
     assert set(once.after({(ENHANCED, ImplicitVRLittleEndian): 4}, NOW).classes) == {ENHANCED}
-
-
-@pytest.fixture
-def real(node: Node) -> Job:
-    """A delivery whose result can be rendered again: its Result and its source images are on disk."""
-    (job,) = node.add_result("pacs")
-    paths = write_series(
-        node.folder / "instances",
-        shape=SHAPE,
-        spacing_mm=SPACING_MM,
-        orientation="oblique",
-        study_instance_uid=job.study_instance_uid,
-    )
-    headers = [dcmread(path, stop_before_pixels=True) for path in paths]
-    labels = make_labels()
-    made = Result(
-        study_instance_uid=job.study_instance_uid,
-        series_instance_uid=str(headers[0].SeriesInstanceUID),
-        input_digest="ab" * 32,
-        revision=1,
-        created_at=CREATED_AT,
-        algorithm=ALGORITHM,
-        equipment=EQUIPMENT,
-        source_images=(),
-        labels=labels,
-        segments=SEGMENTS,
-        findings=make_findings(labels),
-    )
-    from dicom_sr.findings import SourceImage
-
-    made = replace(made, source_images=tuple(SourceImage(str(h.SOPClassUID), str(h.SOPInstanceUID)) for h in headers))
-    with write_transaction(node.engine) as connection:
-        folder = connection.execute(result.select().where(result.c.id == job.result_id)).one().folder
-        series_uid = str(headers[0].SeriesInstanceUID)
-        connection.execute(
-            insert(series).values(
-                series_instance_uid=series_uid,
-                study_instance_uid=job.study_instance_uid,
-                state="SETTLED",
-                settle_at=NOW,
-                last_received_at=NOW,
-                calling_ae_title="A",
-                called_ae_title="B",
-                header={},
-            )
-        )
-        for path, header in zip(paths, headers, strict=True):
-            connection.execute(
-                insert(instance).values(
-                    sop_instance_uid=str(header.SOPInstanceUID),
-                    sop_class_uid=str(header.SOPClassUID),
-                    series_instance_uid=series_uid,
-                    transfer_syntax_uid=str(header.file_meta.TransferSyntaxUID),
-                    path=str(path.relative_to(node.folder)),
-                    size_bytes=1,
-                    sha256="0" * 64,
-                    received_at=NOW,
-                )
-            )
-        connection.execute(update(result).where(result.c.id == job.result_id).values(summary=[]))
-    save_result(made, node.folder / folder)
-    return job
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,169 @@
+"""FHIR R4 of a statement: one transaction that changes nothing when it is sent again. Pure.
+
+Device (the algorithm), ImagingStudy (the images), one Observation for each measurement, DiagnosticReport (preliminary,
+with the draft text) and Provenance. Each is created only if none with its identifier (or tag) exists (R4 3.1.0.8.1).
+"""
+
+from typing import Any
+from uuid import NAMESPACE_URL, uuid5
+
+from node.deliver.statement import Statement
+
+SYSTEMS = {
+    "SCT": "http://snomed.info/sct",
+    "DCM": "http://dicom.nema.org/resources/ontology/DCM",
+    "LN": "http://loinc.org",
+}
+UCUM = "http://unitsofmeasure.org"
+DICOM_UID = "urn:dicom:uid"
+OVERREAD = "urn:ietf:rfc:3986"
+TAG = "https://overread.dev/fhir/result"
+
+
+def build_bundle(statement: Statement, patient_system: str, accession_system: str) -> dict[str, Any]:
+    """The transaction Bundle. `patient_system` and `accession_system` are the identifier systems of the site."""
+    subject = {"identifier": _identifier(statement.order.patient_id, patient_system), "type": "Patient"}
+    device = _entry("Device", statement.device_uid, _device(statement))
+    images = _imaging_study(statement, subject, accession_system)
+    study = _entry("ImagingStudy", statement.order.study_instance_uid, images)
+    shared = {"subject": subject, "device": {"reference": device["fullUrl"]}, "study": {"reference": study["fullUrl"]}}
+    observations = [
+        _entry("Observation", f"{statement.identifier}.{number}", _observation(statement, finding, measurement, shared))
+        for number, (finding, measurement) in enumerate(
+            ((f, m) for f in statement.findings for m in f.measurements), start=1
+        )
+    ]
+    written = _report(statement, shared, observations, accession_system)
+    report = _entry("DiagnosticReport", statement.identifier, written)
+    provenance = _provenance(statement, [report, *observations], device)
+    return {
+        "resourceType": "Bundle",
+        "type": "transaction",
+        "entry": [device, study, *observations, report, provenance],
+    }
+
+
+def _entry(kind: str, uid: str, resource: dict[str, Any]) -> dict[str, Any]:
+    """A conditional create by the resource's own identifier."""
+    identifier = {"system": DICOM_UID if kind == "ImagingStudy" else OVERREAD, "value": _urn(uid)}
+    whole = {"resourceType": kind, "identifier": [identifier, *resource.pop("identifier", [])], **resource}
+    return {
+        "fullUrl": f"urn:uuid:{uuid5(NAMESPACE_URL, f'{kind}/{uid}')}",
+        "resource": whole,
+        "request": {"method": "POST", "url": kind, "ifNoneExist": f"identifier={identifier['system']}|{_urn(uid)}"},
+    }
+
+
+def _device(statement: Statement) -> dict[str, Any]:
+    algorithm = statement.algorithm
+    return {
+        "status": "active",
+        "manufacturer": algorithm.manufacturer,
+        "deviceName": [{"name": algorithm.name, "type": "model-name"}],
+        "modelNumber": algorithm.identifier,
+        "version": [{"value": algorithm.version}],
+        "note": [{"text": algorithm.intended_use}] if algorithm.intended_use else [],
+    }
+
+
+def _imaging_study(statement: Statement, subject: dict[str, Any], accession_system: str) -> dict[str, Any]:
+    accession = statement.order.accession_number
+    return {
+        "identifier": [_accession(accession, accession_system)] if accession else [],
+        "status": "available",
+        "subject": subject,
+    }
+
+
+def _observation(statement: Statement, finding: Any, measurement: Any, shared: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "status": "preliminary",
+        "category": [_category("imaging", "Imaging")],
+        "code": {
+            **_concept(measurement.concept),
+            "text": f"{finding.tracking_identifier}: {measurement.concept.meaning}",
+        },
+        "subject": shared["subject"],
+        "effectiveDateTime": statement.created_at.isoformat(),
+        "valueQuantity": {
+            "value": measurement.value,
+            "unit": measurement.unit.meaning,
+            "system": UCUM,
+            "code": measurement.unit.value,
+        },
+        "bodySite": _concept(finding.finding_site or finding.finding),
+        "device": shared["device"],
+        "derivedFrom": [shared["study"]],
+    }
+
+
+def _report(
+    statement: Statement, shared: dict[str, Any], observations: list[dict[str, Any]], accession_system: str
+) -> dict[str, Any]:
+    accession = statement.order.accession_number
+    based_on = [{"identifier": _accession(accession, accession_system), "type": "ServiceRequest"}] if accession else []
+    return {
+        "status": "preliminary",
+        "basedOn": based_on,
+        "category": [_coded("http://terminology.hl7.org/CodeSystem/v2-0074", "RAD", "Radiology")],
+        "code": {
+            "coding": [{"system": SYSTEMS["LN"], "code": "18748-4", "display": "Diagnostic imaging study"}],
+            "text": statement.algorithm.name,
+        },
+        "subject": shared["subject"],
+        "effectiveDateTime": statement.created_at.isoformat(),
+        "issued": statement.created_at.isoformat(timespec="milliseconds"),
+        "result": [{"reference": one["fullUrl"]} for one in observations],
+        "imagingStudy": [shared["study"]],
+        "conclusion": "\n".join(statement.impression),
+    }
+
+
+def _provenance(statement: Statement, targets: list[dict[str, Any]], device: dict[str, Any]) -> dict[str, Any]:
+    """Provenance has no identifier: a tag stands for it."""
+    code = statement.identifier
+    return {
+        "fullUrl": f"urn:uuid:{uuid5(NAMESPACE_URL, f'Provenance/{code}')}",
+        "resource": {
+            "resourceType": "Provenance",
+            "meta": {"tag": [{"system": TAG, "code": code}]},
+            "target": [{"reference": one["fullUrl"]} for one in targets],
+            "recorded": statement.created_at.isoformat(timespec="milliseconds"),
+            "agent": [{"who": {"reference": device["fullUrl"]}}],
+        },
+        "request": {"method": "POST", "url": "Provenance", "ifNoneExist": f"_tag={TAG}|{code}"},
+    }
+
+
+def read_issues(outcome: Any) -> list[str]:
+    """Severity and code of each issue of an OperationOutcome; its texts may quote a patient and are not read."""
+    if not isinstance(outcome, dict) or outcome.get("resourceType") != "OperationOutcome":
+        return []
+    issues = outcome.get("issue")
+    return [f"{one.get('severity')}: {one.get('code')}" for one in issues or () if isinstance(one, dict)]
+
+
+def _urn(uid: str) -> str:
+    return f"urn:oid:{uid}"
+
+
+def _identifier(value: str, system: str) -> dict[str, str]:
+    return {"system": system, "value": value} if system else {"value": value}
+
+
+def _accession(value: str, system: str) -> dict[str, Any]:
+    kind = {"coding": [{"system": "http://terminology.hl7.org/CodeSystem/v2-0203", "code": "ACSN"}]}
+    return {"type": kind, **_identifier(value, system)}
+
+
+def _concept(code: Any) -> dict[str, Any]:
+    system = SYSTEMS.get(code.scheme_designator, f"urn:overread:{code.scheme_designator}")
+    return {"coding": [{"system": system, "code": code.value, "display": code.meaning}]}
+
+
+def _category(code: str, display: str) -> dict[str, Any]:
+    return _coded("http://terminology.hl7.org/CodeSystem/observation-category", code, display)
+
+
+def _coded(system: str, code: str, display: str) -> dict[str, Any]:
+    return {"coding": [{"system": system, "code": code, "display": display}]}

@@ -1,0 +1,81 @@
+"""Results to a RIS, reporting system or EHR: ORU^R01 over MLLP (HL7 v2 Transport, release 1), with TLS if wanted."""
+
+from collections.abc import Callable
+from datetime import datetime
+
+from node.deliver import oru
+from node.deliver.line import Line, LineLost, Patience, connect
+from node.deliver.statement import read_statement
+from node.deliver.tls import client_tls
+from node.deliver.transport import Check, NeverTaken, NotTaken, Parcel, Receipt, Unreachable
+from node.destination_settings import Hl7Destination
+
+_START, _END = b"\x0b", b"\x1c\r"
+_LONGEST_ANSWER_BYTES = 1 << 20
+_PROBE_SECONDS = 5.0
+
+
+class Hl7Transport:
+    """One connection and one message for each result; it has arrived when it is acknowledged."""
+
+    def __init__(self, destination: Hl7Destination, timeout_seconds: float, now: Callable[[], datetime]) -> None:
+        self._destination = destination
+        self._timeout_seconds = timeout_seconds
+        self._now = now
+        self._names = oru.Names(
+            sending_application=destination.sending_application,
+            sending_facility=destination.sending_facility,
+            receiving_application=destination.receiving_application,
+            receiving_facility=destination.receiving_facility,
+            observation_identifiers=destination.observation_identifiers,
+            universal_service_identifier=destination.universal_service_identifier,
+        )
+
+    def send(self, parcel: Parcel, check: Check) -> Receipt:
+        statement = read_statement(parcel)
+        message = oru.encode_oru(statement, self._names, self._now())
+        line = self._connect(Patience(self._timeout_seconds, check))
+        try:
+            line.send(_START + message.encode("utf-8") + _END)
+            answer = oru.read_acknowledgement(_receive_block(line))
+        except LineLost as error:
+            raise NotTaken(f"{self._describe()}: {error}, before the message was acknowledged") from None
+        finally:
+            line.close()
+        if answer is None:
+            raise NotTaken(f"{self._describe()} answered something that is no acknowledgement")
+        if answer.control_id != oru.control_id(statement):
+            raise NotTaken(f"{self._describe()} acknowledged another message")
+        if answer.is_rejected:
+            raise NeverTaken(
+                f"{self._describe()} rejected the message ({answer.code}): its log says more about control ID "
+                f"{answer.control_id}; mend the cause, then retry the job"
+            )
+        if not answer.is_taken:
+            raise NotTaken(f"{self._describe()} answered {answer.code} to control ID {answer.control_id}")
+        return Receipt(())
+
+    def probe(self) -> None:
+        self._connect(Patience(min(self._timeout_seconds, _PROBE_SECONDS))).close()
+
+    def _connect(self, patience: Patience) -> Line:
+        destination = self._destination
+        tls = client_tls(destination.tls, destination.host, destination.name) if destination.tls else None
+        try:
+            return connect(destination.host, destination.port, patience, tls)
+        except LineLost as error:
+            raise Unreachable(f"{self._describe()}: {error}") from None
+
+    def _describe(self) -> str:
+        destination = self._destination
+        return f"destination {destination.name!r} (MLLP at {destination.host}:{destination.port})"
+
+
+def _receive_block(line: Line) -> bytes:
+    """The content of one block (HL7 v2 Transport, MLLP 2.2)."""
+    received = bytearray()
+    while not received.endswith(_END):
+        received += line.receive(1)
+        if len(received) > _LONGEST_ANSWER_BYTES:
+            raise LineLost("an answer without an end")
+    return bytes(received[received.find(_START) + 1 : -2])

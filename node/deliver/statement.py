@@ -1,0 +1,118 @@
+"""What a result says, for receivers that take no DICOM: the findings, and the patient and order that they belong to."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from pydicom import Dataset, dcmread
+
+from dicom_sr import archive
+from dicom_sr.errors import ArchiveError
+from dicom_sr.findings import Algorithm, Finding, Result
+from dicom_sr.identity import derived_uid, device_uid
+from node.deliver.transport import Parcel
+from node.errors import Permanent
+
+
+@dataclass(frozen=True)
+class Order:
+    """Patient, study and order, as the DICOM report carries them over from the images; empty where they lack it."""
+
+    patient_id: str
+    patient_name: str
+    birth_date: str
+    sex: str
+    accession_number: str
+    placer_order_number: str
+    filler_order_number: str
+    study_instance_uid: str
+    study_date: str
+    study_time: str
+    study_description: str
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A result in plain values. `identifier` is the same for the same result, whoever asks and how often."""
+
+    identifier: str
+    order: Order
+    algorithm: Algorithm
+    device_uid: str
+    findings: tuple[Finding, ...]
+    remarks: tuple[str, ...]
+    created_at: datetime
+    revision: int
+    not_for_clinical_use: bool
+
+    @property
+    def impression(self) -> tuple[str, ...]:
+        """Lines for a draft report; the last says that nobody has verified it."""
+        lines = [_line(finding) for finding in self.findings]
+        lines += list(self.remarks)
+        use = " Not for clinical use." if self.not_for_clinical_use else ""
+        source = f"{self.algorithm.name} {self.algorithm.version}"
+        return (*lines, f"Preliminary result of {source}, made by software and not verified by a physician.{use}")
+
+
+def read_statement(parcel: Parcel) -> Statement:
+    """The statement of a result on disk; `Permanent` when it is not there."""
+    try:
+        result = archive.load_result(parcel.data_dir / parcel.result.folder)
+    except ArchiveError as error:
+        raise Permanent(
+            f"result {parcel.result.result_id} is not on disk ({error}): restore data_dir, then retry the job"
+        ) from None
+    reports = [
+        path
+        for one, path in zip(parcel.result.objects, parcel.existing_paths(), strict=True)
+        if one.role != "segmentation"
+    ]
+    if not reports:
+        raise Permanent(f"result {parcel.result.result_id} has no report to take patient and order from")
+    return make_statement(result, dcmread(reports[0], stop_before_pixels=True))
+
+
+def make_statement(result: Result, report: Dataset) -> Statement:
+    """The statement of a Result, with patient and order of a DICOM object that was rendered from it."""
+    parts = (result.study_instance_uid, result.algorithm.identifier, result.algorithm.digest, result.input_digest)
+    return Statement(
+        identifier=derived_uid("statement", *parts, str(result.revision)),
+        order=read_order(report),
+        algorithm=result.algorithm,
+        device_uid=device_uid(result.algorithm),
+        findings=result.findings,
+        remarks=result.remarks,
+        created_at=result.created_at,
+        revision=result.revision,
+        not_for_clinical_use=result.not_for_clinical_use,
+    )
+
+
+def read_order(report: Dataset) -> Order:
+    """Patient, study and order in a data set."""
+    requested = (report.get("ReferencedRequestSequence") or [Dataset()])[0]
+
+    def text(keyword: str, other: str = "") -> str:
+        return str(report.get(keyword) or requested.get(other or keyword) or "")
+
+    return Order(
+        patient_id=text("PatientID"),
+        patient_name=text("PatientName"),
+        birth_date=text("PatientBirthDate"),
+        sex=text("PatientSex"),
+        accession_number=text("AccessionNumber"),
+        placer_order_number=text("PlacerOrderNumberImagingServiceRequest"),
+        filler_order_number=text("FillerOrderNumberImagingServiceRequest"),
+        study_instance_uid=text("StudyInstanceUID"),
+        study_date=text("StudyDate"),
+        study_time=text("StudyTime"),
+        study_description=text("StudyDescription"),
+    )
+
+
+def _line(finding: Finding) -> str:
+    name = finding.finding.meaning
+    if finding.tracking_identifier.lower() != name.lower():
+        name = f"{finding.tracking_identifier} ({name})"
+    numbers = ", ".join(f"{m.concept.meaning} {m.value:.4g} {m.unit.value}" for m in finding.measurements)
+    return f"{name}: {numbers}." if numbers else f"{name}."
