@@ -1,14 +1,16 @@
 """What a model input can be fed with: series, or the parts of a series that holds several volumes. Pure.
 
 A series with several images at one place holds several volumes (echoes, phases, time points, magnitude and phase), and
-one with several orientations or matrices holds several stacks. Such a series is split by what differs, never mixed.
+one with several orientations or matrices holds several stacks. Such a series is split by what differs, never mixed. A
+series with a few strays is not split: it is refused as a whole when its geometry is checked.
 """
 
+from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from node.select.stack import Stack, orientation_groups, stack_of
+from node.select.stack import FEWEST_OF_A_STACK, Stack, orientation_groups, stack_of
 from node.store.catalogue import StoredInstance, StoredSeries
 
 Geometry = Mapping[str, Any]
@@ -56,6 +58,9 @@ def _split(
             made.append((names, members))
             continue
         keys = [_hashable(value) for value in values]
+        if min(Counter(keys).values()) < FEWEST_OF_A_STACK:
+            made.append((names, members))  # strays, not stacks: the geometry checks refuse what they spoil
+            continue
         for key in sorted(set(keys), key=str):
             chosen = tuple(each for each, its in zip(members, keys, strict=True) if its == key)
             made.append(((*names, f"{name} {_shown(key)}"), chosen))

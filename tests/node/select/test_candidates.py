@@ -70,6 +70,18 @@ def test_what_differs_without_repeated_places_does_not_split() -> None:
     assert candidate.part == ""
 
 
+def test_a_stray_image_does_not_split() -> None:
+    """The geometry checks refuse such a series as a whole."""
+    whole = series(slices=20)
+    stray = replace(
+        whole.instances[3],
+        geometry={**(whole.instances[3].geometry or {}), "ImageOrientationPatient": [0.0, 1.0, 0.0, 0.0, 0.0, -1.0]},
+    )
+    members = (*whole.instances[:3], stray, *whole.instances[4:])
+    (candidate,) = split_series(replace(whole, instances=members))
+    assert candidate.series.instances == members
+
+
 def test_jitter_of_orientation_does_not_split() -> None:
     whole = series(slices=4)
     members = [
