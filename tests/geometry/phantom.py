@@ -15,6 +15,7 @@ import highdicom as hd
 import numpy as np
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pydicom.uid import EnhancedCTImageStorage, EnhancedMRImageStorage
 from scipy.spatial import cKDTree
 
 from tests.conftest import program
@@ -107,6 +108,33 @@ class Scan:
             modality=self.modality,
             SliceThickness=self.thickness_mm,
         )
+
+    def write_enhanced(self, folder: Path) -> list[Path]:
+        """The same as one Enhanced MR or CT object with functional groups (PS3.3 A.36, A.38)."""
+        images = [dcmread(path) for path in self.write(folder / "frames")]
+        enhanced, first = Dataset(), images[0]
+        for element in first:
+            if element.keyword not in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "PixelData"):
+                enhanced[element.tag] = element
+        enhanced.SOPClassUID = EnhancedMRImageStorage if self.modality == "MR" else EnhancedCTImageStorage
+        measures, orientation, shared = Dataset(), Dataset(), Dataset()
+        measures.PixelSpacing, measures.SliceThickness = first.PixelSpacing, first.SliceThickness
+        orientation.ImageOrientationPatient = first.ImageOrientationPatient
+        shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [orientation]
+        enhanced.SharedFunctionalGroupsSequence = [shared]
+        enhanced.PerFrameFunctionalGroupsSequence = []
+        for image in images:
+            place, frame = Dataset(), Dataset()
+            place.ImagePositionPatient = image.ImagePositionPatient
+            frame.PlanePositionSequence = [place]
+            enhanced.PerFrameFunctionalGroupsSequence.append(frame)
+        enhanced.NumberOfFrames = len(images)
+        enhanced.PixelData = b"".join(image.PixelData for image in images)
+        enhanced.file_meta = first.file_meta
+        enhanced.file_meta.MediaStorageSOPClassUID = enhanced.SOPClassUID
+        path = folder / "enhanced.dcm"
+        enhanced.save_as(path, enforce_file_format=True)
+        return [path]
 
     def points_mm(self) -> np.ndarray:
         """Where the shape is: the pixel centres inside it, shape (n, 3)."""

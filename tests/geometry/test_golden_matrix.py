@@ -58,6 +58,8 @@ REFUSED: dict[str, tuple[str, Callable[[Scan], Scan]]] = {
         "uneven-spacing",
         lambda scan: replace(scan, places_mm=tuple(2.0 * (i - 10.3) + 0.04 * i * i for i in range(18))),
     ),
+    "gap": ("gap-in-stack", lambda scan: replace(scan, places_mm=scan.places_mm[:8] + scan.places_mm[10:])),
+    "repeated": ("duplicate-position", lambda scan: replace(scan, places_mm=scan.places_mm + scan.places_mm[3:4])),
 }
 
 
@@ -175,3 +177,12 @@ def test_no_flip_or_exchange_of_axes_maps_the_shape_onto_itself() -> None:
                 continue
             moved = points[:, order] * signs
             assert is_inside(moved + CENTRE_MM).mean() < 0.95, (order, signs)
+
+
+@pytest.mark.parametrize("modality", ["MR", "CT"])
+@pytest.mark.parametrize("plane", PLANES)
+def test_enhanced_multi_frame_is_refused(plane: str, modality: str, segment: Segment, tmp_path: Path) -> None:
+    paths = replace(base(plane, (1, 1)), modality=modality).write_enhanced(tmp_path)
+    with pytest.raises(NotAnalysed) as caught:
+        segment(paths, tmp_path / "seg.dcm")
+    assert caught.value.code == "unsupported-modality"
