@@ -50,6 +50,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeUnderTest]:
                 ('modality = ["MR"] }', 'modality = ["MR"], series_description = "phantom" }'),
                 ("[[destinations]]", routes + "[[destinations]]"),
                 ("lease_seconds = 5", "lease_seconds = 5\nmaximum_attempts = 1"),
+                ("limit_seconds = 30", "limit_seconds = 4"),
             ],
         ) as started,
     ):

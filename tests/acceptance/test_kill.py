@@ -73,8 +73,13 @@ def test_nothing_acknowledged_is_lost_and_nothing_made_twice(tmp_path: Path, sha
     kills = KILLS // SHARES
     with FaultyArchive() as archive:
         node = NodeUnderTest(tmp_path / "node", models, "ball", archive.port)
-        # What was interrupted is sent again within 30 s: no study settles half.
-        node.write_config([("quiet_seconds = 3\n", "quiet_seconds = 30\n")])
+        # What was interrupted is sent again within 30 s, so no study settles half. A killed worker costs an attempt.
+        node.write_config(
+            [
+                ("quiet_seconds = 3\n", "quiet_seconds = 30\n"),
+                ("lease_seconds = 5", "lease_seconds = 5\nmaximum_attempts = 100"),
+            ]
+        )
         node.start()
         sender = Sender(node, tmp_path / "images")
         sender.start()

@@ -141,14 +141,16 @@ def test_a_completion_that_fails_leaves_nothing_and_costs_the_attempt(engine: En
 
 @pytest.mark.parametrize(
     ("error", "told"),
-    [(Transient("PACS away"), "Transient: PACS away"), (ValueError("DOE^JANE"), "ValueError")],
+    [(Transient("PACS away"), "Transient: PACS away"), (ValueError("DOE^JANE"), "ValueError at test_worker.py:")],
 )
 def test_what_may_pass_is_tried_again_later(engine: Engine, error: Exception, told: str) -> None:
     job_id = add_job(engine)
     before = utc_now()
     make_loop(engine, raising(error)).step()
     job = get_job(engine, job_id)
-    assert (job.state, job.attempt, job.last_error) == (JobState.QUEUED, 1, told)
+    assert (job.state, job.attempt) == (JobState.QUEUED, 1)
+    assert str(job.last_error).startswith(told)
+    assert "DOE" not in str(job.last_error)
     wait = job.run_after - before
     assert timedelta(seconds=5) <= wait <= timedelta(seconds=10 + LONG)
 
@@ -392,12 +394,8 @@ def test_one_line_is_logged_for_each_job_and_nothing_of_the_patient(engine: Engi
     with structlog.testing.capture_logs() as lines:
         make_loop(engine, raising(ValueError("DOE^JANE"))).step()
     (line,) = lines
-    assert (line["event"], line["state"], line["error"], line["attempt"]) == (
-        "job_ended",
-        "QUEUED",
-        "ValueError",
-        1,
-    )
+    assert (line["event"], line["state"], line["attempt"]) == ("job_ended", "QUEUED", 1)
+    assert line["error"].startswith("ValueError at test_worker.py:")
     assert "DOE" not in str(line)
 
 
