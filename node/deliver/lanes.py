@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from sqlalchemy import Engine
 
 from node.deliver.confirmer import Asker, Confirmer, DimseAsker, QueryAsker
-from node.deliver.dicomweb_transport import DicomwebTransport
 from node.deliver.dimse_transport import DimseTransport
 from node.deliver.folder_transport import FolderTransport
 from node.deliver.gate import Gate
@@ -47,17 +46,19 @@ def transport_of(engine: Engine, settings: Settings, destination: AnyDestination
         case Destination():
             seconds = settings.deliver.timeout_seconds
             return DimseTransport(engine, destination, settings.node.ae_title, seconds, now)
-        case DicomwebDestination():
-            return DicomwebTransport(destination, settings.deliver.timeout_seconds)
         case FolderDestination():
             return FolderTransport(destination)
-    return _text_transport(settings, destination, now)
+    return _other_transport(settings, destination, now)
 
 
-def _text_transport(settings: Settings, destination: AnyDestination, now: Clock) -> Transport:
-    """How results are told to receivers that take no DICOM; what that needs is imported only where it is used."""
+def _other_transport(settings: Settings, destination: AnyDestination, now: Clock) -> Transport:
+    """How results are sent by HTTP or HL7 v2; what that needs is imported only where it is used."""
     seconds = settings.deliver.timeout_seconds
     match destination:
+        case DicomwebDestination():
+            from node.deliver.dicomweb_transport import DicomwebTransport
+
+            return DicomwebTransport(destination, seconds)
         case Hl7Destination():
             from node.deliver.hl7_transport import Hl7Transport
 
@@ -91,6 +92,8 @@ def _asker(
         case Destination() if destination.confirm != "none":
             return DimseAsker(engine, settings, destination, now), destination.confirm_after_seconds
         case DicomwebDestination() if destination.confirm != "none":
+            from node.deliver.dicomweb_transport import DicomwebTransport
+
             assert isinstance(transport, DicomwebTransport)
             wait = destination.confirm_after_seconds
             return QueryAsker(engine, settings, transport.has, wait, now), wait
