@@ -238,6 +238,10 @@ def _read_short(value: bytes, order: str, encodings: Any) -> int | None:
     return int(struct.unpack_from(order + "H", value)[0]) if len(value) >= 2 else None
 
 
+def _is_there(value: bytes, order: str, encodings: Any) -> bool:
+    return True
+
+
 _WANTED: dict[int, _Wanted] = {
     0x00080005: _Wanted("SpecificCharacterSet", _read_codes),
     0x00080008: _Wanted("ImageType", _read_codes, True, True),
@@ -277,9 +281,21 @@ _WANTED: dict[int, _Wanted] = {
     0x00200060: _Wanted("Laterality", _read_code, True),
     0x00200062: _Wanted("ImageLaterality", _read_code, True),
     0x00200100: _Wanted("TemporalPositionIdentifier", _read_integer, False, True),
+    0x00280002: _Wanted("SamplesPerPixel", _read_short, False, True),
+    0x00280004: _Wanted("PhotometricInterpretation", _read_code, False, True),
     0x00280008: _Wanted("NumberOfFrames", _read_integer, False, True),
     0x00280010: _Wanted("Rows", _read_short, True, True),
     0x00280011: _Wanted("Columns", _read_short, True, True),
     0x00280030: _Wanted("PixelSpacing", _read_decimals, True, True),
     0x00401003: _Wanted("RequestedProcedurePriority", _read_code, True),
+    0x00280100: _Wanted("BitsAllocated", _read_short, False, True),
+    0x00280101: _Wanted("BitsStored", _read_short, False, True),
+    0x00280102: _Wanted("HighBit", _read_short, False, True),
+    0x00280103: _Wanted("PixelRepresentation", _read_short, False, True),
+    0x00280120: _Wanted("PixelPaddingValue", _read_short, False, True),
+    0x00280121: _Wanted("PixelPaddingRangeLimit", _read_short, False, True),
+    0x00281052: _Wanted("RescaleIntercept", _read_code, False, True),
+    0x00281053: _Wanted("RescaleSlope", _read_code, False, True),
+    0x00282110: _Wanted("LossyImageCompression", _read_code, False, True),
+    0x00283000: _Wanted("ModalityLUTSequence", _is_there, False, True),
 }

@@ -143,6 +143,10 @@ def read_instance(path: Path, position: int) -> Instance:
             f"file {position} cannot be read as DICOM: its data set is damaged ({type(error).__name__})",
         ) from None
     except OSError as error:
+        if error.errno is None:  # raised by the parser, not by the machine
+            raise refusal(
+                Reason.NOT_DICOM, f"file {position} cannot be read as DICOM: its data set is damaged (OSError)"
+            ) from None
         raise Transient(f"file {position} cannot be opened: {error.strerror or type(error).__name__}") from None
 
 

@@ -1,6 +1,7 @@
 """Series on disk, loaded: same values, right place, or the exact reason why not."""
 
 import random
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -398,3 +399,16 @@ def test_fragments_are_joined(tmp_path: Path) -> None:
         image.PixelData = encapsulate([get_frame(image.PixelData, 0)], fragments_per_frame=3)
         image.save_as(path)
     np.testing.assert_array_equal(load_volume(paths).voxels, VOXELS)
+
+
+def test_length_far_beyond_the_end_of_the_file(tmp_path: Path) -> None:
+    path = write_series(tmp_path, shape=SHAPE)[0]
+    content = bytearray(path.read_bytes())
+    start = content.index(b"\xe0\x7f\x10\x00OW")
+    content[start : start + 12] = b"\x09\x00\x10\x00OB\0\0\xf0\xff\xff\xff"
+    path.write_bytes(content)
+    tracemalloc.start()
+    refused("no-pixel-data", [path])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 24
