@@ -8,13 +8,14 @@ import pytest
 from pydantic import ValidationError
 
 from node.private_attributes import with_private
+from node.receive.header import read_header
 from node.route_settings import Match, Route
 from node.select.overlap import route_warnings
 from node.select.priority import lane_of
 from node.select.rules import age_years, all_met, check_match
 from node.store.tables import Priority
 from tests.node.select.examples import series
-from tests.phantoms import make_series
+from tests.phantoms import make_series, write_series
 
 NIGHT = datetime(2026, 1, 2, 23, 30, tzinfo=UTC)
 PRIVATE = "SIEMENS MR HEADER (0019,0C)"
@@ -134,6 +135,11 @@ def test_private_attributes_are_read_from_the_first_image_of_a_series(tmp_path: 
 def test_lane_is_the_higher_of_route_and_order(route: str, ordered: str | None, lane: Priority) -> None:
     found = series(RequestedProcedurePriority=ordered)
     assert lane_of(Route(name="r", models=("m",), priority=route), [found]) is lane
+
+
+def test_priority_of_the_order_is_read_from_the_images(tmp_path: Path) -> None:
+    (path,) = write_series(tmp_path, shape=(1, 8, 8), RequestedProcedurePriority="STAT")
+    assert read_header(path).series_header["RequestedProcedurePriority"] == "STAT"
 
 
 def routes(*matches: dict[str, Any], models: tuple[str, ...] = ("m",)) -> list[Route]:
