@@ -95,7 +95,7 @@ class InferHandler:
         reports = [each for each in (replaced.objects if replaced else ()) if each.role == Role.REPORT.value]
         return AnalysisRequest(
             paths=tuple(self._settings.node.data_dir / each.path for each in stored),
-            known=tuple(_known(each, self._settings.node.data_dir) for each in stored),
+            known=tuple(known_instance(each, self._settings.node.data_dir) for each in stored),
             input_digest=str(job.input_digest),
             revision=job.revision or 1,
             created_at=job.created_at,
@@ -118,7 +118,8 @@ class InferHandler:
             catalogue.record_decisions(connection, [answer])
 
 
-def _known(stored: catalogue.StoredInstance, data_dir: Path) -> KnownInstance:
+def known_instance(stored: catalogue.StoredInstance, data_dir: Path) -> KnownInstance:
+    """What the catalogue holds of an instance, for loading."""
     return KnownInstance(
         path=data_dir / stored.path,
         sop_instance_uid=stored.sop_instance_uid,
