@@ -114,14 +114,14 @@ def _check_alike(planes: Sequence[Plane]) -> None:
             Reason.MIXED_FRAME_OF_REFERENCE,
             f"images lie in {len(frames)} frames of reference: found {', '.join(sorted(frames)[:3])}; wanted one",
         )
-    for plane in planes:
-        difference = float(np.abs(np.subtract(plane.orientation, first.orientation)).max())
-        if difference > ORIENTATION_TOLERANCE:
-            raise refusal(
-                Reason.MIXED_ORIENTATION,
-                f"images differ in orientation: direction cosines differ by up to {difference:.6g}; "
-                f"wanted at most {ORIENTATION_TOLERANCE:g}",
-            )
+    orientations = np.array([plane.orientation for plane in planes])
+    difference = float(np.abs(orientations - orientations[0]).max())
+    if difference > ORIENTATION_TOLERANCE:
+        raise refusal(
+            Reason.MIXED_ORIENTATION,
+            f"images differ in orientation: direction cosines differ by up to {difference:.6g}; "
+            f"wanted at most {ORIENTATION_TOLERANCE:g}",
+        )
 
 
 def _normal(row_direction: np.ndarray, column_direction: np.ndarray) -> np.ndarray:

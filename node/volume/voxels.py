@@ -83,11 +83,12 @@ def _read_whole(
 
 
 def _each(read: Callable[[int], tuple[int, int]], count: int, threads: int) -> list[tuple[int, int]]:
-    """`read` of 0 to `count`; by threads in steps of a few images."""
+    """`read` of 0 to `count`, in this order with one thread; each of several threads takes every nth."""
     if threads < 2:
         return [read(index) for index in range(count)]
     with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(read, range(count)))
+        shares = pool.map(lambda first: [read(index) for index in range(first, count, threads)], range(threads))
+        return [found for share in shares for found in share]
 
 
 def _padding(image: np.ndarray, form: PixelFormat, modality: str) -> tuple[int, int]:
