@@ -11,6 +11,7 @@ from pathlib import Path
 
 from sqlalchemy import Engine
 
+from node.errors import Permanent
 from node.jobs.retry import RetryPolicy
 from node.jobs.wake import Topic, Wake, WakeListener, remove_socket_folder
 from node.jobs.worker import JobLoop, LoopSettings, utc_now
@@ -69,7 +70,20 @@ def run_listener(settings: Settings, *, life_line: bool = False) -> None:
         lambda: wake.notify(Topic.SETTLE),
         take_report=CommitmentReports(engine, settings),
     )
-    listener.start()
+    dimse = settings.dimse
+    try:
+        listener.start()
+    except OSError as error:
+        raise Permanent(
+            f"cannot listen on {dimse.host}:{dimse.port} ({error.strerror}): end what uses it, or change dimse.port"
+        ) from error
+    get_logger("receive").info(
+        "listening",
+        ae_title=settings.node.ae_title,
+        host=dimse.host,
+        port=listener.bound_port,
+        tls_port=listener.bound_tls_port,
+    )
     stop.wait()
     listener.stop()
     engine.dispose()

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -55,6 +56,19 @@ def test_children_end_with_a_supervisor_that_was_killed(tmp_path: Path) -> None:
         for child in alive:
             child.kill()
         assert alive == []
+
+
+def test_port_that_is_taken_is_named(tmp_path: Path) -> None:
+    write_model(tmp_path / "models" / "ball", "ball", threshold_network())
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        node = NodeUnderTest(tmp_path / "node", tmp_path / "models", "ball", 1, port=taken.getsockname()[1])
+        node.write_config()
+        refused = node.overread("listen")
+    assert refused.returncode == 1
+    assert f"cannot listen on 127.0.0.1:{node.port}" in refused.stderr
+    assert "Traceback" not in refused.stderr
 
 
 def test_process_that_dies_is_started_again(tmp_path: Path) -> None:
