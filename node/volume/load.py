@@ -13,7 +13,7 @@ from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID, CTImageStorage, MRImageStorage
 
 from node.errors import Transient
-from node.volume.decode import NATIVE, check_readable, read_stored_values
+from node.volume.decode import check_readable, read_stored_values
 from node.volume.decoders import Decoders
 from node.volume.geometry import Plane, Stack, stack_planes
 from node.volume.instance import Instance, open_instance, read_instance
@@ -51,7 +51,7 @@ def load_volume(paths: Sequence[Path], known: Sequence[KnownInstance] = (), deco
         What reception noted of the same files: plain images are then read without their headers. The result is the
         same, but for the headers after the first, which hold only what names and places an image.
     decoders : Decoders, optional
-        Processes that decode the images of a compressed series; without them it is done here.
+        Processes that decode the images of a JPEG 2000 series; without them it is done here.
 
     Raises
     ------
@@ -110,8 +110,7 @@ def _load(paths: Sequence[Path], decoders: Decoders | None) -> Volume:
         with open_instance(instances[index].path) as stream:
             read_stored_values(stream, instances[index], forms[index], into)
 
-    is_compressed = all(instance.transfer_syntax_uid not in NATIVE for instance in instances)
-    ahead = decoders.reader(instances, forms) if decoders and is_compressed else None
+    ahead = decoders.reader(instances, forms) if decoders else None
     names = [instance.name for instance in instances]
     voxels, corrections = _voxels(ahead or read_image, forms, rescales, names, modality=modality)
     return _volume(voxels, stack, [instance.header for instance in instances], modality, corrections)
