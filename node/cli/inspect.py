@@ -41,6 +41,7 @@ def status(config: ConfigOption = None, json_output: JsonOption = False) -> None
         counts = history.job_counts(connection)
         waiting = {kind: history.oldest_waiting(connection, kind) for kind in JobKind}
         failures = history.last_failures(connection, limit=5)
+        reservations = history.last_reservations(connection, limit=5)
         not_analysed = catalogue.recent_decisions(connection, limit=10)
         not_wanted = catalogue.recent_decisions(connection, DecisionOutcome.NOT_WANTED, limit=10)
         quarantined = catalogue.recent_quarantine(connection, limit=10)
@@ -51,6 +52,7 @@ def status(config: ConfigOption = None, json_output: JsonOption = False) -> None
                 "jobs": {kind: {state: counts[kind, state] for state in JobState} for kind in JobKind},
                 "oldest_waiting": waiting,
                 "last_failures": [vars(each) for each in failures],
+                "last_reservations": [vars(each) for each in reservations],
                 "not_analysed": [vars(each) for each in not_analysed],
                 "not_wanted": [vars(each) for each in not_wanted],
                 "quarantine": [vars(each) for each in quarantined],
@@ -78,6 +80,7 @@ def status(config: ConfigOption = None, json_output: JsonOption = False) -> None
         [f"{d.study_instance_uid} route {d.route or '-'}: {d.code}: {d.message}" for d in not_wanted],
     )
     _print_lines("Last failures", [f"job {f.job_id} attempt {f.attempt}: {f.message}" for f in failures])
+    _print_lines("Done with reservations", [f"job {each.job_id}: {each.message}" for each in reservations])
     _print_lines(
         "Quarantine",
         [f"{q.at:%Y-%m-%d %H:%M} {q.code}: {q.message} ({q.path or 'nothing kept'})" for q in quarantined],

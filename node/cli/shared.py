@@ -1,6 +1,7 @@
 """What the commands share: options, output, access to the database."""
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -23,7 +24,10 @@ ConfigOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text for people.")]
 
-console = Console()
+PIPED_WIDTH = 200
+"""Columns of what is written into a file or another program: paths and UIDs stay on one line."""
+
+console = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH)
 
 
 def console_error(message: str) -> None:

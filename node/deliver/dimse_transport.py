@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from node.deliver.echo import echo
 from node.deliver.fallback import USUAL, Form, Refusals, choose_form, recall
 from node.deliver.part10 import NotPart10
 from node.deliver.rerender import objects_in_form
-from node.deliver.storage_scu import ContextsRefused, StoreAnswer, send, statuses_of
+from node.deliver.storage_scu import ContextsRefused, StoreAnswer, name_of, send, statuses_of
 from node.deliver.transport import Check, Parcel, Receipt
 from node.errors import Permanent, Transient
 from node.logs import get_logger
@@ -77,7 +78,7 @@ class DimseTransport:
             if refusals.explicit:
                 paths = self._in_implicit_vr(stack, paths, refusals)
             answers = self._store(parcel, objects, paths, check)
-        return _receipt(objects, answers, form)
+        return replace(_receipt(objects, answers, form), reservation=_reservation(refusals, form))
 
     def _in_implicit_vr(self, stack: ExitStack, paths: list[Path], refusals: Refusals) -> list[Path]:
         from node.deliver.implicit import in_implicit_vr
@@ -131,6 +132,14 @@ def _receipt(objects: Sequence[ResultObject], answers: Sequence[StoreAnswer], fo
         statuses=statuses_of(answers),
         warnings=warnings if form == USUAL else {"form": form.name, **warnings},
     )
+
+
+def _reservation(refusals: Refusals, form: Form) -> str | None:
+    """What is not as it was meant, and why."""
+    if form == USUAL:
+        return None
+    refused = ", ".join(name_of(uid) for uid in refusals.classes)
+    return f"sent as {form.name}, because the destination refuses {refused}"
 
 
 def _first_missing(objects: Sequence[ResultObject], paths: Sequence[Path]) -> str:

@@ -148,12 +148,13 @@ def _route_of(job: Job, routes: Mapping[str, Route]) -> Route:
 def _completion(route: Route, receipt: Receipt) -> Completion:
     """What is committed with SUCCEED: the statuses, and that the objects wait for confirmation, if they do."""
 
-    def complete(connection: Connection, job: Job) -> None:
+    def complete(connection: Connection, job: Job) -> str | None:
         now = datetime.now(UTC)
         record_delivery_status(connection, job.job_id, receipt.statuses, now)
         wait = route.confirm_after_seconds if receipt.objects else None
         check_after = None if wait is None else now + timedelta(seconds=wait)
         record_delivered(connection, job.job_id, route.destination.name, receipt.objects, now, check_after)
+        return receipt.reservation
 
     return complete
 

@@ -67,11 +67,15 @@ class Parcel:
 
 @dataclass(frozen=True)
 class Receipt:
-    """What the destination accepted. `statuses` are DIMSE statuses (or HTTP ones) by SOP Instance UID."""
+    """What the destination accepted. `statuses` are DIMSE statuses (or HTTP ones) by SOP Instance UID.
+
+    `reservation` says what the destination did not get as it was meant; operators see it with the delivery.
+    """
 
     objects: tuple[AcceptedObject, ...]
     statuses: Mapping[str, int] = field(default_factory=dict)
     warnings: Mapping[str, str] = field(default_factory=dict)
+    reservation: str | None = None
 
 
 def accepted_objects(parcel: Parcel) -> tuple[AcceptedObject, ...]:

@@ -76,6 +76,17 @@ def last_failures(connection: Connection, limit: int = 20) -> list[JobHistoryLin
     return [_line(row) for row in rows]
 
 
+def last_reservations(connection: Connection, limit: int = 20) -> list[JobHistoryLine]:
+    """The newest jobs that succeeded with a reservation, newest first."""
+    rows = connection.execute(
+        select(event_table)
+        .where(event_table.c.event == JobEvent.SUCCEED, event_table.c.message.is_not(None))
+        .order_by(event_table.c.id.desc())
+        .limit(limit)
+    )
+    return [_line(row) for row in rows]
+
+
 def _line(row: Row[Any]) -> JobHistoryLine:
     values = dict(row._mapping)
     del values["id"]

@@ -26,9 +26,9 @@ from node.logs import describe_error, get_logger
 from node.store.database import read_transaction, write_transaction
 from node.store.tables import JobKind
 
-Completion = Callable[[Connection, Job], None]
+Completion = Callable[[Connection, Job], str | None]
 """Writes what a job made. Gets the job as it is in this transaction; raising undoes everything and fails
-the attempt."""
+the attempt. What it returns is kept in the history: a reservation about a job that succeeded all the same."""
 
 Handler = Callable[[Job, Heartbeat], Completion]
 """Does a job. Raises `Transient`, `Permanent`, or lets `Interrupted` of `Heartbeat.check` pass."""
@@ -217,8 +217,8 @@ class JobLoop:
             if current.cancel_requested and current.kind is JobKind.INFER:  # a delivery has happened all the same
                 message = StopReason.CANCELLED.value
                 return queue.finish(connection, job, JobEvent.CANCEL, self._now(), message)
-            complete(connection, current)
-            return queue.finish(connection, job, JobEvent.SUCCEED, self._now())
+            reservation = complete(connection, current)
+            return queue.finish(connection, job, JobEvent.SUCCEED, self._now(), reservation)
 
     def _end(self, job: Job, error: Exception) -> Job:
         if isinstance(error, Interrupted):
