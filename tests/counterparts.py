@@ -25,7 +25,7 @@ import pytest
 
 LOOPBACK = "127.0.0.1"
 PATIENCE = 3.0
-"""Machines that run tests are busy: waits end this much later than they should. A test that passes never waits it out."""
+"""Machines that run tests are busy: a wait may last this many times its seconds. A test that passes never does."""
 
 
 def free_port() -> int:
