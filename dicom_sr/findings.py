@@ -2,11 +2,13 @@
 
 All classes are frozen. Arrays are (slice, row, column) on the grid of the source series, whose slices are
 ordered by `SourceImage`; units are UCUM; codes are `pydicom.sr.coding.Code` (value, scheme designator,
-meaning).
+meaning). Points in an image are (column, row) as in PS3.3 C.10.5.1.2: 0, 0 is the outer corner of the first pixel;
+points in space are LPS millimetres.
 """
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
+from enum import Enum
 
 import numpy as np
 from pydicom.sr.coding import Code
@@ -82,18 +84,138 @@ class Segment:
 
 
 @dataclass(frozen=True)
+class PriorValue:
+    """What the same measurement was in an earlier study of the patient."""
+
+    value: float
+    study_date: date
+    study_instance_uid: str
+
+
+@dataclass(frozen=True)
 class Measurement:
-    """A number with a meaning (TID 300): concept, value, UCUM unit, and how it was got."""
+    """A number with a meaning (TID 300): concept, value, UCUM unit, how it was got, and what it was before."""
 
     concept: Code
     value: float
     unit: Code
     derivation: Code | None = None
+    method: Code | None = None
+    prior: PriorValue | None = None
+
+
+class Presence(Enum):
+    """Whether what a finding names is there. An absent finding was looked for and not found."""
+
+    PRESENT = "present"
+    ABSENT = "absent"
+    INDETERMINATE = "indeterminate"
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """A score between 0 and 1 with what it is a score of, e.g. (111012, DCM, Certainty of Finding).
+
+    Parameters
+    ----------
+    value : float
+    meaning : Code
+    operating_point : float, optional
+        The score from which the finding counts as present.
+    """
+
+    value: float
+    meaning: Code
+    operating_point: float | None = None
+
+
+@dataclass(frozen=True)
+class Qualifier:
+    """A qualitative evaluation (TID 1501 row 10): a coded question and its coded answer."""
+
+    concept: Code
+    value: Code
+
+
+class PlanarShape(Enum):
+    """Graphic Type of a region in an image (PS3.3 C.18.6.1.2); a polyline whose ends meet is closed."""
+
+    POINT = "POINT"
+    MULTIPOINT = "MULTIPOINT"
+    POLYLINE = "POLYLINE"
+    CIRCLE = "CIRCLE"
+    ELLIPSE = "ELLIPSE"
+
+
+@dataclass(frozen=True)
+class PlanarRegion:
+    """A region in one image, or in one frame of it (TID 1410, SCOORD).
+
+    Parameters
+    ----------
+    sop_instance_uid : str
+        One of the images of the result.
+    shape : PlanarShape
+    points : tuple of (float, float)
+        (column, row) in pixels, as the graphic type wants them.
+    frame_number : int, optional
+        From 1, in a multi-frame image.
+    """
+
+    sop_instance_uid: str
+    shape: PlanarShape
+    points: tuple[tuple[float, float], ...]
+    frame_number: int | None = None
+
+
+class SpatialShape(Enum):
+    """Kinds of regions in space. BOX is no graphic type of DICOM: each mouthpiece writes it in its own way."""
+
+    POINT = "POINT"
+    POLYGON = "POLYGON"
+    ELLIPSOID = "ELLIPSOID"
+    BOX = "BOX"
+    """Four points: a corner, and the three corners that share an edge with it."""
+
+
+@dataclass(frozen=True)
+class SpatialRegion:
+    """A region in space (TID 1411 and 1410, SCOORD3D); points are LPS millimetres."""
+
+    shape: SpatialShape
+    points: tuple[tuple[float, float, float], ...]
+    frame_of_reference_uid: str
+
+
+Region = PlanarRegion | SpatialRegion
+
+
+@dataclass(frozen=True, eq=False)
+class Map:
+    """A number for every voxel: heat, probability, a physical quantity.
+
+    Parameters
+    ----------
+    name : str
+        Short, unique within the result.
+    quantity, unit : Code
+        What the values are (TID 300 concept) and their UCUM unit.
+    values : ndarray of float32, shape (slice, row, column)
+        On the source grid; read-only.
+    segment_number : int, optional
+        The segment of which these are the fractions, 0 to 1: a FRACTIONAL Segmentation can show them.
+    """
+
+    name: str
+    quantity: Code
+    unit: Code
+    values: np.ndarray
+    segment_number: int | None = None
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something found, with its measurements.
+    """Something found or looked for, with its places and measurements.
 
     Parameters
     ----------
@@ -107,6 +229,16 @@ class Finding:
         In the order in which they are to be read.
     tracking_identifier : str
         Short text unique within the result, from which tracking UIDs are derived.
+    presence : Presence
+    likelihood : Likelihood, optional
+        The score that decided.
+    regions : tuple of Region
+        Where it is, if not shown by a segment.
+    qualifiers : tuple of Qualifier
+    images : tuple of str
+        SOP Instance UIDs of the images that a finding without a place is about; empty means all.
+    critical : bool
+        Somebody is to be told at once when it is present.
     """
 
     finding: Code
@@ -115,14 +247,24 @@ class Finding:
     finding_site: Code | None = None
     laterality: Code | None = None
     measurements: tuple[Measurement, ...] = ()
+    presence: Presence = Presence.PRESENT
+    likelihood: Likelihood | None = None
+    regions: tuple[Region, ...] = ()
+    qualifiers: tuple[Qualifier, ...] = ()
+    images: tuple[str, ...] = ()
+    critical: bool = False
 
 
 @dataclass(frozen=True)
 class SourceImage:
-    """Reference to one image that was analysed, in slice order."""
+    """Reference to one image that was analysed, in slice order.
+
+    `series_instance_uid` is empty for an image of the result's own series.
+    """
 
     sop_class_uid: str
     sop_instance_uid: str
+    series_instance_uid: str = ""
 
 
 @dataclass(frozen=True)
@@ -149,12 +291,19 @@ class Result:
     created_at : datetime
         Aware; the date and time of content, the same for every rendering and every retry.
     source_images : tuple of SourceImage
-        In slice order; as many as `labels` has slices.
+        In slice order; as many as `labels` has slices (or one, whose frames they are).
     labels : ndarray of uint8 or uint16, shape (slice, row, column), optional
         Label map on the source grid, 0 is background. Read-only.
+    overlapping_labels : tuple of ndarray
+        Further label maps of the same shape and kind, where segments overlap; a segment number is in one map only.
     segments : tuple of Segment
-        Every label the model can give, present in `labels` or not.
+        Every label the model can give, present in a label map or not.
     findings : tuple of Finding
+    maps : tuple of Map
+    text : str
+        What the model itself wrote, in words; never mixed with text made from findings.
+    further_images : tuple of SourceImage
+        What else was used, with its series: other inputs, earlier studies (named in the evidence, not in the grid).
     remarks : tuple of str
         What was corrected or left out (geometry, empty segments, CPU fall back), written into the report.
     predecessors : tuple of Predecessor
@@ -172,19 +321,27 @@ class Result:
     equipment: Equipment
     source_images: tuple[SourceImage, ...]
     labels: np.ndarray | None = None
+    overlapping_labels: tuple[np.ndarray, ...] = ()
     segments: tuple[Segment, ...] = ()
     findings: tuple[Finding, ...] = ()
+    maps: tuple[Map, ...] = ()
+    text: str = ""
+    further_images: tuple[SourceImage, ...] = ()
     remarks: tuple[str, ...] = ()
     predecessors: tuple[Predecessor, ...] = ()
     not_for_clinical_use: bool = True
 
     @property
+    def label_maps(self) -> tuple[np.ndarray, ...]:
+        """All label maps: `labels`, then those that overlap it."""
+        return () if self.labels is None else (self.labels, *self.overlapping_labels)
+
+    @property
     def present_segments(self) -> tuple[Segment, ...]:
-        """Segments with at least one voxel in `labels`."""
-        if self.labels is None:
-            return ()
-        counts = count_labels(self.labels, max((s.number for s in self.segments), default=0)).sum(axis=0)
-        return tuple(segment for segment in self.segments if counts[segment.number])
+        """Segments with at least one voxel in a label map."""
+        highest = max((segment.number for segment in self.segments), default=0)
+        counts = [count_labels(labels, highest).sum(axis=0) for labels in self.label_maps]
+        return tuple(segment for segment in self.segments if any(count[segment.number] for count in counts))
 
 
 def count_labels(labels: np.ndarray, highest: int) -> np.ndarray:

@@ -13,6 +13,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from node.errors import Permanent
+from node.infer.fields import RelativePath, Section, Sha256
 from node.infer.sections import (
     Example,
     Input,
@@ -21,10 +22,7 @@ from node.infer.sections import (
     ModelSection,
     Postprocessing,
     Preprocessing,
-    RelativePath,
     Run,
-    Section,
-    Sha256,
 )
 
 FILE_NAME = "model.toml"

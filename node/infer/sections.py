@@ -4,48 +4,23 @@ refused.
 Axes are named by where they increase to in the patient: L, R, P, A, S or I. Units are in the names.
 """
 
-import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
-from pydicom.sr.coding import Code
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
-Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
-Identifier = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-RelativePath = Annotated[
-    str, StringConstraints(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$")
-]
-Orientation = Annotated[str, StringConstraints(pattern=r"^[LRPASI]{3}$")]
-Positive = Annotated[float, Field(gt=0)]
-Size = Annotated[int, Field(ge=1, le=4096)]
-Share = Annotated[float, Field(ge=0, lt=1)]
-Byte = Annotated[int, Field(ge=0, le=255)]
-
-
-class Section(BaseModel):
-    """A table of the manifest."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Coded(Section):
-    """A coded concept (PS3.3 8.8): value, scheme designator and meaning."""
-
-    value: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=16)] = Field(
-        description="Code Value, e.g. 12738006."
-    )
-    scheme: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=16)] = Field(
-        "SCT", description="Coding Scheme Designator: SCT, DCM, UCUM, LN, or one of your own that begins with 99."
-    )
-    meaning: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64)] = Field(
-        description="Code Meaning, as read by people."
-    )
-
-    @property
-    def code(self) -> Code:
-        """As pydicom has it."""
-        return Code(self.value, self.scheme, self.meaning)
+from node.infer.fields import (
+    Byte,
+    Coded,
+    Identifier,
+    Orientation,
+    Positive,
+    RelativePath,
+    Section,
+    Share,
+    Size,
+    Text,
+)
+from node.infer.requirements import Requirements
 
 
 class ModelSection(Section):
@@ -68,57 +43,6 @@ class ModelSection(Section):
         Coded(value="123109", scheme="DCM", meaning="Artificial Intelligence"),
         description="Algorithm Family Code (CID 7162).",
     )
-
-
-class Requirements(Section):
-    """`[inputs.requires]`: which series can feed an input. All that are given must hold; a list means any
-    of its values.
-    """
-
-    modality: tuple[Text, ...] = Field(min_length=1, description="Modality (0008,0060): CT, MR.")
-    sop_class_uid: tuple[Text, ...] = Field((), description="SOP Class UIDs; empty means any that can be read.")
-    body_part_examined: tuple[Text, ...] = Field(
-        (), description="Body Part Examined (0018,0015), any case. A series without one passes; selection says so."
-    )
-    series_description: str = Field("", description="Regular expression found in Series Description, any case.")
-    series_description_excludes: str = Field("", description="Regular expression that must not be found in it.")
-    scanning_sequence: tuple[Text, ...] = Field((), description="Scanning Sequence (0018,0020): GR, IR, SE, EP, RM.")
-    mr_acquisition_type: tuple[Literal["2D", "3D"], ...] = Field((), description="MR Acquisition Type (0018,0023).")
-    contrast: Literal["any", "with", "without"] = Field("any", description="Contrast/Bolus Agent given or not.")
-    image_type_excludes: tuple[Text, ...] = Field(
-        ("LOCALIZER",), description="Values of Image Type (0008,0008) that rule a series out: DERIVED, LOCALIZER, MPR."
-    )
-    orientation: tuple[Literal["axial", "sagittal", "coronal"], ...] = Field(
-        (), description="Closest plane of the images; empty means any."
-    )
-    minimum_slices: int = Field(2, ge=1, description="Fewest images.")
-    maximum_slices: int | None = Field(None, ge=1, description="Most images.")
-    maximum_slice_thickness_mm: Positive | None = Field(None, description="Largest Slice Thickness, in mm.")
-    maximum_slice_spacing_mm: Positive | None = Field(
-        None, description="Largest distance between centres of neighbouring slices, in mm."
-    )
-    maximum_pixel_spacing_mm: Positive | None = Field(None, description="Largest Pixel Spacing, in mm.")
-    minimum_slice_coverage_mm: Positive | None = Field(
-        None, description="Least extent of the stack along its normal, in mm."
-    )
-    minimum_in_plane_coverage_mm: Positive | None = Field(
-        None, description="Least extent of an image along rows and along columns, in mm."
-    )
-
-    @field_validator("series_description", "series_description_excludes")
-    @classmethod
-    def _compiles(cls, expression: str) -> str:
-        try:
-            re.compile(expression)
-        except re.error as error:
-            raise ValueError(f"a regular expression ({error})") from None
-        return expression
-
-    @model_validator(mode="after")
-    def _range(self) -> "Requirements":
-        if self.maximum_slices is not None and self.maximum_slices < self.minimum_slices:
-            raise ValueError("maximum_slices of at least minimum_slices")
-        return self
 
 
 class Input(Section):

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from node.infer.manifest import Manifest
-from node.infer.sections import Requirements
+from node.infer.requirements import Requirements
 from node.select.candidates import Candidate, candidates_of
 from node.select.rules import Condition, all_met, matching, none_of, not_matching, one_of, within
 from node.select.stack import Stack, stack_of

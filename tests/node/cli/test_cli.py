@@ -77,7 +77,7 @@ def test_process_writes_objects_and_preview_and_prints_findings(node: NodeUnderT
     assert result["model"] == "ball"
     assert result["findings"][0]["measurements"][0]["unit"] == "mL"
     names = {path.name for path in Path(result["folder"]).iterdir()}
-    assert names == {"segmentation.dcm", "report.dcm", "preview.png", "result.json", "labels.npz"}
+    assert names == {"segmentation.dcm", "report.dcm", "preview.png", "result.json", "arrays.npz"}
 
 
 def test_process_of_a_study_with_a_gap_exits_with_3(node: NodeUnderTest, tmp_path: Path) -> None:
