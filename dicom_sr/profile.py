@@ -20,6 +20,25 @@ class Role(Enum):
     """Structured Report, TID 1500: the findings, with their places where they have one."""
     REPORT_WITHOUT_PLACE = "report-without-place"
     """Structured Report, TID 1500: findings about the images as a whole, when others have a place."""
+    FRACTIONAL_SEGMENTATION = "fractional-segmentation"
+    """FRACTIONAL Segmentation: the maps of the result that are fractions of a segment."""
+    PARAMETRIC_MAP = "parametric-map"
+    """Parametric Maps: all maps of the result, as floating point numbers."""
+    STRUCTURE_SET = "structure-set"
+    """RT Structure Set: contours of the segments, for planning systems."""
+    PRESENTATION_STATE = "presentation-state"
+    """Grayscale Softcopy Presentation State: contours, boxes, points and their names over the images."""
+    SECONDARY_CAPTURE = "secondary-capture"
+    """Multi-frame True Color Secondary Capture: key images with the findings burned in."""
+
+
+class SegmentationFlavour(Enum):
+    """How the label volume is stored (Segmentation Type, PS3.3 C.8.20.2.3)."""
+
+    BINARY = "binary"
+    """One bit a voxel, one frame for each segment and slice: opens everywhere."""
+    LABELMAP = "labelmap"
+    """One frame a slice, which holds segment numbers: small, but not every viewer takes it."""
 
 
 class ReportClass(Enum):
@@ -41,6 +60,9 @@ class DestinationProfile:
     roles : tuple of Role
         Objects wanted; a report never refers to a segmentation that is not among them.
     report_class : ReportClass
+    segmentation_flavour : SegmentationFlavour
+    compress_label_map : bool
+        Store a LABELMAP Segmentation in RLE Lossless instead of Explicit VR Little Endian.
     image_library : bool
         Write the Image Library (TID 1600) into reports with a place.
     algorithm_purpose : Code
@@ -55,6 +77,8 @@ class DestinationProfile:
     name: str
     roles: tuple[Role, ...] = (Role.SEGMENTATION, Role.REPORT, Role.REPORT_WITHOUT_PLACE)
     report_class: ReportClass = ReportClass.COMPREHENSIVE_3D
+    segmentation_flavour: SegmentationFlavour = SegmentationFlavour.BINARY
+    compress_label_map: bool = True
     image_library: bool = True
     algorithm_purpose: Code = codes.PROCESSING_EQUIPMENT
     title_with_place: Code = codes.IMAGING_MEASUREMENT_REPORT
