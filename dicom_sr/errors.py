@@ -4,7 +4,8 @@ EncodingError
 ├── SourceMismatch    the source images are not those of the Result, or cannot carry it
 ├── InvalidResult     the Result contradicts itself or holds what DICOM cannot say
 │   └── InvalidCode   a coded concept does not fit the attributes of PS3.3 Table 8.8-1
-└── ArchiveError      a stored Result cannot be read back as it was
+├── ArchiveError      a stored Result cannot be read back as it was
+└── ProfileError      a destination profile that cannot be used
 
 None of them is worth a retry. Messages name UIDs, counts and attribute keywords, never a value that belongs
 to a patient.
@@ -29,3 +30,7 @@ class InvalidCode(InvalidResult):
 
 class ArchiveError(EncodingError):
     """A folder that does not hold a Result, or holds one of another format version."""
+
+
+class ProfileError(EncodingError):
+    """A destination profile that is not there or says what no renderer knows; the message names file and key."""

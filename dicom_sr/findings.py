@@ -254,6 +254,14 @@ class Finding:
     images: tuple[str, ...] = ()
     critical: bool = False
 
+    @property
+    def is_alarm(self) -> bool:
+        """True when somebody is to be told: marked critical, present, and its score at the operating point or over."""
+        if not self.critical or self.presence is not Presence.PRESENT:
+            return False
+        score = self.likelihood
+        return score is None or score.operating_point is None or score.value >= score.operating_point
+
 
 @dataclass(frozen=True)
 class SourceImage:
