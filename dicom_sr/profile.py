@@ -53,20 +53,13 @@ class ReportClass(Enum):
     ENHANCED = "enhanced"
 
 
-class SegmentationType(Enum):
-    """How the Segmentation of record is written (PS3.3 C.8.20.2); fractions have a role of their own."""
+class SegmentationFlavour(Enum):
+    """How the label volume is stored (Segmentation Type, PS3.3 C.8.20.2.3); fractions have a role of their own."""
 
     BINARY = "binary"
+    """One bit a voxel, one frame for each segment and slice: opens everywhere."""
     LABELMAP = "labelmap"
-
-
-class SegmentationSyntax(Enum):
-    """Transfer syntaxes for Segmentations. BINARY has one bit a pixel and cannot be written in RLE."""
-
-    EXPLICIT = "1.2.840.10008.1.2.1"
-    """Explicit VR Little Endian."""
-    RLE = "1.2.840.10008.1.2.5"
-    """RLE Lossless."""
+    """One frame a slice, which holds segment numbers: small, but not every viewer takes it."""
 
 
 REPORT_CLASS_UIDS = {
@@ -75,8 +68,8 @@ REPORT_CLASS_UIDS = {
     ReportClass.ENHANCED: "1.2.840.10008.5.1.4.1.1.88.22",
 }
 SEGMENTATION_CLASS_UIDS = {
-    SegmentationType.BINARY: "1.2.840.10008.5.1.4.1.1.66.4",
-    SegmentationType.LABELMAP: "1.2.840.10008.5.1.4.1.1.66.7",
+    SegmentationFlavour.BINARY: "1.2.840.10008.5.1.4.1.1.66.4",
+    SegmentationFlavour.LABELMAP: "1.2.840.10008.5.1.4.1.1.66.7",
 }
 OTHER_CLASS_UIDS = {
     Role.FRACTIONAL_SEGMENTATION: "1.2.840.10008.5.1.4.1.1.66.4",
@@ -124,13 +117,15 @@ class DestinationProfile:
         Write a draft impression made from the findings into the report.
     report_only_without_cad : bool
         Write the TID 1500 reports only of a Result that no CAD SR of the profile can say.
-    segmentation_type, segmentation_syntax : SegmentationType, SegmentationSyntax
+    segmentation_flavour : SegmentationFlavour
+    compress_label_map : bool
+        Store a LABELMAP Segmentation in RLE Lossless instead of Explicit VR Little Endian.
     maximum_frames, maximum_megabytes : int
         Largest object that the destination takes (MB of 10^6 bytes); 0 means no limit. A larger one counts as refused.
     report_fallback : tuple of ReportClass
         What to try instead of `report_class`, in this order.
-    segmentation_fallback : tuple of SegmentationType or Role
-        What to try instead of `segmentation_type`; a role (SECONDARY_CAPTURE) takes the segmentation's place.
+    segmentation_fallback : tuple of SegmentationFlavour or Role
+        What to try instead of `segmentation_flavour`; a role (SECONDARY_CAPTURE) takes the segmentation's place.
     """
 
     name: str
@@ -144,17 +139,17 @@ class DestinationProfile:
     native_annotations: bool = False
     draft_text: bool = False
     report_only_without_cad: bool = False
-    segmentation_type: SegmentationType = SegmentationType.BINARY
-    segmentation_syntax: SegmentationSyntax = SegmentationSyntax.EXPLICIT
+    segmentation_flavour: SegmentationFlavour = SegmentationFlavour.BINARY
+    compress_label_map: bool = True
     maximum_frames: int = 0
     maximum_megabytes: int = 0
     report_fallback: tuple[ReportClass, ...] = (ReportClass.COMPREHENSIVE, ReportClass.ENHANCED)
-    segmentation_fallback: tuple[SegmentationType | Role, ...] = ()
+    segmentation_fallback: tuple[SegmentationFlavour | Role, ...] = ()
 
     def sop_class_uid(self, role: Role) -> str:
         """The SOP class that an object of this role has under this profile."""
         if role is Role.SEGMENTATION:
-            return SEGMENTATION_CLASS_UIDS[self.segmentation_type]
+            return SEGMENTATION_CLASS_UIDS[self.segmentation_flavour]
         if role in (*REPORTS, Role.NOT_ANALYSED):
             return REPORT_CLASS_UIDS[self.report_class]
         return OTHER_CLASS_UIDS[Role.KEY_OBJECTS if role is Role.REJECTION else role]
@@ -186,13 +181,10 @@ class DestinationProfile:
     def _with_other_segmentation(self, refused: Collection[str]) -> "DestinationProfile":
         if Role.SEGMENTATION not in self.roles:
             return self
-        for choice in (self.segmentation_type, *self.segmentation_fallback):
-            if isinstance(choice, SegmentationType):
+        for choice in (self.segmentation_flavour, *self.segmentation_fallback):
+            if isinstance(choice, SegmentationFlavour):
                 if SEGMENTATION_CLASS_UIDS[choice] not in refused:
-                    syntax = (
-                        self.segmentation_syntax if choice is self.segmentation_type else SegmentationSyntax.EXPLICIT
-                    )
-                    return replace(self, segmentation_type=choice, segmentation_syntax=syntax)
+                    return replace(self, segmentation_flavour=choice)
             elif OTHER_CLASS_UIDS[choice] not in refused:
                 roles = tuple(
                     choice if role is Role.SEGMENTATION else role for role in self.roles if role is not choice
@@ -201,10 +193,10 @@ class DestinationProfile:
         return replace(self, roles=tuple(role for role in self.roles if role is not Role.SEGMENTATION))
 
     def _name_of(self, changed: "DestinationProfile") -> str:
-        """`conservative-comprehensive-without-segmentation` and the like: report class, then what is other or left out."""
+        """`conservative-comprehensive-without-segmentation` and the like: what is other or left out."""
         parts = [self.name, changed.report_class.value]
-        if changed.segmentation_type is not self.segmentation_type:
-            parts.append(changed.segmentation_type.value)
+        if changed.segmentation_flavour is not self.segmentation_flavour:
+            parts.append(changed.segmentation_flavour.value)
         parts += [f"with-{role.value}" for role in changed.roles if role not in self.roles]
         parts += [f"without-{role.value}" for role in self.roles if role not in changed.roles]
         return "-".join(parts)

@@ -9,11 +9,10 @@ from typing import Any, TypeVar
 
 from dicom_sr import codes
 from dicom_sr.errors import InvalidCode, ProfileError
-from dicom_sr.profile import CONSERVATIVE, DestinationProfile, ReportClass, Role, SegmentationSyntax, SegmentationType
+from dicom_sr.profile import CONSERVATIVE, DestinationProfile, ReportClass, Role, SegmentationFlavour
 
 SHIPPED = Path(__file__).parent / "profiles"
 
-SYNTAXES = {"explicit-vr-little-endian": SegmentationSyntax.EXPLICIT, "rle-lossless": SegmentationSyntax.RLE}
 SITE_ROLES = tuple(role for role in Role if role not in (Role.NOT_ANALYSED, Role.REJECTION))
 """Roles that a profile may ask for."""
 
@@ -86,8 +85,6 @@ def _read(path: Path, key: str, value: Any) -> Any:
 
 
 def _check(path: Path, profile: DestinationProfile) -> None:
-    if profile.segmentation_type is SegmentationType.BINARY and profile.segmentation_syntax is SegmentationSyntax.RLE:
-        raise ProfileError(f"{path}: a binary segmentation cannot be rle-lossless: write segmentation_type labelmap")
     if not profile.roles or len(set(profile.roles)) < len(profile.roles):
         raise ProfileError(f"{path}: roles must name at least one object, and none twice")
     if profile.title_without_place.value == codes.IMAGING_MEASUREMENT_REPORT.value:
@@ -135,10 +132,10 @@ def _by_value(kind: type[_Member]) -> dict[str, _Member]:
 
 
 _role = _member({role.value: role for role in SITE_ROLES})
-_segmentation_type = _member(_by_value(SegmentationType))
+_segmentation_flavour = _member(_by_value(SegmentationFlavour))
 _report_class = _member(_by_value(ReportClass))
 _instead_of_segmentation: Callable[[Any], Any] = _member(
-    {**_by_value(SegmentationType), Role.SECONDARY_CAPTURE.value: Role.SECONDARY_CAPTURE}
+    {**_by_value(SegmentationFlavour), Role.SECONDARY_CAPTURE.value: Role.SECONDARY_CAPTURE}
 )
 _CODES = ("algorithm_purpose", "title_with_place", "title_without_place")
 _TABLES = {"fallback": "{}_fallback", "limits": "maximum_{}"}
@@ -146,10 +143,11 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "roles": _several(_role),
     "report_class": _report_class,
     "report_fallback": _several(_report_class),
-    "segmentation_type": _segmentation_type,
-    "segmentation_syntax": _member(SYNTAXES),
+    "segmentation_flavour": _segmentation_flavour,
     "segmentation_fallback": _several(_instead_of_segmentation),
-    **dict.fromkeys(("image_library", "native_annotations", "draft_text", "report_only_without_cad"), _flag),
+    **dict.fromkeys(
+        ("compress_label_map", "image_library", "native_annotations", "draft_text", "report_only_without_cad"), _flag
+    ),
     **dict.fromkeys(("first_series_number", "maximum_frames", "maximum_megabytes"), _count),
     **dict.fromkeys(_CODES, _code),
 }
