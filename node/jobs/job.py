@@ -30,6 +30,8 @@ class Job:
     priority: Priority
     claim_order_at: datetime
     run_after: datetime
+    critical: bool
+    held: bool
     attempt: int
     maximum_attempts: int
     worker: str | None
@@ -72,11 +74,13 @@ class InferOrder:
 class Lane:
     """Which deliveries a worker takes: those to the destination `only`, or to all that are not in `without`.
 
-    A worker of its own for each destination keeps one that is down from delaying the others.
+    A worker of its own for each destination keeps one that is down from delaying the others; one that takes only
+    critical ones keeps those from waiting for what is being sent.
     """
 
     only: str | None = None
     without: frozenset[str] = frozenset()
+    only_critical: bool = False
 
 
 EVERY_DESTINATION = Lane()

@@ -67,8 +67,13 @@ def enqueue_delivery(
     priority: Priority,
     maximum_attempts: int,
     now: datetime,
+    *,
+    critical: bool = False,
 ) -> Job:
-    """T4: the job that brings this result to this destination, made if it is not there."""
+    """T4: the job that brings this result to this destination, made if it is not there.
+
+    A critical one is claimed before all others, and waits for no other of its study that is not.
+    """
     known = connection.execute(
         select(job_table).where(job_table.c.result_id == result_id, job_table.c.destination == destination)
     ).one_or_none()
@@ -78,7 +83,8 @@ def enqueue_delivery(
         connection,
         now,
         kind=JobKind.DELIVER,
-        priority=priority,
+        priority=Priority.STAT if critical else priority,
+        critical=critical,
         maximum_attempts=maximum_attempts,
         study_instance_uid=connection.execute(
             select(result.c.study_instance_uid).where(result.c.id == result_id)
@@ -100,8 +106,8 @@ def claim(
     candidate = (
         select(job_table.c.id)
         .where(job_table.c.kind == kind, job_table.c.state == JobState.QUEUED, job_table.c.run_after <= now)
-        .where(_first_of_its_study_and_destination(), _in_lane(lane))
-        .order_by(job_table.c.claim_order_at, job_table.c.id)
+        .where(not_(job_table.c.held), _first_of_its_study_and_destination(), _in_lane(lane))
+        .order_by(job_table.c.critical.desc(), job_table.c.claim_order_at, job_table.c.id)
         .limit(1)
         .with_for_update(skip_locked=True)
         .scalar_subquery()
@@ -131,10 +137,20 @@ def next_run_at(connection: Connection, kind: JobKind, lane: Lane = EVERY_DESTIN
         select(func.min(job_table.c.run_after)).where(
             job_table.c.kind == kind,
             job_table.c.state == JobState.QUEUED,
+            not_(job_table.c.held),
             _first_of_its_study_and_destination(),
             _in_lane(lane),
         )
     )
+
+
+def hold_job(connection: Connection, job_id: int, held: bool) -> Job:
+    """Keep a job from being claimed, or let it go again; the one that runs is finished first."""
+    get_job(connection, job_id)
+    row = connection.execute(
+        update(job_table).where(job_table.c.id == job_id).values(held=held).returning(job_table)
+    ).one()
+    return to_job(row)
 
 
 def heartbeat(connection: Connection, job: Job, lease_seconds: float, now: datetime) -> HeartbeatReply:
@@ -252,13 +268,17 @@ _NO_LEASE: dict[str, Any] = {"worker": None, "lease_expires_at": None, "cancel_r
 
 
 def _in_lane(lane: Lane) -> ColumnElement[bool]:
+    wanted = [job_table.c.critical] if lane.only_critical else []
     if lane.only is not None:
-        return job_table.c.destination == lane.only
-    return job_table.c.destination.not_in(lane.without) if lane.without else true()
+        return and_(job_table.c.destination == lane.only, *wanted)
+    return and_(job_table.c.destination.not_in(lane.without) if lane.without else true(), *wanted)
 
 
 def _first_of_its_study_and_destination() -> ColumnElement[bool]:
-    """Deliveries of one study arrive in the order in which they were made. Holds for every inference job."""
+    """Deliveries of one study arrive in the order in which they were made, the critical ones before the others.
+
+    Holds for every inference job.
+    """
     older = job_table.alias("older")
     return or_(
         job_table.c.kind != JobKind.DELIVER,
@@ -269,6 +289,7 @@ def _first_of_its_study_and_destination() -> ColumnElement[bool]:
                 older.c.kind == JobKind.DELIVER,
                 older.c.state.in_(_OPEN),
                 older.c.id < job_table.c.id,
+                or_(older.c.critical, not_(job_table.c.critical)),
             )
         ),
     )

@@ -57,11 +57,19 @@ def schema(url: str) -> dict[str, list[str]]:
     """Every table and index as SQLite keeps it, its clauses sorted (their order means nothing)."""
     with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
         rows = connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
-    return {
-        name: sorted(line.strip().rstrip(",") for line in sql.splitlines())
-        for name, sql in rows
-        if name != "alembic_version"
-    }
+    return {name: sorted(clauses(sql)) for name, sql in rows if name != "alembic_version"}
+
+
+def clauses(sql: str) -> list[str]:
+    """The parts of a CREATE statement between its outermost brackets and commas, however it is broken into lines."""
+    parts, depth = [""], 0
+    for character in sql:
+        depth += (character == "(") - (character == ")")
+        if (character == "(" and depth == 1) or (character == ")" and depth == 0) or (character == "," and depth == 1):
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [" ".join(part.split()) for part in parts]
 
 
 def test_migrations_create_exactly_the_tables(url: str, tmp_path: Path) -> None:
