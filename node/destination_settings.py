@@ -59,7 +59,18 @@ class AnyDestination(Section):
         return time(first, second), time(third, fourth)
 
 
-class Destination(AnyDestination):
+class ObjectDestination(AnyDestination):
+    """What all destinations that take DICOM objects have."""
+
+    profile: str = Field(
+        "conservative",
+        pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$",
+        description="Which objects it gets, in which flavour: `conservative`, `ohif`, `slicer`, `weasis`, "
+        "`mammography-cad`, `labelmap`, `legacy`, or the name of a file in `profiles.paths`.",
+    )
+
+
+class Destination(ObjectDestination):
     """`kind = "dimse"`: a DICOM archive, by C-STORE."""
 
     kind: Literal["dimse"] = Field("dimse", description="How results are sent: C-STORE.")
@@ -118,7 +129,7 @@ class HttpDestination(AnyDestination):
         return self
 
 
-class DicomwebDestination(HttpDestination):
+class DicomwebDestination(HttpDestination, ObjectDestination):
     """`kind = "dicomweb"`: a DICOMweb server, by STOW-RS."""
 
     kind: Literal["dicomweb"] = Field("dicomweb", description="How results are sent: STOW-RS.")
@@ -176,7 +187,7 @@ class WebhookDestination(HttpDestination):
     )
 
 
-class FolderDestination(AnyDestination):
+class FolderDestination(ObjectDestination):
     """`kind = "folder"`: a folder, for whatever picks the objects up there."""
 
     kind: Literal["folder"] = Field("folder", description="How results are sent: files.")

@@ -160,10 +160,12 @@ def _stop_by(stop: Callable[[], None], life_line: bool) -> None:
 
 def check_settings(settings: Settings, where: str) -> list[str]:
     """What the configuration names and is not there, or cannot be used; empty when all is well."""
+    from node.destination_profiles import profile_problems
     from node.infer import Registry, check_model
 
     registry = Registry(settings.models.paths)
     problems = [f"{where}: {problem}" for problem in registry.problems]
+    problems += [f"{where}: {problem}" for problem in profile_problems(settings.destinations, settings)]
     known = {model.identifier for model in registry.models()}
     for route in settings.routes:
         for name in route.models:

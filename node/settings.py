@@ -187,6 +187,15 @@ class ModelsSettings(Section):
     )
 
 
+class ProfilesSettings(Section):
+    """`[profiles]`: where a site's own destination profiles are."""
+
+    paths: tuple[Path, ...] = Field(
+        (Path("profiles"),),
+        description="Folders with one TOML file per profile (docs/profiles.md); relative to the configuration file.",
+    )
+
+
 class LogSettings(Section):
     """`[log]`: log lines on standard error."""
 
@@ -207,6 +216,7 @@ class Settings(BaseSettings):
     work: WorkSettings = WorkSettings()
     deliver: DeliverSettings = DeliverSettings()
     models: ModelsSettings = ModelsSettings()
+    profiles: ProfilesSettings = ProfilesSettings()
     log: LogSettings = LogSettings()
     routes: tuple[Route, ...] = Field((), description="Rules from studies to models and destinations.")
     destinations: tuple[DestinationOfAnyKind, ...] = Field((), description="Where results go.")
@@ -347,9 +357,13 @@ def _with_absolute_paths(settings: Settings, base: Path) -> Settings:
     models = settings.models.model_copy(
         update={"paths": tuple((base / folder).resolve() for folder in settings.models.paths)}
     )
+    profiles = settings.profiles.model_copy(
+        update={"paths": tuple((base / folder).resolve() for folder in settings.profiles.paths)}
+    )
     destinations = tuple(absolute_paths(destination, base) for destination in settings.destinations)
     dimse = settings.dimse.model_copy(update=_absolute_tls_files(settings.dimse, base))
-    return settings.model_copy(update={"node": node, "models": models, "destinations": destinations, "dimse": dimse})
+    tables = {"node": node, "models": models, "profiles": profiles, "destinations": destinations, "dimse": dimse}
+    return settings.model_copy(update=tables)
 
 
 def _absolute_tls_files(dimse: DimseSettings, base: Path) -> dict[str, str]:
