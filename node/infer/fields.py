@@ -13,6 +13,7 @@ RelativePath = Annotated[
 ]
 Orientation = Annotated[str, StringConstraints(pattern=r"^[LRPASI]{3}$")]
 Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
 Size = Annotated[int, Field(ge=1, le=4096)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Byte = Annotated[int, Field(ge=0, le=255)]
