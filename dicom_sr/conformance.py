@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from dicom_sr import content_tree
-from dicom_sr.evidence import measure_spacing
+from dicom_sr.source_frames import measure_spacing
 
 TYPE_1 = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Modality", "InstanceNumber",
           "Manufacturer", "ManufacturerModelName", "DeviceSerialNumber", "SoftwareVersions", "ContentDate",
@@ -170,7 +170,7 @@ def _geometry(item: Dataset, sources: Sequence[Dataset]) -> _Findings:
     measures, orientation = shared.PixelMeasuresSequence[0], shared.PlaneOrientationSequence[0]
     spacing_mm = measure_spacing(sources)
     found_mm = (float(measures.get("SpacingBetweenSlices", 0)), *(float(value) for value in measures.PixelSpacing))
-    if not np.allclose(found_mm, spacing_mm, rtol=1e-5):
+    if spacing_mm is None or not np.allclose(found_mm, spacing_mm, rtol=1e-5):
         yield "geometry", f"spacing (slice, row, column) is {found_mm} mm, that of the sources {spacing_mm} mm"
     if not np.allclose(orientation.ImageOrientationPatient, sources[0].ImageOrientationPatient, atol=1e-5):
         yield "geometry", "ImageOrientationPatient is not that of the source images"
@@ -231,7 +231,7 @@ def _groups(report: Dataset) -> _Findings:
 
 def _agreement(report: Dataset, segmentations: Mapping[str, Dataset], sources: Sequence[Dataset]) -> _Findings:
     """Report and segmentation name the same things and state the same sizes."""
-    spacing_mm = measure_spacing(sources)
+    spacing_mm = measure_spacing(sources) or (0.0, 0.0, 0.0)  # no size can be stated without one
     voxel_ml = float(np.prod(spacing_mm)) / 1000
     counts = {uid: count_voxels(item) for uid, item in segmentations.items()}
     tracked: dict[tuple[str, int], set[str]] = {}

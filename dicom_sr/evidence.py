@@ -17,6 +17,7 @@ from pydicom.valuerep import DA, TM, PersonName
 
 from dicom_sr.errors import SourceMismatch
 from dicom_sr.findings import Result
+from dicom_sr.source_frames import SourceFrame, is_empty, plane_of, spacing_of
 
 UTF_8 = "ISO_IR 192"
 
@@ -47,15 +48,13 @@ EVERY_IMAGE = (
     "SliceThickness",
     "Rows",
     "Columns",
+    "NumberOfFrames",
     "LossyImageCompression",
     "LossyImageCompressionRatio",
     "LossyImageCompressionMethod",
 )
-REQUIRED = (
-    "SOPClassUID",
-    "SOPInstanceUID",
-    "StudyInstanceUID",
-    "SeriesInstanceUID",
+REQUIRED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
+REQUIRED_IN_SPACE = (
     "FrameOfReferenceUID",
     "ImagePositionPatient",
     "ImageOrientationPatient",
@@ -63,6 +62,9 @@ REQUIRED = (
     "Rows",
     "Columns",
 )
+"""What every image of a stack of single-frame images must say about its place."""
+
+LARGEST_COSINE_DIFFERENCE = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,13 +74,20 @@ class Evidence:
     Parameters
     ----------
     images : tuple of Dataset
-        Trimmed copies in slice order, without pixel data and private attributes. The first also carries the
-        patient and study attributes, its PatientName left out: highdicom would write an unusual one into a
-        warning.
+        Trimmed copies, one for each SOP instance, in slice order, without pixel data and private attributes. The first
+        also carries the patient and study attributes, its PatientName left out: highdicom would write an unusual one
+        into a warning.
+    frames : tuple of SourceFrame
+        One for each slice: of single-frame images one each, of a multi-frame image one for each frame used.
     patient_name : PersonName or str
         As the source has it; empty where it has none.
-    spacing_mm : tuple of float
-        (slice, row, column), the slices' measured along their normal.
+    spacing_mm : tuple of float, optional
+        (slice, row, column), the slices' measured along their normal; of a projection the slice's is 1. None where an
+        image does not say how far apart its pixels are.
+    orientation : tuple of float, optional
+        Image Orientation (Patient) of all frames.
+    frame_of_reference_uid : str
+        Of all images; empty for projections without one.
     character_set : str or list of str
         For everything that is copied (PS3.3 C.12.1.1.2); empty for the default repertoire.
     timezone_offset : str
@@ -86,15 +95,38 @@ class Evidence:
     """
 
     images: tuple[Dataset, ...]
+    frames: tuple[SourceFrame, ...]
     patient_name: PersonName | str
-    spacing_mm: tuple[float, float, float]
+    spacing_mm: tuple[float, float, float] | None
+    orientation: tuple[float, ...] | None
+    frame_of_reference_uid: str
     character_set: str | list[str]
     timezone_offset: str
 
     @property
+    def in_space(self) -> bool:
+        """Whether frame of reference, orientation, spacing and the position of every frame are known."""
+        placed = all(frame.position_mm is not None for frame in self.frames)
+        return placed and bool(self.frame_of_reference_uid and self.orientation and self.spacing_mm)
+
+    @property
     def voxel_volume_ml(self) -> float:
-        """Volume of one voxel in mL."""
+        """Volume of one voxel in mL; only of images in space."""
+        assert self.spacing_mm is not None
         return float(np.prod(self.spacing_mm)) / 1000
+
+    def image_of(self, slice_index: int) -> Dataset:
+        """The image of a slice."""
+        return self.images[self.frames[slice_index].image]
+
+    def slice_of(self, sop_instance_uid: str, frame_number: int | None = None) -> int | None:
+        """Index of the slice that an image, or a frame of it, is; None if it is none of them."""
+        for index, frame in enumerate(self.frames):
+            if self.images[frame.image].SOPInstanceUID == sop_instance_uid and (
+                frame_number is None or frame.frame_number in (None, frame_number)
+            ):
+                return index
+        return None
 
 
 def check_evidence(result: Result, sources: Sequence[Dataset]) -> Evidence:
@@ -104,73 +136,120 @@ def check_evidence(result: Result, sources: Sequence[Dataset]) -> Evidence:
     ----------
     result : Result
     sources : sequence of Dataset
-        Headers of the source images in slice order; never changed.
+        Headers of the source images in slice order, one for each slice or one for each SOP instance; never changed.
     """
     _check_identity(result, sources)
-    missing = sorted({name for source in sources for name in REQUIRED if _is_empty(source, name)})
+    missing = sorted({name for source in sources for name in REQUIRED if is_empty(source, name)})
+    if not missing and _is_stack(result, sources):
+        missing = sorted({name for source in sources for name in REQUIRED_IN_SPACE if is_empty(source, name)})
     if missing:
         raise SourceMismatch(f"series {result.series_instance_uid}: source images lack {', '.join(missing)}")
-    _check_grid(result, sources)
-    spacing_mm = measure_spacing(sources)
+    headers = _headers_of_slices(result, sources)
+    frames = _list_frames(result, headers)
+    _check_grid(result, sources, len(frames))
+    spacing_mm = spacing_of(headers, frames)
     character_set = _character_set(sources[0])
-    images = [_trimmed(source, spacing_mm[0], character_set) for source in sources]
+    distinct = {str(source.SOPInstanceUID): source for source in reversed(sources)}
+    uids = dict.fromkeys(str(source.SOPInstanceUID) for source in sources)
+    thickness_mm = spacing_mm[0] if spacing_mm else None
+    images = [_trimmed(distinct[uid], thickness_mm, character_set) for uid in uids]
     _copy_patient_and_study(sources[0], images[0])
+    orientation = plane_of(headers[0], frames[0].frame_number, "ImageOrientationPatient")
     return Evidence(
         images=tuple(images),
+        frames=tuple(frames),
         patient_name=sources[0].get("PatientName", "") or "",
         spacing_mm=spacing_mm,
+        orientation=orientation,
+        frame_of_reference_uid=str(sources[0].get("FrameOfReferenceUID") or ""),
         character_set=character_set,
         timezone_offset=str(sources[0].get("TimezoneOffsetFromUTC", "") or ""),
     )
 
 
-def measure_spacing(sources: Sequence[Dataset]) -> tuple[float, float, float]:
-    """Distance of voxel centres (slice, row, column) in mm; of one image its Slice Thickness, or 1 mm."""
-    row_mm, column_mm = (float(value) for value in sources[0].PixelSpacing)
-    if len(sources) == 1:
-        return float(sources[0].get("SliceThickness") or 1.0), row_mm, column_mm
-    along_row, along_column = np.array(sources[0].ImageOrientationPatient, float).reshape(2, 3)
-    normal = np.cross(along_row, along_column)
-    way = np.subtract(sources[-1].ImagePositionPatient, sources[0].ImagePositionPatient, dtype=float)
-    return float(abs(normal @ way)) / (len(sources) - 1), row_mm, column_mm
+def _is_stack(result: Result, sources: Sequence[Dataset]) -> bool:
+    """Whether slices of a volume are single-frame images, which must say where they are."""
+    has_volume = bool(result.label_maps or result.maps)
+    return has_volume and len(sources) > 1 and not any(_is_multiframe(source) for source in sources)
+
+
+def _is_multiframe(source: Dataset) -> bool:
+    return int(source.get("NumberOfFrames") or 1) > 1
+
+
+def _headers_of_slices(result: Result, sources: Sequence[Dataset]) -> list[Dataset]:
+    """The header of each of the result's source images."""
+    if len(sources) == len(result.source_images):
+        return list(sources)
+    by_uid = {str(source.SOPInstanceUID): source for source in sources}
+    return [by_uid[image.sop_instance_uid] for image in result.source_images]
+
+
+def _list_frames(result: Result, headers: list[Dataset]) -> list[SourceFrame]:
+    """One frame for each slice; a multi-frame image named without a frame number stands for all its frames, and
+    `headers` grows with them.
+    """
+    place = {uid: at for at, uid in enumerate(dict.fromkeys(str(header.SOPInstanceUID) for header in headers))}
+    frames, expanded = [], []
+    for image, header in zip(result.source_images, headers, strict=True):
+        count = int(header.get("NumberOfFrames") or 1)
+        numbers: Sequence[int | None] = (image.frame_number,)
+        if count > 1 and image.frame_number is None:
+            numbers = range(1, count + 1)
+        for number in numbers:
+            position = plane_of(header, number, "ImagePositionPatient")
+            frames.append(SourceFrame(place[str(header.SOPInstanceUID)], number, position))
+            expanded.append(header)
+    headers[:] = expanded
+    return frames
 
 
 def _check_identity(result: Result, sources: Sequence[Dataset]) -> None:
     """The sources are the images of the Result, in its order."""
     wanted = [image.sop_instance_uid for image in result.source_images]
     found = [str(source.get("SOPInstanceUID", "")) for source in sources]
-    if not wanted or wanted != found:
+    if not wanted or found not in (wanted, list(dict.fromkeys(wanted))):
         place = next((i for i, pair in enumerate(zip(wanted, found, strict=False)) if pair[0] != pair[1]), None)
         detail = "" if place is None else f", the first other one at slice {place}"
         raise SourceMismatch(
             f"series {result.series_instance_uid}: expected the {len(wanted)} source images of the result "
             f"in slice order, found {len(found)}{detail}"
         )
-    for keyword, uid in (
-        ("StudyInstanceUID", result.study_instance_uid),
-        ("SeriesInstanceUID", result.series_instance_uid),
-    ):
-        others = {str(source.get(keyword, "")) for source in sources} - {uid}
-        if others:
-            raise SourceMismatch(f"expected {keyword} {uid} in every source image, found also {sorted(others)}")
+    series = {
+        image.sop_instance_uid: image.series_instance_uid or result.series_instance_uid
+        for image in result.source_images
+    }
+    for source in sources:
+        for keyword, uid in (
+            ("StudyInstanceUID", result.study_instance_uid),
+            ("SeriesInstanceUID", series[str(source.SOPInstanceUID)]),
+        ):
+            if source.get(keyword) != uid:
+                raise SourceMismatch(
+                    f"expected {keyword} {uid} in every source image, found also {source.get(keyword)}"
+                )
 
 
-def _check_grid(result: Result, sources: Sequence[Dataset]) -> None:
-    """All images share one grid and frame of reference, and the label volume lies on it."""
+def _check_grid(result: Result, sources: Sequence[Dataset], slices: int) -> None:
+    """If there is a volume, all images share one grid and frame of reference, and it lies on them."""
+    volumes = [*result.label_maps, *(each.values for each in result.maps)]
+    if not volumes:
+        return
     for keyword in ("FrameOfReferenceUID", "Rows", "Columns"):
         values = {str(source.get(keyword)) for source in sources}
         if len(values) > 1:
             raise SourceMismatch(
                 f"series {result.series_instance_uid}: {len(values)} values of {keyword}, expected one"
             )
-    grid = (len(sources), int(sources[0].Rows), int(sources[0].Columns))
-    if result.labels is not None and result.labels.shape != grid:
-        raise SourceMismatch(f"label volume of shape {result.labels.shape} on source images of grid {grid}")
-
-
-def _is_empty(dataset: Dataset, keyword: str) -> bool:
-    value = dataset.get(keyword)
-    return value is None or (hasattr(value, "__len__") and len(value) == 0)
+    orientations = [
+        source.ImageOrientationPatient for source in sources if not is_empty(source, "ImageOrientationPatient")
+    ]
+    if orientations and np.ptp(np.array(orientations, float), axis=0).max() > LARGEST_COSINE_DIFFERENCE:
+        raise SourceMismatch(f"series {result.series_instance_uid}: source images differ in ImageOrientationPatient")
+    grid = (slices, int(sources[0].Rows), int(sources[0].Columns))
+    for volume in volumes:
+        if volume.shape != grid:
+            raise SourceMismatch(f"label volume of shape {volume.shape} on source images of grid {grid}")
 
 
 def _character_set(source: Dataset) -> str | list[str]:
@@ -185,15 +264,16 @@ def _character_set(source: Dataset) -> str | list[str]:
     return terms[0] if len(terms) == 1 else terms
 
 
-def _trimmed(source: Dataset, slice_spacing_mm: float, character_set: str | list[str]) -> Dataset:
+def _trimmed(source: Dataset, slice_spacing_mm: float | None, character_set: str | list[str]) -> Dataset:
     """A copy with what every image is asked for; Slice Thickness falls back to the measured spacing."""
     image = Dataset()
     for keyword in EVERY_IMAGE:
-        if not _is_empty(source, keyword):
+        if not is_empty(source, keyword):
             image[keyword] = copy(source[keyword])
-    if "SliceThickness" not in image:
-        image.SliceThickness = slice_spacing_mm
-    image.SpacingBetweenSlices = slice_spacing_mm
+    if slice_spacing_mm is not None and "ImagePositionPatient" in image:
+        if "SliceThickness" not in image:
+            image.SliceThickness = slice_spacing_mm
+        image.SpacingBetweenSlices = slice_spacing_mm
     if character_set:
         image.SpecificCharacterSet = character_set
     return image
@@ -236,7 +316,7 @@ def _drop_empty_references(image: Dataset) -> None:
     whole = [
         item
         for item in items
-        if not any(_is_empty(item, k) for k in ("ReferencedSOPClassUID", "ReferencedSOPInstanceUID"))
+        if not any(is_empty(item, k) for k in ("ReferencedSOPClassUID", "ReferencedSOPInstanceUID"))
     ]
     if whole:
         image.ReferencedStudySequence = DatasetSequence(whole)

@@ -267,12 +267,14 @@ class Finding:
 class SourceImage:
     """Reference to one image that was analysed, in slice order.
 
-    `series_instance_uid` is empty for an image of the result's own series.
+    `series_instance_uid` is empty for an image of the result's own series. `frame_number` (from 1) names one frame of a
+    multi-frame image; without it such an image stands for all its frames, in their order.
     """
 
     sop_class_uid: str
     sop_instance_uid: str
     series_instance_uid: str = ""
+    frame_number: int | None = None
 
 
 @dataclass(frozen=True)

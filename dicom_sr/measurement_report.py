@@ -236,15 +236,19 @@ class _GroupWriter:
     def _planar(self, finding: Finding) -> sr.PlanarROIMeasurementsAndQualitativeEvaluations:
         """TID 1410: the outline in the slice where the segment is largest, with its own area."""
         outline = self._outline(finding)
-        image = self.evidence.images[outline.slice_index]
-        area = outline.area_mm2(*self.evidence.spacing_mm[1:])
+        image = self.evidence.image_of(outline.slice_index)
+        frame_number = self.evidence.frames[outline.slice_index].frame_number
+        spacing_mm = self.evidence.spacing_mm
+        areas = [] if spacing_mm is None else [outline.area_mm2(*spacing_mm[1:])]
         return sr.PlanarROIMeasurementsAndQualitativeEvaluations(
             referenced_region=sr.ImageRegion(
                 graphic_type=sr.GraphicTypeValues.POLYLINE,
                 graphic_data=outline.points,
-                source_image=sr.SourceImageForRegion(image.SOPClassUID, image.SOPInstanceUID),
+                source_image=sr.SourceImageForRegion(
+                    image.SOPClassUID, image.SOPInstanceUID, [frame_number] if frame_number else None
+                ),
             ),
-            measurements=[_measurement(Measurement(codes.AREA, area, codes.SQUARE_MILLIMETER))],
+            measurements=[_measurement(Measurement(codes.AREA, area, codes.SQUARE_MILLIMETER)) for area in areas],
             **self._common(finding),
         )
 

@@ -1,0 +1,107 @@
+"""Where the frames of source images lie: in the attributes of a single-frame image, or in functional groups.
+
+World coordinates are LPS in millimetres.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from pydicom.dataset import Dataset
+
+PROJECTION_SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
+"""Where a projection says the distance of its pixels (PS3.3 10.7.1.3), the calibrated one first."""
+
+
+@dataclass(frozen=True)
+class SourceFrame:
+    """Where one slice of the label volume comes from.
+
+    Parameters
+    ----------
+    image : int
+        Index into the images of the Evidence.
+    frame_number : int, optional
+        From 1; None for a single-frame image.
+    position_mm : tuple of float, optional
+        Image Position (Patient); None for an image without a place in space.
+    """
+
+    image: int
+    frame_number: int | None
+    position_mm: tuple[float, ...] | None
+
+
+def plane_of(header: Dataset, frame_number: int | None, keyword: str) -> tuple[float, ...] | None:
+    """Position, orientation or spacing of a frame, wherever the image says it; None where it does not.
+
+    Parameters
+    ----------
+    header : Dataset
+    frame_number : int, optional
+        From 1, in an image with functional groups (PS3.3 C.7.6.16).
+    keyword : str
+        ``ImagePositionPatient``, ``ImageOrientationPatient`` or ``PixelSpacing``.
+    """
+    group = {
+        "ImagePositionPatient": "PlanePositionSequence",
+        "ImageOrientationPatient": "PlaneOrientationSequence",
+        "PixelSpacing": "PixelMeasuresSequence",
+    }[keyword]
+    owners = [header]
+    per_frame = header.get("PerFrameFunctionalGroupsSequence")
+    if per_frame and frame_number is not None and frame_number <= len(per_frame):
+        owners += list(per_frame[frame_number - 1].get(group) or ())
+    for shared in header.get("SharedFunctionalGroupsSequence") or ():
+        owners += list(shared.get(group) or ())
+    for owner in owners:
+        if not is_empty(owner, keyword):
+            return tuple(float(value) for value in owner[keyword].value)
+    return None
+
+
+def pixel_spacing_mm(image: Dataset, frame_number: int | None = None) -> tuple[float, float] | None:
+    """(row, column) distance of pixels in an image, or on the detector of a projection; None where it does not say."""
+    in_groups = plane_of(image, frame_number, "PixelSpacing")
+    if in_groups:
+        return in_groups[0], in_groups[1]
+    for keyword in PROJECTION_SPACINGS:
+        if not is_empty(image, keyword):
+            row_mm, column_mm = (float(value) for value in image[keyword].value)
+            return row_mm, column_mm
+    return None
+
+
+def measure_spacing(sources: Sequence[Dataset]) -> tuple[float, float, float] | None:
+    """Distance of voxel centres (slice, row, column) in mm of all images or frames, in slice order.
+
+    Of one image its Slice Thickness, or 1 mm; None where the images do not say how far apart their pixels are.
+    """
+    headers, frames = [], []
+    for number, source in enumerate(sources):
+        count = int(source.get("NumberOfFrames") or 1)
+        for frame_number in range(1, count + 1) if count > 1 else (None,):
+            headers.append(source)
+            position = plane_of(source, frame_number, "ImagePositionPatient")
+            frames.append(SourceFrame(number, frame_number, position))
+    return spacing_of(headers, frames)
+
+
+def spacing_of(headers: Sequence[Dataset], frames: Sequence[SourceFrame]) -> tuple[float, float, float] | None:
+    """`measure_spacing` of frames already listed, with the header of each."""
+    first, last = frames[0], frames[-1]
+    in_plane = pixel_spacing_mm(headers[0], first.frame_number)
+    if in_plane is None:
+        return None
+    orientation = plane_of(headers[0], first.frame_number, "ImageOrientationPatient")
+    if len(frames) == 1 or orientation is None or first.position_mm is None or last.position_mm is None:
+        return float(headers[0].get("SliceThickness") or 1.0), *in_plane
+    along_row, along_column = np.array(orientation, float).reshape(2, 3)
+    way = np.subtract(last.position_mm, first.position_mm, dtype=float)
+    return float(abs(np.cross(along_row, along_column) @ way)) / (len(frames) - 1), *in_plane
+
+
+def is_empty(dataset: Dataset, keyword: str) -> bool:
+    """Whether an attribute is missing or without a value."""
+    value = dataset.get(keyword)
+    return value is None or (hasattr(value, "__len__") and len(value) == 0)
