@@ -11,10 +11,11 @@ import numpy as np
 from dicom_sr.findings import Finding, Segment
 from node.errors import Transient
 from node.infer.measure import measure
-from node.infer.postprocess import activate, clean, labels_on_grid, make_decision
+from node.infer.paint import paint_labels
+from node.infer.postprocess import clean, make_decision
 from node.infer.registry import Model
 from node.infer.session import Session
-from node.infer.sliding_window import run_network
+from node.infer.sliding_window import Scores, run_network
 from node.infer.transforms import prepare
 from node.volume.volume import Volume
 
@@ -98,15 +99,20 @@ def _analyse(model: Model, volume: Volume, progress: Progress, device: str, thre
     progress("prepare", 0)
     with _timed(timings, "prepare"):
         prepared = prepare(volume, manifest.preprocessing, threads or os.cpu_count() or 1)
+    wanted = manifest.postprocessing
     with _timed(timings, "run"):
         scores = _run(session, prepared.image, model, progress)
+        labels = paint_labels(
+            scores.blocks,
+            scores.layout,
+            prepared.grid,
+            volume.grid,
+            make_decision(wanted, manifest.labels, manifest.run.channels),
+            activation=wanted.activation,
+            resample=wanted.resample,
+        )
     progress("finish", 0)
     with _timed(timings, "finish"):
-        wanted = manifest.postprocessing
-        decision = make_decision(wanted, manifest.labels, manifest.run.channels)
-        activate(scores, wanted.activation)
-        labels = labels_on_grid(scores, prepared.grid, volume.grid, decision, wanted.resample)
-        del scores
         clean(labels, volume.voxels, volume.voxel_ml, wanted)
     with _timed(timings, "measure"):
         measured = measure(labels, manifest.labels, manifest.measurements, volume.voxel_ml)
@@ -123,8 +129,8 @@ def _analyse(model: Model, volume: Volume, progress: Progress, device: str, thre
     )
 
 
-def _run(session: Session, image: np.ndarray, model: Model, progress: Progress) -> np.ndarray:
-    """Scores of the network; `progress` hears from it between calls and during them."""
+def _run(session: Session, image: np.ndarray, model: Model, progress: Progress) -> Scores:
+    """Scores of the network, which runs while they are taken; `progress` hears from it between and during calls."""
     done = 0.0
 
     def report(share: float) -> None:

@@ -1,15 +1,17 @@
 """Call a network on a grid: the whole at once, in patches that overlap, or slice by slice.
 
-Patches lie and are weighted as in MONAI's sliding_window_inference, so that its networks give its results.
+Patches lie and are weighted as in MONAI's sliding_window_inference, so that its networks give its results. Scores come
+block by block, as they are finished, so that a volume with many classes needs no array of classes x voxels.
 """
 
-import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
 from node.errors import Permanent
+from node.infer.mosaic import Block, Layout, Mosaic
 from node.infer.sections import Run
 
 Network = Callable[[np.ndarray], np.ndarray]
@@ -22,8 +24,27 @@ GAUSSIAN_SIGMA = 0.125
 LEAST_WEIGHT = 1e-3
 
 
-def run_network(network: Network, image: np.ndarray, run: Run, model: str, progress: Progress) -> np.ndarray:
-    """Output of the network for every voxel.
+HELD_BYTES = 512 << 20
+"""Unfinished scores beyond this are held at half precision."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """What a network says about a grid: the blocks it comes in, and the blocks as they are finished, each once."""
+
+    layout: Layout
+    blocks: Iterator[Block]
+
+    def together(self, channels: int) -> np.ndarray:
+        """All of it at once: float32, shape (channel, axis 0, axis 1, axis 2)."""
+        whole = np.empty((channels, *self.layout.shape), np.float32)
+        for block in self.blocks:
+            whole[(slice(None), *block.box)] = block.scores
+        return whole
+
+
+def run_network(network: Network, image: np.ndarray, run: Run, model: str, progress: Progress) -> Scores:
+    """Output of the network for every voxel; the network runs while the blocks are taken.
 
     Parameters
     ----------
@@ -33,35 +54,42 @@ def run_network(network: Network, image: np.ndarray, run: Run, model: str, progr
     model : str
         Identifier, for messages.
 
-    Returns
-    -------
-    ndarray of float32, shape (channel, axis 0, axis 1, axis 2), C-contiguous
-
     Raises
     ------
     Permanent
-        When the output has another shape than the manifest says, or holds values that are not finite.
+        While blocks are taken: when the output has another shape than the manifest says, or holds values that are not
+        finite.
     """
-    if run.mode == "sliding-window":
-        assert run.patch is not None
-        minimum = run.patch
-    else:
-        minimum = (1, 1, 1)
-    padded = pad_to(image, minimum, run.multiple, run.padding_value)
-    checked = _Checked(network, run, model)
-    progress(0)
+    least = run.patch or (1, 1, 1)
+    padded = pad_to(image, least, run.multiple, run.padding_value)
     match run.mode:
         case "whole":
-            scores = checked(padded[None, None], padded.shape)[0]
+            patch, starts = padded.shape, [[0], [0], [0]]
         case "slices":
-            scores = _by_slices(checked, padded, run, progress)
+            patch, starts = (1, *padded.shape[1:]), [list(range(len(padded))), [0], [0]]
         case "sliding-window":
-            scores = _by_patches(checked, padded, run, progress)
-    progress(1)
-    if not (np.isfinite(scores.min()) and np.isfinite(scores.max())):
-        raise Permanent(f"model {model}: output {run.output!r} holds values that are not finite")
-    depth, height, width = image.shape
-    return np.ascontiguousarray(scores[:, :depth, :height, :width])
+            patch, starts = least, patch_starts(padded.shape, least, run.overlap)
+    layout = Layout.of(image.shape, patch, starts)
+    return Scores(layout, _blocks(_Checked(network, run, model), padded, layout, run, progress))
+
+
+def _blocks(network: "_Checked", image: np.ndarray, layout: Layout, run: Run, progress: Progress) -> Iterator[Block]:
+    mosaic = Mosaic(layout, patch_weights(layout.patch, run.blending if run.patch else "constant"), HELD_BYTES)
+    starts = layout.patches()
+    batch = 1 if run.mode == "whole" else run.batch
+    progress(0)
+    for first in range(0, len(starts), batch):
+        chosen = starts[first : first + batch]
+        parts = [_patch(image, start, layout.patch) for start in chosen]
+        output = network(parts[0][None, None] if len(parts) == 1 else np.stack(parts)[:, None], run.mode)
+        del parts
+        for start, scores in zip(chosen, output, strict=True):
+            yield from mosaic.add(start, scores)
+        progress((first + len(chosen)) / len(starts))
+
+
+def _patch(image: np.ndarray, start: tuple[int, ...], patch: tuple[int, ...]) -> np.ndarray:
+    return image[tuple(slice(first, first + length) for first, length in zip(start, patch, strict=True))]
 
 
 class _Checked:
@@ -70,14 +98,22 @@ class _Checked:
     def __init__(self, network: Network, run: Run, model: str) -> None:
         self._network, self._run, self._model = network, run, model
 
-    def __call__(self, batch: np.ndarray, sides: tuple[int, ...]) -> np.ndarray:
+    def __call__(self, batch: np.ndarray, mode: str) -> np.ndarray:
+        """Scores of patches, shape (batch, channel, axis 0, axis 1, axis 2); `batch` has one channel."""
+        if mode == "slices":  # the network is one of images
+            return self._scores(batch[:, :, 0])[:, :, None]
+        return self._scores(batch)
+
+    def _scores(self, batch: np.ndarray) -> np.ndarray:
         output = self._network(batch)
-        expected = (batch.shape[0], self._run.channels, *sides)
+        expected = (batch.shape[0], self._run.channels, *batch.shape[2:])
         if output.shape != expected:
             raise Permanent(
                 f"model {self._model}: output {self._run.output!r} has shape {output.shape} for an input of shape "
                 f"{batch.shape}, expected {expected}"
             )
+        if output.size and not (np.isfinite(output.min()) and np.isfinite(output.max())):
+            raise Permanent(f"model {self._model}: output {self._run.output!r} holds values that are not finite")
         return output
 
 
@@ -94,46 +130,16 @@ def pad_to(image: np.ndarray, minimum: tuple[int, ...], multiple: tuple[int, int
     return padded
 
 
-def _by_slices(network: _Checked, image: np.ndarray, run: Run, progress: Progress) -> np.ndarray:
-    depth, height, width = image.shape
-    scores = np.empty((run.channels, depth, height, width), np.float32)
-    for first in range(0, depth, run.batch):
-        batch = image[first : first + run.batch, None]
-        output = network(batch, (height, width))
-        scores[:, first : first + len(batch)] = output.transpose(1, 0, 2, 3)
-        progress((first + len(batch)) / depth)
-    return scores
-
-
-def _by_patches(network: _Checked, image: np.ndarray, run: Run, progress: Progress) -> np.ndarray:
-    assert run.patch is not None
-    patch = run.patch
-    weights = patch_weights(patch, run.blending)
-    scores = np.zeros((run.channels, *image.shape), np.float32)
-    total = np.zeros(image.shape, np.float32)
-    boxes = [
-        tuple(slice(first, first + side) for first, side in zip(start, patch, strict=True))
-        for start in patch_starts(image.shape, patch, run.overlap)
-    ]
-    for first in range(0, len(boxes), run.batch):
-        chosen = boxes[first : first + run.batch]
-        output = network(np.stack([image[box] for box in chosen])[:, None], patch)
-        for box, part in zip(chosen, output, strict=True):
-            scores[(slice(None), *box)] += part * weights
-            total[box] += weights
-        progress((first + len(chosen)) / len(boxes))
-    scores /= total
-    return scores
-
-
-def patch_starts(shape: tuple[int, ...], patch: tuple[int, ...], overlap: float) -> list[tuple[int, ...]]:
-    """First voxels of the patches: a step of (1 - overlap) of a side, the last flush with the far end."""
+def patch_starts(shape: tuple[int, ...], patch: tuple[int, ...], overlap: float) -> list[list[int]]:
+    """First voxels of the patches along each axis: a step of (1 - overlap) of a side, the last flush with the far
+    end.
+    """
     per_axis = []
     for side, length in zip(shape, patch, strict=True):
         step = max(1, int(length * (1 - overlap))) if length < side else length
         count = math.ceil((side - length) / step) + 1
         per_axis.append([min(index * step, side - length) for index in range(count)])
-    return list(itertools.product(*per_axis))
+    return per_axis
 
 
 def patch_weights(patch: tuple[int, ...], blending: str) -> np.ndarray:

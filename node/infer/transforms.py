@@ -1,7 +1,7 @@
 """From a volume to what a network sees, and where each of its voxels lies. Pure.
 
 Orient, resample, crop and pad all change a `Grid`; their common inverse is the way from one grid to another
-(`postprocess.labels_on_grid`), exact to rounding. Where two grids share their voxels (turned, cropped,
+(`paint.paint_labels`), exact to rounding. Where two grids share their voxels (turned, cropped,
 padded), values are copied and never interpolated. Intensity steps become an `IntensityMap`, which has an
 inverse within its limits.
 """

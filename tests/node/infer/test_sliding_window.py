@@ -18,7 +18,7 @@ def doubled(tensor: np.ndarray) -> np.ndarray:
 def run(network=doubled, **fields) -> tuple[np.ndarray, list[float]]:
     shares: list[float] = []
     wanted = Run.model_validate({"channels": 2} | fields)
-    return run_network(network, IMAGE, wanted, "m", shares.append), shares
+    return run_network(network, IMAGE, wanted, "m", shares.append).together(2), shares
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_progress_may_stop_it() -> None:
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        run_network(doubled, IMAGE, Run(channels=2, mode="slices"), "m", stop)
+        run_network(doubled, IMAGE, Run(channels=2, mode="slices"), "m", stop).together(2)
 
 
 @pytest.mark.parametrize("fields", [{}, {"mode": "slices"}, {"mode": "sliding-window", "patch": (8, 8, 8)}])
@@ -77,9 +77,9 @@ def test_values_that_are_not_finite(value: float) -> None:
 
 
 def test_patches_step_as_in_monai_and_end_flush() -> None:
-    assert [start[0] for start in patch_starts((100, 8, 8), (32, 8, 8), 0.25)] == [0, 24, 48, 68]
-    assert [start[0] for start in patch_starts((96, 8, 8), (64, 8, 8), 0.5)] == [0, 32]
-    assert patch_starts((8, 8, 8), (8, 8, 8), 0.5) == [(0, 0, 0)]
+    assert patch_starts((100, 8, 8), (32, 8, 8), 0.25)[0] == [0, 24, 48, 68]
+    assert patch_starts((96, 8, 8), (64, 8, 8), 0.5)[0] == [0, 32]
+    assert patch_starts((8, 8, 8), (8, 8, 8), 0.5) == [[0], [0], [0]]
 
 
 def test_gaussian_weights_are_those_of_monai() -> None:

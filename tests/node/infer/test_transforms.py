@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from node.infer.postprocess import labels_on_grid, make_decision
+from node.infer.postprocess import make_decision
 from node.infer.sections import Crop, Label, Postprocessing, Preprocessing
 from node.infer.transforms import (
     DIRECTIONS,
@@ -22,6 +22,7 @@ from node.infer.transforms import (
     turn,
 )
 from node.volume import Grid
+from tests.painting import painted
 
 ORIENTATIONS = [
     "".join(letters) for pairs in itertools.permutations(("LR", "PA", "SI")) for letters in itertools.product(*pairs)
@@ -157,7 +158,7 @@ def test_labels_come_back_unchanged_where_voxels_are_shared(grid: Grid, orientat
     scores = np.stack([there == number for number in range(3)]).astype(np.float32)
     decision = make_decision(Postprocessing(), labels([1], [2]), 3)
     for how in ("probabilities", "labels"):
-        np.testing.assert_array_equal(labels_on_grid(scores, padded, grid, decision, how), expected)
+        np.testing.assert_array_equal(painted(scores, padded, grid, decision, how=how), expected)
 
 
 @given(
@@ -178,7 +179,7 @@ def test_a_half_space_moves_by_less_than_half_a_voxel(spacing, angles, shift) ->
     scores = np.stack([1 - inside, inside])
     decision = make_decision(Postprocessing(), labels([1]), 2)
     for how in ("probabilities", "labels"):
-        found = labels_on_grid(scores, model, source, decision, how) == 1
+        found = painted(scores, model, source, decision, how=how) == 1
         wrong = found != (depth(source) > 0)
         half_diagonal = np.linalg.norm(spacing) / 2
         assert not wrong.any() or np.abs(depth(source)[wrong]).max() <= half_diagonal

@@ -1,0 +1,186 @@
+"""Scores of patches that overlap, added up block by block. Pure.
+
+The starts and ends of all patches along an axis cut the grid into blocks; a patch covers whole blocks. A block is given
+out as soon as no patch to come covers it, and forgotten: what is held at any time is what overlaps patches that are
+still to come, and not channels x volume. Patches come in the order that keeps this least.
+"""
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+Box = tuple[slice, slice, slice]
+Index = tuple[int, int, int]
+
+HALF_LIMIT = 32000.0
+"""Scores beyond this are not held as float16, whose largest is 65504."""
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Finished scores of a part of the grid.
+
+    Parameters
+    ----------
+    index : tuple of int
+        Its place among the blocks along each axis.
+    box : tuple of slice
+        Its voxels on the grid.
+    scores : ndarray of float32, shape (channel, axis 0, axis 1, axis 2)
+        The receiver's own to change.
+    """
+
+    index: Index
+    box: Box
+    scores: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """Where patches start along each axis, and the blocks that they cut a grid into.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Voxels of the grid; patches may reach beyond it (padding), blocks do not.
+    patch : tuple of int
+        Voxels of a patch.
+    starts : tuple of sequence of int
+        First voxels of the patches along each axis, ascending; together they cover the grid.
+    edges : tuple of tuple of int
+        Along each axis the first voxel of every block, then the side of the grid.
+    """
+
+    shape: tuple[int, int, int]
+    patch: tuple[int, int, int]
+    starts: tuple[Sequence[int], Sequence[int], Sequence[int]]
+    edges: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+
+    @classmethod
+    def of(cls, shape: tuple[int, ...], patch: tuple[int, ...], starts: Sequence[Sequence[int]]) -> "Layout":
+        """The layout of patches that start at every combination of `starts`."""
+        edges = []
+        for side, length, firsts in zip(shape, patch, starts, strict=True):
+            cuts = {0, side, *firsts, *(first + length for first in firsts)}
+            edges.append(tuple(sorted(cut for cut in cuts if cut <= side)))
+        return cls(
+            (shape[0], shape[1], shape[2]),
+            (patch[0], patch[1], patch[2]),
+            (starts[0], starts[1], starts[2]),
+            (edges[0], edges[1], edges[2]),
+        )
+
+    @property
+    def counts(self) -> Index:
+        """Blocks along each axis."""
+        return len(self.edges[0]) - 1, len(self.edges[1]) - 1, len(self.edges[2]) - 1
+
+    def box(self, index: Index) -> Box:
+        """The voxels of a block."""
+        first, second, third = (
+            slice(edges[place], edges[place + 1]) for edges, place in zip(self.edges, index, strict=True)
+        )
+        return first, second, third
+
+    def patches(self) -> list[Index]:
+        """First voxels of all patches, in the order in which the fewest unfinished voxels are held.
+
+        The outermost loop runs along the axis across which patches share the least.
+        """
+
+        def shared(axis: int) -> float:
+            firsts, length = self.starts[axis], self.patch[axis]
+            widest = max((a + length - b for a, b in itertools.pairwise(firsts)), default=0)
+            return max(widest, 0) / self.shape[axis]
+
+        order = sorted(range(3), key=shared)
+        found = []
+        for places in itertools.product(*(self.starts[axis] for axis in order)):
+            start = dict(zip(order, places, strict=True))
+            found.append((start[0], start[1], start[2]))
+        return found
+
+    def covered(self, start: Index) -> list[Index]:
+        """The blocks that a patch covers."""
+        per_axis = []
+        for edges, first, length in zip(self.edges, start, self.patch, strict=True):
+            per_axis.append([at for at, edge in enumerate(edges[:-1]) if first <= edge < first + length])
+        return [(a, b, c) for a, b, c in itertools.product(*per_axis)]
+
+    def times_covered(self, index: Index) -> int:
+        """How many patches cover a block."""
+        return math.prod(
+            sum(first <= edges[place] < first + length for first in firsts)
+            for edges, place, firsts, length in zip(self.edges, index, self.starts, self.patch, strict=True)
+        )
+
+
+class Mosaic:
+    """Adds up weighted patches; every voxel of a block becomes the weighted mean of the patches that cover it.
+
+    Parameters
+    ----------
+    layout : Layout
+    weights : ndarray of float32, shape of a patch
+    budget_bytes : int
+        When unfinished blocks would take more as float32, they are held as float16: half the memory, for an error of
+        some 1e-3 of a score where patches overlap.
+    """
+
+    def __init__(self, layout: Layout, weights: np.ndarray, budget_bytes: int) -> None:
+        self._layout = layout
+        self._weights = weights
+        self._budget = budget_bytes
+        self._sums: dict[Index, np.ndarray] = {}
+        self._totals: dict[Index, np.ndarray] = {}
+        self._missing: dict[Index, int] = {}
+        self._held = 0
+
+    @property
+    def held_bytes(self) -> int:
+        """What unfinished blocks take."""
+        return self._held
+
+    def add(self, start: Index, scores: np.ndarray) -> Iterator[Block]:
+        """Add a patch; the blocks that it finishes.
+
+        Parameters
+        ----------
+        start : tuple of int
+            Its first voxel.
+        scores : ndarray of float32, shape (channel, *patch)
+        """
+        for index in self._layout.covered(start):
+            box = self._layout.box(index)
+            inner = tuple(slice(side.start - first, side.stop - first) for side, first in zip(box, start, strict=True))
+            missing = self._missing.pop(index, None)
+            is_first = missing is None
+            if missing is None:
+                missing = self._layout.times_covered(index)
+                if missing == 1:
+                    yield Block(index, box, scores[(slice(None), *inner)])
+                    continue
+            weights = self._weights[inner]
+            part = scores[(slice(None), *inner)] * weights
+            if is_first:
+                total = weights.astype(np.float32)
+            else:
+                held = self._sums.pop(index)
+                self._held -= held.nbytes
+                part += held
+                total = self._totals.pop(index)
+                total += weights
+            if missing == 1:
+                part /= total
+                yield Block(index, box, part)
+            else:
+                self._hold(index, part, total, missing - 1)
+
+    def _hold(self, index: Index, part: np.ndarray, total: np.ndarray, missing: int) -> None:
+        if self._held + part.nbytes > self._budget and np.abs(part).max(initial=0) < HALF_LIMIT:
+            part = part.astype(np.float16)
+        self._sums[index], self._totals[index], self._missing[index] = part, total, missing
+        self._held += part.nbytes
