@@ -24,7 +24,7 @@ from node.jobs.wake import Topic, Wake, WakeListener
 from node.logs import describe_error, get_logger
 from node.private_attributes import with_private
 from node.select.completeness import Patience, Verdict, assess
-from node.select.decide import ModelTrace, RouteTrace, StudyTrace, decide, wanted_digest
+from node.select.decide import ModelTrace, RouteTrace, StudyTrace, decide, of_the_study, wanted_digest
 from node.select.priority import lane_of
 from node.settings import Settings
 from node.store import catalogue
@@ -129,7 +129,6 @@ def decisions_of(study_instance_uid: str, trace: StudyTrace, now: datetime) -> l
 def _order(
     study_instance_uid: str, route: RouteTrace, model: ModelTrace, settings: Settings, manifest: Manifest
 ) -> InferOrder:
-    chosen = [choice.chosen for choice in model.choices if choice.chosen]
     inputs = {
         choice.input_name: [each.sop_instance_uid for each in choice.chosen.instances]
         for choice in model.choices
@@ -143,7 +142,7 @@ def _order(
         input_digest=wanted_digest(model),
         inputs=inputs,
         destinations=route.route.destinations,
-        priority=lane_of(route.route, chosen),
+        priority=lane_of(route.route, of_the_study(model)),
         maximum_attempts=settings.work.maximum_attempts,
     )
 

@@ -1,61 +1,33 @@
-"""Which series feeds a model's input: hard requirements first, then a documented order. Pure.
+"""Which series feeds which input of a model: hard requirements first, then the order of `node.select.merit`. Pure.
 
-Of the candidates that meet every requirement of an input the best is taken. `ORDER` says what is better, the most
-important first; the smaller Series Instance UID ends a tie, so that the same study always gives the same choice.
-A model with several inputs never gets the same images twice: the input with the fewest candidates chooses first.
-
-What no model is ever given: localizers and scouts, secondary captures and screen shots, reformats and projections,
-and objects that are no images (also those of this node).
+Of the candidates that meet every requirement of an input the best is taken. Several inputs never get the same images
+(`node.select.assign`); those that ask for one Frame of Reference are fed from the frame of the best candidate of the
+first input with which all required inputs can be fed. Inputs with `timepoint = "prior"` are all fed from one earlier
+study: the nearest that can feed all that are required.
 """
 
 import hashlib
-import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from node.infer.manifest import Manifest
 from node.infer.requirements import Requirements
-from node.select.candidates import Candidate, candidates_of
-from node.select.rules import Condition, all_met, matching, none_of, not_matching, one_of, within
-from node.select.stack import Stack, stack_of
+from node.select.assign import assign, can_feed
+from node.select.candidates import Candidate, Priors, candidates_of
+from node.select.merit import describe_rank, order_of
+from node.select.requirements import check_candidate
+from node.select.rules import Condition, all_met
 from node.store.catalogue import StoredSeries
 
-NEVER_IMAGE_TYPES = (
-    "LOCALIZER",
-    "SCOUT",
-    "TOPOGRAM",
-    "SCREEN SAVE",
-    "SCREENSHOT",
-    "MPR",
-    "CSA MPR",
-    "REFORMATTED",
-    "RESAMPLED",
-    "CSA RESAMPLED",
-    "PROJECTION IMAGE",
-    "MIP",
-    "MINIP",
-    "VOLUME RENDER",
-    "VRT",
-)
-NEVER_DESCRIPTIONS = r"\b(localizer|localiser|scout|topogram|surview|dose report|screen ?save|patient protocol)\b"
-NEVER_SOP_CLASSES = (
-    "1.2.840.10008.5.1.4.1.1.7",  # Secondary Capture, and its multi-frame kin below it
-    "1.2.840.10008.5.1.4.1.1.11",  # Presentation States
-    "1.2.840.10008.5.1.4.1.1.30",  # Parametric Map
-    "1.2.840.10008.5.1.4.1.1.66",  # Raw Data, Registration, Segmentation
-    "1.2.840.10008.5.1.4.1.1.88",  # Structured Reports, Key Objects
-    "1.2.840.10008.5.1.4.1.1.104",  # Encapsulated documents
-    "1.2.840.10008.5.1.4.1.1.481",  # Radiotherapy
-)
-_SHARP_KERNEL = re.compile(r"^(b[67-9]\d|br[67-9]\d|bl[67-9]\d|hr[67-9]\d|fc[58]\d|y[a-z]|lung|bone|edge|sharp|detail)")
+ANOTHER_IS_BETTER = "another is better"
 
 
 @dataclass(frozen=True)
 class SeriesVerdict:
     """One candidate asked for one model input: each requirement with what was found, and its rank if all are met.
 
-    `part` names the part of a series that was split; it is empty for a whole series.
+    `part` names the part of a series that was split; it is empty for a whole series. `instead` says what was preferred
+    to one that fits.
     """
 
     series_instance_uid: str
@@ -63,6 +35,9 @@ class SeriesVerdict:
     rank: str
     part: str = ""
     is_chosen: bool = False
+    instead: str = ""
+    study_instance_uid: str = ""
+    name: str = ""
 
     @property
     def eligible(self) -> bool:
@@ -72,42 +47,53 @@ class SeriesVerdict:
 
 @dataclass(frozen=True)
 class InputChoice:
-    """What was chosen for one input: the series, or None, with the verdict on every candidate (best first)."""
+    """What was chosen for one input: the series, or None, with the verdict on every candidate (best first).
+
+    `nothing_because` says why there were no candidates at all.
+    """
 
     input_name: str
     chosen: StoredSeries | None
     verdicts: tuple[SeriesVerdict, ...]
+    is_optional: bool = False
+    is_prior: bool = False
+    nothing_because: str = ""
 
 
 @dataclass(frozen=True)
-class Merit:
-    """One thing that makes a candidate better: smaller values win. `say` tells people what was found."""
+class _Judged:
+    """The candidates in order, and for each input the conditions of each."""
 
-    name: str
-    value: Callable[[Candidate], float]
-    say: Callable[[Candidate], str]
+    candidates: tuple[Candidate, ...]
+    conditions: Mapping[str, Sequence[tuple[Condition, ...]]]
+
+    def offers(self, names: Sequence[str]) -> dict[str, list[int]]:
+        """The candidates that fit, by input."""
+        return {name: [number for number, each in enumerate(self.conditions[name]) if all_met(each)] for name in names}
 
 
-def choose_inputs(manifest: Manifest, series: Sequence[StoredSeries]) -> tuple[InputChoice, ...]:
+def choose_inputs(
+    manifest: Manifest, series: Sequence[StoredSeries], priors: Priors = Priors()
+) -> tuple[InputChoice, ...]:
     """Choose a series, or a part of one, for each input of a model among the series given."""
-    return choose_among(manifest, candidates_of(series))
+    return choose_among(manifest, candidates_of(series), priors)
 
 
-def choose_among(manifest: Manifest, candidates: Sequence[Candidate]) -> tuple[InputChoice, ...]:
+def choose_among(
+    manifest: Manifest, candidates: Sequence[Candidate], priors: Priors = Priors()
+) -> tuple[InputChoice, ...]:
     """The same for candidates that were made before."""
-    ordered = sorted(candidates, key=_order)
-    judged = {
-        each.name: [(candidate, check_candidate(each.requires, candidate)) for candidate in ordered]
-        for each in manifest.inputs
-    }
-    chosen: dict[str, Candidate] = {}
-    for name in sorted(judged, key=lambda name: sum(all_met(conditions) for _, conditions in judged[name])):
-        taken = list(chosen.values())
-        for candidate, conditions in judged[name]:
-            if all_met(conditions) and not any(candidate is one for one in taken):
-                chosen[name] = candidate
-                break
-    return tuple(_choice(each.name, judged[each.name], chosen.get(each.name)) for each in manifest.inputs)
+    wanted = {each.name: each.requires for each in manifest.inputs}
+    now = {name: requires for name, requires in wanted.items() if requires.timepoint == "current"}
+    earlier = {name: requires for name, requires in wanted.items() if requires.timepoint == "prior"}
+    made = {each.input_name: each for each in _choose_current(now, candidates)}
+    made.update({each.input_name: each for each in _choose_prior(earlier, priors)})
+    return tuple(made[name] for name in wanted)
+
+
+def is_fed(choice: InputChoice) -> bool:
+    """Whether the model can run as far as this input goes."""
+    return choice.chosen is not None or choice.is_optional
 
 
 def input_digest(choices: Sequence[InputChoice]) -> str:
@@ -121,148 +107,119 @@ def input_digest(choices: Sequence[InputChoice]) -> str:
     return digest.hexdigest()
 
 
-def check_requirements(requires: Requirements, series: StoredSeries) -> tuple[Condition, ...]:
-    """Every requirement of a model input that the manifest states, with the value wanted and the value found."""
-    return check_candidate(requires, Candidate(series, "", stack_of(series)))
-
-
-def check_candidate(requires: Requirements, candidate: Candidate) -> tuple[Condition, ...]:
-    """The requirements of a model input, and what no model is ever given."""
-    header = candidate.series.header
-    conditions = [one_of("Modality", requires.modality, header.get("Modality"))]
-    for name, wanted, keyword in (
-        ("SOP Class", requires.sop_class_uid, "SOPClassUID"),
-        ("Scanning Sequence", requires.scanning_sequence, "ScanningSequence"),
-        ("MR Acquisition Type", requires.mr_acquisition_type, "MRAcquisitionType"),
-    ):
-        if wanted:
-            conditions.append(one_of(name, wanted, header.get(keyword)))
-    if requires.body_part_examined:
-        conditions.append(_body_part(requires.body_part_examined, header.get("BodyPartExamined")))
-    if requires.series_description:
-        conditions.append(matching("Series Description", requires.series_description, header.get("SeriesDescription")))
-    if requires.series_description_excludes:
-        expression = requires.series_description_excludes
-        conditions.append(not_matching("Series Description", expression, header.get("SeriesDescription")))
-    if requires.image_type_excludes:
-        conditions.append(none_of("Image Type", requires.image_type_excludes, header.get("ImageType")))
-    if requires.contrast != "any":
-        conditions.append(_contrast(requires.contrast, header.get("ContrastBolusAgent")))
-    conditions += _check_stack(requires, candidate.stack)
-    return (*conditions, *(each for each in _never(candidate) if not each.met))
-
-
-def _check_stack(requires: Requirements, stack: Stack) -> list[Condition]:
-    """The requirements on the number, place and size of the slices."""
-    conditions = [within("slices", requires.minimum_slices, requires.maximum_slices, stack.slices)]
-    if requires.orientation:
-        conditions.append(one_of("plane", requires.orientation, stack.plane))
-    for name, lowest, highest, found in (
-        ("Slice Thickness", None, requires.maximum_slice_thickness_mm, stack.slice_thickness_mm),
-        ("distance of slices", None, requires.maximum_slice_spacing_mm, stack.slice_spacing_mm),
-        ("Pixel Spacing", None, requires.maximum_pixel_spacing_mm, stack.pixel_spacing_mm),
-        ("extent along the slices", requires.minimum_slice_coverage_mm, None, stack.slice_coverage_mm),
-        ("extent of an image", requires.minimum_in_plane_coverage_mm, None, stack.in_plane_coverage_mm),
-    ):
-        if lowest is not None or highest is not None:
-            conditions.append(within(name, lowest, highest, found, "mm"))
-    return conditions
-
-
-def _never(candidate: Candidate) -> tuple[Condition, ...]:
-    """What holds for every input of every model; only what is not met is shown."""
-    header = candidate.series.header
-    sop_class = str(header.get("SOPClassUID", ""))
-    banned = any(sop_class == uid or sop_class.startswith(f"{uid}.") for uid in NEVER_SOP_CLASSES)
-    type_found = none_of("Image Type", NEVER_IMAGE_TYPES, header.get("ImageType"))
-    described = not_matching("Series Description", NEVER_DESCRIPTIONS, header.get("SeriesDescription"))
-    return (
-        replace(type_found, wanted="no localizer, reformat, projection or screen shot"),
-        replace(described, wanted="no scout, localizer, dose report or screen shot"),
-        Condition("SOP Class", "an image as it was acquired", sop_class or "absent", not banned),
+def _judge(wanted: Mapping[str, Requirements], candidates: Sequence[Candidate]) -> _Judged:
+    ordered = tuple(sorted(candidates, key=order_of))
+    return _Judged(
+        ordered, {name: [check_candidate(requires, each) for each in ordered] for name, requires in wanted.items()}
     )
 
 
-def _body_part(wanted: Sequence[str], found: Any) -> Condition:
-    """Many scanners leave Body Part Examined empty: only a wrong one rules a series out."""
-    condition = one_of("Body Part Examined", wanted, found)
-    return condition if found else Condition(condition.name, f"{condition.wanted}, or absent", condition.found, True)
+def _choose_current(wanted: Mapping[str, Requirements], candidates: Sequence[Candidate]) -> list[InputChoice]:
+    if not wanted:
+        return []
+    judged = _judge(wanted, candidates)
+    if any(requires.same_frame_of_reference for requires in wanted.values()):
+        judged = _in_one_frame(wanted, judged)
+    return _choices(wanted, judged, _assigned(wanted, judged))
 
 
-def _contrast(wanted: str, agent: Any) -> Condition:
-    found = "with" if agent else "without"
-    return Condition("contrast", wanted, found, found == wanted)
+def _assigned(wanted: Mapping[str, Requirements], judged: _Judged) -> dict[str, int]:
+    required = [name for name, requires in wanted.items() if not requires.optional]
+    optional = [name for name, requires in wanted.items() if requires.optional]
+    return assign(judged.offers(required), judged.offers(optional))
 
 
-def _choice(
-    name: str, judged: Sequence[tuple[Candidate, tuple[Condition, ...]]], chosen: Candidate | None
-) -> InputChoice:
-    verdicts = [
-        SeriesVerdict(
-            each.series.series_instance_uid, conditions, describe_rank(each), each.part, is_chosen=each is chosen
-        )
-        for each, conditions in judged
-    ]
+def _in_one_frame(wanted: Mapping[str, Requirements], judged: _Judged) -> _Judged:
+    """With the condition that the frame is that of the first input, and the first input kept to that frame."""
+    required = [name for name, requires in wanted.items() if not requires.optional]
+    tried = [_kept_to(frame, wanted, judged) for frame in _frames(next(iter(wanted)), judged)]
+    feeding = (each for each in tried if can_feed(each.offers(required)))
+    return next(feeding, tried[0] if tried else judged)
+
+
+def _frames(first: str, judged: _Judged) -> Iterator[str]:
+    """The frames of what fits the first input, that of its best candidate first; of all candidates where none fits."""
+    fitting = [judged.candidates[number] for number in judged.offers([first])[first]]
+    yield from dict.fromkeys(_frame(each) for each in fitting or judged.candidates)
+
+
+def _kept_to(frame: str, wanted: Mapping[str, Requirements], judged: _Judged) -> _Judged:
+    first = next(iter(wanted))
+    conditions = {}
+    for name, requires in wanted.items():
+        asked = name == first or requires.same_frame_of_reference
+        conditions[name] = [
+            (*each, _same_frame(frame, candidate, first)) if asked else each
+            for each, candidate in zip(judged.conditions[name], judged.candidates, strict=True)
+        ]
+    return _Judged(judged.candidates, conditions)
+
+
+def _same_frame(frame: str, candidate: Candidate, first: str) -> Condition:
+    """Without a Frame of Reference nothing says that two series show the patient in one place."""
+    found = _frame(candidate)
+    wanted = f"{frame or 'any'}, one for {first} and what is laid over it"
+    return Condition("Frame of Reference", wanted, found or "absent", bool(frame) and found == frame)
+
+
+def _frame(candidate: Candidate) -> str:
+    return str(candidate.series.header.get("FrameOfReferenceUID") or "")
+
+
+def _choose_prior(wanted: Mapping[str, Requirements], priors: Priors) -> list[InputChoice]:
+    """From the nearest earlier study that can feed all required inputs; without one from the nearest that feeds any."""
+    if not wanted:
+        return []
+    required = [name for name, requires in wanted.items() if not requires.optional]
+    tried = [_judge(wanted, candidates_of(study.series)) for study in priors.studies]
+    feeding = [each for each in tried if can_feed(each.offers(required)) and any(each.offers(list(wanted)).values())]
+    nearest = feeding[0] if feeding else None
+    chosen = _assigned(wanted, nearest) if nearest else {}
+    made: dict[str, list[InputChoice]] = {name: [] for name in wanted}
+    for judged in tried:
+        instead = ANOTHER_IS_BETTER if judged is nearest else "a nearer study is taken"
+        for choice in _choices(wanted, judged, chosen if judged is nearest else {}, instead):
+            made[choice.input_name].append(choice)
+    return [_of_all_studies(name, requires, made[name], priors) for name, requires in wanted.items()]
+
+
+def _of_all_studies(name: str, requires: Requirements, choices: Sequence[InputChoice], priors: Priors) -> InputChoice:
     return InputChoice(
-        name, chosen.series if chosen else None, tuple(sorted(verdicts, key=lambda verdict: not verdict.eligible))
+        input_name=name,
+        chosen=next((each.chosen for each in choices if each.chosen), None),
+        verdicts=tuple(verdict for each in choices for verdict in each.verdicts),
+        is_optional=requires.optional,
+        is_prior=True,
+        nothing_because=priors.none_because if not priors.studies else "",
     )
 
 
-def describe_rank(candidate: Candidate) -> str:
-    """What `ORDER` finds in a candidate, for people."""
-    return ", ".join(said for said in (merit.say(candidate) for merit in ORDER) if said)
+def _choices(
+    wanted: Mapping[str, Requirements], judged: _Judged, chosen: Mapping[str, int], instead: str = ANOTHER_IS_BETTER
+) -> list[InputChoice]:
+    made = []
+    feeds = {number: name for name, number in chosen.items()}
+    for name, requires in wanted.items():
+        verdicts = []
+        for number, (candidate, conditions) in enumerate(zip(judged.candidates, judged.conditions[name], strict=True)):
+            is_chosen = chosen.get(name) == number
+            other = f"it feeds {feeds[number]}" if number in feeds else instead
+            preferred = "" if is_chosen or not all_met(conditions) else other
+            verdicts.append(_verdict(candidate, conditions, is_chosen, preferred))
+        verdicts.sort(key=lambda verdict: not verdict.eligible)
+        series = judged.candidates[chosen[name]].series if name in chosen else None
+        made.append(InputChoice(name, series, tuple(verdicts), requires.optional))
+    return made
 
 
-def _order(candidate: Candidate) -> tuple[Any, ...]:
-    values = tuple(merit.value(candidate) for merit in ORDER)
-    return (*values, candidate.series.series_instance_uid, candidate.part)
-
-
-def _or_infinite(value: float | None) -> float:
-    return float("inf") if value is None else round(value, 2)
-
-
-def _is_derived(candidate: Candidate) -> bool:
-    return "DERIVED" in [str(value).upper() for value in candidate.series.header.get("ImageType") or ()]
-
-
-def _kernel(candidate: Candidate) -> str:
-    found = candidate.series.header.get("ConvolutionKernel") or ""
-    return str(found[0] if isinstance(found, list | tuple) and found else found)
-
-
-def _has_agent(candidate: Candidate) -> bool:
-    return bool(candidate.series.header.get("ContrastBolusAgent"))
-
-
-def _mm(value: float | None, what: str) -> str:
-    return f"{value:.2f} mm {what}" if value is not None else ""
-
-
-ORDER: tuple[Merit, ...] = (
-    Merit("original before derived", _is_derived, lambda c: "derived" if _is_derived(c) else ""),
-    Merit(
-        "small distance of slices",
-        lambda c: _or_infinite(c.stack.slice_spacing_mm),
-        lambda c: _mm(c.stack.slice_spacing_mm, "apart") or "distance unknown",
-    ),
-    Merit(
-        "thin slices",
-        lambda c: _or_infinite(c.stack.slice_thickness_mm),
-        lambda c: _mm(c.stack.slice_thickness_mm, "thick"),
-    ),
-    Merit(
-        "smooth kernel before sharp",
-        lambda c: bool(_SHARP_KERNEL.match(_kernel(c).casefold())),
-        lambda c: f"kernel {_kernel(c)}" if _kernel(c) else "",
-    ),
-    Merit("without contrast before with", _has_agent, lambda c: "contrast" if _has_agent(c) else ""),
-    Merit(
-        "fine matrix",
-        lambda c: _or_infinite(c.stack.pixel_spacing_mm),
-        lambda c: _mm(c.stack.pixel_spacing_mm, "pixels"),
-    ),
-    Merit("many slices", lambda c: -c.stack.slices, lambda c: f"{c.stack.slices} slices"),
-    Merit("received last", lambda c: -c.series.last_received_at.timestamp(), lambda c: ""),
-)
-"""What makes one candidate better than another, the most important first."""
+def _verdict(candidate: Candidate, conditions: tuple[Condition, ...], is_chosen: bool, instead: str) -> SeriesVerdict:
+    return SeriesVerdict(
+        series_instance_uid=candidate.series.series_instance_uid,
+        conditions=conditions,
+        rank=describe_rank(candidate),
+        part=candidate.part,
+        is_chosen=is_chosen,
+        instead=instead,
+        study_instance_uid=candidate.series.study_instance_uid,
+        name=candidate.name,
+    )

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from node.select.decide import ModelTrace, RouteTrace, StudyTrace, wanted_digest
+from node.select.decide import ModelTrace, RouteTrace, StudyTrace, of_the_study, wanted_digest
 from node.select.priority import lane_of
 
 
@@ -60,7 +60,7 @@ def _answer(route: RouteTrace, model: ModelTrace) -> Answer:
         message=model.message,
         series=tuple(each.series_instance_uid for each in chosen),
         input_digest=wanted_digest(model) if model.wanted_and_possible else "",
-        priority=lane_of(route.route, chosen).name.lower(),
+        priority=lane_of(route.route, of_the_study(model)).name.lower(),
         destinations=tuple(sorted(route.route.destinations)),
         routes=(route.route.name,),
     )

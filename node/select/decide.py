@@ -1,9 +1,8 @@
 """From the series of a study to the work that is wanted, with the whole reasoning kept. Pure.
 
-Every route is tried. A route wants a study when at least one series meets its conditions. A model with one input
-chooses among
-just those series; a model with several inputs chooses among all series of the study, since a route cannot describe
-all of them at once.
+Every route is tried. A route wants a study when at least one series meets its conditions. A model with one input from
+the study chooses among just those series; a model with several chooses among all series of the study, since a route
+cannot describe all of them at once.
 """
 
 from collections.abc import Mapping, Sequence, Set
@@ -11,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from node.infer.manifest import Manifest
-from node.select.candidates import Candidate, candidates_of
-from node.select.choose import InputChoice, choose_among, input_digest
+from node.select.candidates import Candidate, Priors, candidates_of
+from node.select.choose import InputChoice, SeriesVerdict, choose_among, input_digest, is_fed
 from node.select.rules import Condition, all_met, check_match
 from node.select.stack import Stack, stack_of
 from node.settings import Route
@@ -69,22 +68,39 @@ class StudyTrace:
     routes: tuple[RouteTrace, ...]
 
 
-def decide(series: Sequence[StoredSeries], routes: Sequence[Route], manifests: Mapping[str, Manifest]) -> StudyTrace:
+def decide(
+    series: Sequence[StoredSeries],
+    routes: Sequence[Route],
+    manifests: Mapping[str, Manifest],
+    priors: Priors = Priors(),
+) -> StudyTrace:
     """Try every route on the series of a study.
 
     Parameters
     ----------
     manifests : mapping
         By model identifier, of the models that can be used; a route may name one that is not there.
+    priors : Priors
+        The patient's earlier studies, for models that compare.
     """
     candidates = candidates_of(series)
     stacks = {each.series.series_instance_uid: each.stack for each in candidates if not each.part}
     stacks.update(
         {each.series_instance_uid: stack_of(each) for each in series if each.series_instance_uid not in stacks}
     )
-    return StudyTrace(
-        tuple(series), tuple(_try_route(route, series, stacks, candidates, manifests) for route in routes)
-    )
+    asked = _Asked(candidates, manifests, priors, {})
+    return StudyTrace(tuple(series), tuple(_try_route(route, series, stacks, asked) for route in routes))
+
+
+def wants_priors(routes: Sequence[Route], manifests: Mapping[str, Manifest]) -> bool:
+    """Whether any model of the routes takes something of an earlier study."""
+    named = {name for route in routes for name in route.models if name in manifests}
+    return any(each.requires.timepoint == "prior" for name in named for each in manifests[name].inputs)
+
+
+def of_the_study(trace: ModelTrace) -> list[StoredSeries]:
+    """The series that were chosen, without those of earlier studies."""
+    return [choice.chosen for choice in trace.choices if choice.chosen and not choice.is_prior]
 
 
 def wanted_digest(trace: ModelTrace) -> str:
@@ -92,52 +108,70 @@ def wanted_digest(trace: ModelTrace) -> str:
     return input_digest(trace.choices)
 
 
-def _try_route(
-    route: Route,
-    series: Sequence[StoredSeries],
-    stacks: Mapping[str, Stack],
-    candidates: Sequence[Candidate],
-    manifests: Mapping[str, Manifest],
-) -> RouteTrace:
+@dataclass(frozen=True)
+class _Asked:
+    """What models are asked about, and the answers so far, by model and the series that it may choose among."""
+
+    candidates: Sequence[Candidate]
+    manifests: Mapping[str, Manifest]
+    priors: Priors
+    answers: dict[tuple[str, Set[str]], ModelTrace]
+
+
+def _try_route(route: Route, series: Sequence[StoredSeries], stacks: Mapping[str, Stack], asked: _Asked) -> RouteTrace:
     verdicts = tuple(
         RouteVerdict(each.series_instance_uid, check_match(route.match, each, stacks[each.series_instance_uid]))
         for each in series
     )
-    matching = {verdict.series_instance_uid for verdict in verdicts if verdict.matches}
+    matching = frozenset(verdict.series_instance_uid for verdict in verdicts if verdict.matches)
     if not matching:
         return RouteTrace(route, verdicts, ())
-    return RouteTrace(
-        route, verdicts, tuple(_try_model(name, matching, candidates, manifests) for name in route.models)
-    )
+    return RouteTrace(route, verdicts, tuple(_ask_model(name, matching, asked) for name in route.models))
 
 
-def _try_model(
-    name: str, matching: Set[str], candidates: Sequence[Candidate], manifests: Mapping[str, Manifest]
-) -> ModelTrace:
-    manifest = manifests.get(name)
+def _ask_model(name: str, matching: Set[str], asked: _Asked) -> ModelTrace:
+    manifest = asked.manifests.get(name)
     if manifest is None:
         return ModelTrace(
             name, "model-unavailable", f"model {name} is not installed or was refused: overread models list"
         )
-    of_route = [each for each in candidates if each.series.series_instance_uid in matching]
-    choices = choose_among(manifest, of_route if len(manifest.inputs) == 1 else candidates)
-    lacking = [choice for choice in choices if choice.chosen is None]
+    if sum(each.requires.timepoint == "current" for each in manifest.inputs) > 1:
+        matching = frozenset()  # it chooses among all
+    if (name, matching) not in asked.answers:
+        asked.answers[name, matching] = _try_model(name, manifest, matching, asked)
+    return asked.answers[name, matching]
+
+
+def _try_model(name: str, manifest: Manifest, matching: Set[str], asked: _Asked) -> ModelTrace:
+    """`matching` are the series to choose among; empty: all."""
+    candidates = [each for each in asked.candidates if not matching or each.series.series_instance_uid in matching]
+    choices = choose_among(manifest, candidates, asked.priors)
+    lacking = [choice for choice in choices if not is_fed(choice)]
     if lacking:
-        return ModelTrace(name, "input-missing", "; ".join(_why_not(choice) for choice in lacking), choices)
-    found = ", ".join(
-        f"{len(choice.chosen.instances)} images for {choice.input_name}" for choice in choices if choice.chosen
-    )
-    return ModelTrace(name, "chosen", found, choices)
+        code = "prior-missing" if all(choice.is_prior for choice in lacking) else "input-missing"
+        return ModelTrace(name, code, "; ".join(_why_not(choice) for choice in lacking), choices)
+    return ModelTrace(name, "chosen", ", ".join(_found(choice) for choice in choices), choices)
+
+
+def _found(choice: InputChoice) -> str:
+    if choice.chosen is None:
+        return f"nothing for {choice.input_name}, which is optional"
+    return f"{len(choice.chosen.instances)} images for {choice.input_name}"
 
 
 def _why_not(choice: InputChoice) -> str:
-    """The series that came nearest and what it lacked."""
+    """The candidate that came nearest and what it lacked, or what was preferred to it."""
     if not choice.verdicts:
-        return f"no series for {choice.input_name}"
+        return f"nothing for {choice.input_name}: {choice.nothing_because or 'no series to choose among'}"
     nearest = min(choice.verdicts, key=lambda verdict: sum(not condition.met for condition in verdict.conditions))
-    unmet = "; ".join(f"{c.name}: wanted {c.wanted}, found {c.found}" for c in nearest.conditions if not c.met)
     number = len(choice.verdicts)
-    return f"none of {number} series fits {choice.input_name} (nearest {nearest.series_instance_uid}: {unmet})"
+    what = f"none of {number} candidates fits" if number > 1 and not nearest.eligible else "nothing for"
+    return f"{what} {choice.input_name} (nearest {nearest.name}: {_lacks(nearest)})"
+
+
+def _lacks(verdict: SeriesVerdict) -> str:
+    unmet = "; ".join(f"{c.name}: wanted {c.wanted}, found {c.found}" for c in verdict.conditions if not c.met)
+    return unmet or f"fits, but {verdict.instead or 'another input lacks something'}"
 
 
 def as_plain(trace: StudyTrace) -> list[dict[str, Any]]:
@@ -163,12 +197,17 @@ def as_plain(trace: StudyTrace) -> list[dict[str, Any]]:
                         {
                             "input": choice.input_name,
                             "chosen": choice.chosen.series_instance_uid if choice.chosen else None,
+                            "optional": choice.is_optional,
+                            "timepoint": "prior" if choice.is_prior else "current",
+                            "nothing_because": choice.nothing_because,
                             "candidates": [
                                 {
+                                    "study_instance_uid": verdict.study_instance_uid,
                                     "series_instance_uid": verdict.series_instance_uid,
                                     "part": verdict.part,
                                     "eligible": verdict.eligible,
                                     "chosen": verdict.is_chosen,
+                                    "instead": verdict.instead,
                                     "rank": verdict.rank,
                                     "conditions": _plain(verdict.conditions),
                                 }

@@ -17,6 +17,9 @@ ORDERED = {
 
 
 def lane_of(route: Route, chosen: Sequence[StoredSeries]) -> Priority:
-    """The higher of the route's priority and the one that the images carry; what is not defined does not count."""
+    """The higher of the route's priority and the one that the images carry; what is not defined does not count.
+
+    `chosen` are series of the study itself: how urgent an earlier one was says nothing now.
+    """
     found = [ORDERED.get(str(each.header.get("RequestedProcedurePriority", "")).strip().upper()) for each in chosen]
     return min([Priority[route.priority.upper()], *(one for one in found if one is not None)])

@@ -1,5 +1,6 @@
 """What the rows of a series say about it as a stack of slices. Pure; unknown where they do not say."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -41,7 +42,7 @@ def stack_of(series: StoredSeries) -> Stack:
     first = geometries[0] if geometries else {}
     normal = _normal(first.get("ImageOrientationPatient"))
     positions = _positions(geometries, normal)
-    distances = np.diff(positions)
+    distances = positions[1:] - positions[:-1]
     gaps = distances[distances > SAME_PLACE_MM]
     spacing = float(np.median(gaps)) if gaps.size else None
     pixel = [float(value) for value in first.get("PixelSpacing") or ()]
@@ -67,10 +68,10 @@ def _normal(orientation: Any) -> np.ndarray | None:
     """
     if not orientation or len(orientation) != 6:
         return None
-    cosines = np.asarray(orientation, dtype=float)
-    normal = np.cross(cosines[:3], cosines[3:])
-    length = float(np.linalg.norm(normal))
-    return normal / length if length > 0.5 else None
+    a, b, c, d, e, f = (float(value) for value in orientation)
+    x, y, z = b * f - c * e, c * d - a * f, a * e - b * d
+    length = math.sqrt(x * x + y * y + z * z)
+    return np.array([x, y, z]) / length if length > 0.5 else None
 
 
 def _positions(geometries: Sequence[Mapping[str, Any]], normal: np.ndarray | None) -> np.ndarray:

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from node.infer.manifest import Manifest, load_manifest
-from node.select.choose import check_requirements, choose_inputs, input_digest
+from node.select.choose import choose_inputs, input_digest
 from node.select.decide import StudyTrace, decide
+from node.select.requirements import check_requirements
 from node.select.rules import all_met, check_match
 from node.select.stack import stack_of
 from node.settings import Match, Route
