@@ -322,3 +322,22 @@ def _drop_empty_references(image: Dataset) -> None:
         image.ReferencedStudySequence = DatasetSequence(whole)
     else:
         del image.ReferencedStudySequence
+
+
+def study_header(source: Dataset) -> Evidence:
+    """The Evidence of an object that is about a study as a whole: one image for patient and study, no frames."""
+    missing = sorted(name for name in REQUIRED if is_empty(source, name))
+    if missing:
+        raise SourceMismatch(f"a source image lacks {', '.join(missing)}")
+    image = _trimmed(source, None, _character_set(source))
+    _copy_patient_and_study(source, image)
+    return Evidence(
+        images=(image,),
+        frames=(),
+        patient_name=source.get("PatientName", "") or "",
+        spacing_mm=None,
+        orientation=None,
+        frame_of_reference_uid="",
+        character_set=_character_set(source),
+        timezone_offset=str(source.get("TimezoneOffsetFromUTC", "") or ""),
+    )

@@ -109,7 +109,7 @@ class DestinationProfile:
     title_with_place, title_without_place : Code
         Report titles. Under 126000 OHIF opens no finding without coordinates, so the second must be another.
     first_series_number : int
-        Series numbers are taken from the 900 that begin here; images should have none of them.
+        Series numbers are taken from the 4500 that begin here; images should have none of them.
     native_annotations : bool
         Write outlines as annotations that OHIF takes over as its own, editable ones (TID 1501 with TID 320 under the
         tracking identifiers of Cornerstone3D).

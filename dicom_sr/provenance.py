@@ -18,12 +18,35 @@ from dicom_sr import codes
 from dicom_sr.evidence import UTF_8, Evidence
 from dicom_sr.findings import Result
 from dicom_sr.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, device_uid
-from dicom_sr.profile import DestinationProfile
+from dicom_sr.profile import DestinationProfile, Role
 
 LONG_STRING = 64
 """Longest LO value (PS3.5 Table 6.2-1), in characters."""
 
 NOT_FOR_CLINICAL_USE = "Not for clinical use"
+
+SERIES_OFFSETS = {
+    role: offset
+    for offset, role in enumerate(
+        (
+            Role.SEGMENTATION,
+            Role.REPORT,
+            Role.REPORT_WITHOUT_PLACE,
+            Role.FRACTIONAL_SEGMENTATION,
+            Role.PARAMETRIC_MAP,
+            Role.STRUCTURE_SET,
+            Role.PRESENTATION_STATE,
+            Role.SECONDARY_CAPTURE,
+            Role.MAMMOGRAPHY_CAD,
+            Role.CHEST_CAD,
+            Role.KEY_OBJECTS,
+            Role.DOCUMENT,
+            Role.NOT_ANALYSED,
+            Role.REJECTION,
+        )
+    )
+}
+"""The `offset` of each role in `series_number`; never to be reordered, since objects carry the numbers."""
 
 
 def series_description(result: Result, what: str) -> str:
@@ -34,8 +57,13 @@ def series_description(result: Result, what: str) -> str:
 
 
 def series_number(result: Result, profile: DestinationProfile, offset: int) -> int:
-    """A number that depends on the model only, even for the segmentation and odd for the report."""
-    return profile.first_series_number + 3 * (crc32(result.algorithm.identifier.encode()) % 300) + offset
+    """A number that depends on the model and the kind of object only; `offset` is one of `SERIES_OFFSETS`.
+
+    The first three kinds lie beside each other in the 900 numbers that begin with the profile's, the next three in the
+    next 900, and so on.
+    """
+    place = 3 * (crc32(result.algorithm.identifier.encode()) % 300)
+    return profile.first_series_number + 900 * (offset // 3) + place + offset % 3
 
 
 def clean_text(text: str) -> str:
