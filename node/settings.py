@@ -23,6 +23,7 @@ from node.destination_settings import (
 from node.errors import Permanent
 from node.route_settings import CountingArchive, Match, Route, SettleSettings
 from node.settings_types import AeTitle, Name, Port, Section
+from node.web_settings import WebSettings
 
 __all__ = [
     "AeTitle",
@@ -212,6 +213,7 @@ class Settings(BaseSettings):
 
     node: NodeSettings = NodeSettings()
     dimse: DimseSettings = DimseSettings()
+    web: WebSettings = WebSettings()
     settle: SettleSettings = SettleSettings()
     work: WorkSettings = WorkSettings()
     deliver: DeliverSettings = DeliverSettings()
@@ -363,7 +365,7 @@ def _with_absolute_paths(settings: Settings, base: Path) -> Settings:
     destinations = tuple(absolute_paths(destination, base) for destination in settings.destinations)
     dimse = settings.dimse.model_copy(update=_absolute_tls_files(settings.dimse, base))
     tables = {"node": node, "models": models, "profiles": profiles, "destinations": destinations, "dimse": dimse}
-    return settings.model_copy(update=tables)
+    return settings.model_copy(update={**tables, "web": settings.web.with_absolute_paths(base)})
 
 
 def _absolute_tls_files(dimse: DimseSettings, base: Path) -> dict[str, str]:

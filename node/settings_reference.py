@@ -12,6 +12,7 @@ from pydantic_core import PydanticUndefined
 
 from node.destination_settings import DESTINATION_KINDS, OAuth2, Tls
 from node.settings import CountingArchive, Match, Peer, Route, Settings
+from node.web_settings import WebClient
 
 HEADER = """# Settings
 
@@ -31,6 +32,7 @@ def reference() -> str:
         if isinstance(section, type) and issubclass(section, BaseModel):
             parts.append(_table(f"[{name}]", section))
     parts.append(_table("[[dimse.peers]]", Peer))
+    parts.append(_table("[[web.clients]]", WebClient))
     parts.append(_table("[[settle.archives]]", CountingArchive))
     parts.append(_table("[[routes]]", Route))
     parts.append(_table("match of a route", Match))
