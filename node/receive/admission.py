@@ -195,8 +195,9 @@ def check_command(command: Command, context: AnsweredContext) -> None:
         raise Refused(NOT_UNDERSTOOD, "no-data-set", "the C-STORE request has no data set")
 
 
-def check_header(command: Command, header: InstanceHeader) -> None:
-    """Raise `Refused` when the data set is not what the command says or lacks an identifier (PS3.4 B.2.3)."""
+def check_header(command: Command, header: InstanceHeader, study_instance_uid: str = "") -> None:
+    """Raise `Refused` when the data set is not what the command says, lacks an identifier (PS3.4 B.2.3), or is of another
+    study than the one that was asked for (PS3.18 10.5.2), if one was."""
     expected: Mapping[str, tuple[str, str]] = {
         "SOP Class UID": (command.affected_sop_class_uid, header.sop_class_uid),
         "SOP Instance UID": (command.affected_sop_instance_uid, header.sop_instance_uid),
@@ -215,6 +216,12 @@ def check_header(command: Command, header: InstanceHeader) -> None:
     ):
         if not is_uid(uid):
             raise Refused(NOT_UNDERSTOOD, "missing-identifier", f"{name} is missing or no UID")
+    if study_instance_uid and header.study_instance_uid != study_instance_uid:
+        raise Refused(
+            DATA_SET_MISMATCH,
+            "other-study",
+            f"Study Instance UID is {header.study_instance_uid}, {study_instance_uid} was announced",
+        )
 
 
 def is_store(command: Command) -> bool:

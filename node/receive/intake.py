@@ -70,11 +70,17 @@ class Intake:
         self.now = now
 
     def begin(self, command: Command, transfer_syntax_uid: str, sender: Sender) -> "IncomingObject | IncomingReport":
-        """A data set is about to arrive. Problems with room are kept until it is complete: its data must be
-        read anyway."""
+        """A data set is about to arrive."""
         if command.field == CommandField.N_EVENT_REPORT_RQ:
             return IncomingReport(command, transfer_syntax_uid, self.take_report)
-        incoming = IncomingObject(self, command, transfer_syntax_uid, sender)
+        return self.begin_object(command, transfer_syntax_uid, sender)
+
+    def begin_object(
+        self, command: Command, transfer_syntax_uid: str, sender: Sender, study_instance_uid: str = ""
+    ) -> "IncomingObject":
+        """An object is about to arrive, of this study if one is given. Problems with room are kept until it is
+        complete: its data must be read anyway."""
+        incoming = IncomingObject(self, command, transfer_syntax_uid, sender, study_instance_uid)
         try:
             has_room = self.files.free_bytes() >= self._free_disk_bytes
         except OSError as error:
@@ -131,13 +137,16 @@ class IncomingObject:
     """One C-STORE request while its data set arrives. Use: `add` and `flush` repeatedly, then `complete` or
     `discard`."""
 
-    def __init__(self, intake: Intake, command: Command, transfer_syntax_uid: str, sender: Sender) -> None:
+    def __init__(
+        self, intake: Intake, command: Command, transfer_syntax_uid: str, sender: Sender, study_instance_uid: str = ""
+    ) -> None:
         self.command = command
         self.size_bytes = 0
         self.series_instance_uid = ""
         self._intake = intake
         self._transfer_syntax_uid = transfer_syntax_uid
         self._sender = sender
+        self._study_instance_uid = study_instance_uid
         self._refusal: Refused | None = None
         self._digest = hashlib.sha256()
         self._descriptor = -1
@@ -214,7 +223,7 @@ class IncomingObject:
                 header = read_data_set(mapped, self._transfer_syntax_uid, len(self._file_meta))
             except HeaderError as error:
                 raise Refused(NOT_UNDERSTOOD, error.code, str(error)) from None
-        check_header(self.command, header)
+        check_header(self.command, header, self._study_instance_uid)
         return header
 
     def _instance(self, header: InstanceHeader) -> ReceivedInstance:

@@ -50,9 +50,7 @@ class StorageScp:
         self._files = files
         self._stop_seconds = dimse.stop_seconds
         self._log = get_logger("receive")
-        self._committer = committer = Committer(
-            engine, files, notify, durability=dimse.durability, quiet_seconds=settings.settle.quiet_seconds
-        )
+        self._committer = committer = make_committer(settings, engine, files, notify)
         self._listener = Listener(
             _doors(dimse),
             share_port=dimse.processes > 1,
@@ -106,6 +104,13 @@ class StorageScp:
         with contextlib.suppress(OSError):
             self._files.close_session()
         self._log.info("stopped_listening")
+
+
+def make_committer(settings: Settings, engine: Engine, files: FileStore, notify: Callable[[], object]) -> Committer:
+    """What makes objects durable as `[dimse]` says, whichever way they come in."""
+    return Committer(
+        engine, files, notify, durability=settings.dimse.durability, quiet_seconds=settings.settle.quiet_seconds
+    )
 
 
 def _doors(dimse: DimseSettings) -> list[Door]:

@@ -59,7 +59,7 @@ class ServerTls:
     def secure(self, connection: socket.socket, timeout: float) -> ssl.SSLSocket:
         """Do the handshake within `timeout` seconds. Raises `OSError` (of which `ssl.SSLError` is one)."""
         connection.settimeout(timeout)
-        secured = self._current().wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+        secured = self.context().wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
         try:
             secured.do_handshake()
         except BaseException:
@@ -67,7 +67,8 @@ class ServerTls:
             raise
         return secured
 
-    def _current(self) -> ssl.SSLContext:
+    def context(self) -> ssl.SSLContext:
+        """For the next connection: made of the files as they are now, if those can be used."""
         with self._lock:
             stamp = self._look()
             if stamp != self._stamp:
