@@ -1,5 +1,5 @@
 """One association, from the first byte to the last: the socket at the edge of `parser`, `admission` and
-`intake`.
+`messages`.
 
 A thread of its own reads with a timeout of `TICK_SECONDS`, so that it can look at its deadlines whatever the
 peer does:
@@ -15,29 +15,17 @@ import contextlib
 import socket
 import ssl
 import time
-import traceback
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
-from node.errors import Refused
 from node.logs import describe_error, get_logger
 from node.receive import pdu
-from node.receive.admission import (
-    NOT_UNDERSTOOD,
-    STORAGE_COMMITMENT_UID,
-    UNRECOGNIZED_OPERATION,
-    Admitted,
-    Rejected,
-    check_command,
-    is_uid,
-)
-from node.receive.command import Command, CommandError, CommandField, read_command, write_response
-from node.receive.intake import IncomingObject, IncomingReport, Intake, Sender
+from node.receive.admission import Admitted, Rejected
+from node.receive.intake import Intake, Sender
+from node.receive.messages import Messages, ObjectTooLarge, Tally
 from node.receive.parser import CommandSet, ControlPdu, DataFragment, Event, PduParser
-from node.receive.pdu import AbortReason, AnsweredContext, AssociateRequest, ContextResult, PduError, PduType
+from node.receive.pdu import AbortReason, AssociateRequest, ContextResult, PduError, PduType
 
 TICK_SECONDS = 0.5
 _QUICKACK = getattr(socket, "TCP_QUICKACK", None)
@@ -62,18 +50,6 @@ class Ended(Exception):
         self.outcome = outcome
         self.farewell = farewell
         self.detail = detail
-
-
-@dataclass
-class Tally:
-    """What one association did, for its log line."""
-
-    started_at: float
-    objects: int = 0
-    echoes: int = 0
-    object_bytes: int = 0
-    statuses: Counter[str] = field(default_factory=Counter)
-    series_instance_uids: dict[str, None] = field(default_factory=dict)
 
 
 class Association:
@@ -114,13 +90,10 @@ class Association:
         self._on_release = on_release
         self._stopping_at = stopping_at
         self._parser = PduParser(limits.maximum_pdu_bytes)
-        self._request: AssociateRequest | None = None
-        self._contexts: dict[int, AnsweredContext] = {}
         self._sender = Sender("", "")
-        self._incoming: IncomingObject | IncomingReport | None = None
-        self._incoming_context = 0
-        self._tally = Tally(started_at=time.monotonic())
-        self._last_pdu_at = self._tally.started_at
+        self._messages: Messages | None = None  # once the association is accepted
+        self._started_at = time.monotonic()
+        self._last_pdu_at = self._started_at
         self._message_started_at: float | None = None
         self._message_bytes = 0
         self._log = get_logger("receive").bind(peer=peer)
@@ -130,10 +103,10 @@ class Association:
         ended = Ended("failed")
         try:
             self._prepare_socket()
-            self._negotiate()
+            messages = self._messages = self._negotiate()
             while True:
                 for event in self._receive():
-                    self._handle(event)
+                    self._handle(event, messages)
         except Ended as reason:
             ended = reason
         except PduError as error:
@@ -143,10 +116,14 @@ class Association:
         except Exception as error:
             # A fault of ours must not end the listener: the peer is told, and the line says which class it
             # was.
-            self._log.error("association_failed", reason=describe_error(error), at=_place(error))
+            self._log.error("association_failed", reason=describe_error(error))
             ended = Ended("failed", pdu.write_abort(None))
         finally:
             self._finish(ended)
+
+    @property
+    def _is_receiving(self) -> bool:
+        return self._messages is not None and self._messages.is_receiving
 
     def _prepare_socket(self) -> None:
         self._connection.settimeout(TICK_SECONDS)
@@ -162,8 +139,8 @@ class Association:
             parser.reclaim()
             self._message_started_at = None
         elif parser.is_tight:
-            if self._incoming is not None:
-                self._incoming.flush()
+            if self._messages is not None:
+                self._messages.flush()
             parser.reclaim()
         while True:
             try:
@@ -184,7 +161,7 @@ class Association:
                 self._check_clock(is_idle=False)
                 return events
             self._check_clock(is_idle=False)
-            if parser.is_tight and self._incoming is None:
+            if parser.is_tight and not self._is_receiving:
                 parser.reclaim()
 
     def _count_bytes(self, count: int) -> None:
@@ -196,8 +173,8 @@ class Association:
     def _check_clock(self, *, is_idle: bool) -> None:
         now = time.monotonic()
         limits = self._limits
-        if self._request is None:
-            if now - self._tally.started_at > limits.acse_timeout_seconds:
+        if self._messages is None:
+            if now - self._started_at > limits.acse_timeout_seconds:
                 raise Ended("no-request", pdu.write_abort(None))
         elif now - self._last_pdu_at > limits.network_timeout_seconds:
             raise Ended("timeout", pdu.write_abort(None), "no complete PDU within dimse.network_timeout_seconds")
@@ -210,43 +187,49 @@ class Association:
                 raise Ended("too-slow", pdu.write_abort(None), "slower than dimse.minimum_bytes_per_second")
         stopping_at = self._stopping_at()
         if stopping_at is not None:
-            is_waiting = is_idle and self._incoming is None and self._parser.is_between_messages
+            is_waiting = is_idle and not self._is_receiving and self._parser.is_between_messages
             if is_waiting or now >= stopping_at:
                 raise Ended("stopped", pdu.write_abort(None))
 
     # Association control
     # --------------------------------------------------------------------------------------------
 
-    def _negotiate(self) -> None:
+    def _negotiate(self) -> Messages:
+        """Answer the association request; what will serve its messages."""
         events = self._receive()
         event = events[0]
         if not isinstance(event, ControlPdu) or event.kind is not PduType.ASSOCIATE_RQ:
             raise PduError(AbortReason.UNEXPECTED_PDU, "an A-ASSOCIATE-RQ was expected first")
         request = pdu.read_associate_request(event.body)
+        self._sender = Sender(request.calling_ae_title, request.called_ae_title)
         answer = self._admit(request)
         if isinstance(answer, Rejected):
-            self._sender = Sender(request.calling_ae_title, request.called_ae_title)
             farewell = pdu.write_associate_reject(answer.result, answer.source, answer.reason)
             raise Ended("rejected:" + answer.code, farewell, answer.message)
-        self._request = request
-        self._sender = Sender(request.calling_ae_title, request.called_ae_title)
-        self._contexts = {
-            context.context_id: context for context in answer.contexts if context.result is ContextResult.ACCEPTANCE
-        }
         self._connection.sendall(
             pdu.write_associate_accept(request, answer.contexts, answer.roles, self._limits.maximum_pdu_bytes)
         )
         if len(events) > 1:  # something was sent before our answer
             raise PduError(AbortReason.UNEXPECTED_PDU, "a PDU came before the association was accepted")
+        accepted = {
+            context.context_id: context for context in answer.contexts if context.result is ContextResult.ACCEPTANCE
+        }
+        return Messages(accepted, self._sender, self._intake, self._limits.maximum_object_bytes, self._log)
 
-    def _handle(self, event: Event) -> None:
+    def _handle(self, event: Event, messages: Messages) -> None:
         match event:
             case DataFragment():
-                self._take_fragment(event)
+                try:
+                    response = messages.take_fragment(event)
+                except ObjectTooLarge:
+                    raise Ended(
+                        "object-too-large", pdu.write_abort(None), "longer than dimse.maximum_object_mb"
+                    ) from None
+                self._send(response)
             case CommandSet():
-                self._take_command(event)
+                self._send(messages.take_command(event))
             case ControlPdu(kind=PduType.RELEASE_RQ):
-                if self._incoming is not None:
+                if messages.is_receiving:
                     raise PduError(AbortReason.UNEXPECTED_PDU, "A-RELEASE-RQ within an object")
                 raise Ended("released", pdu.write_release_reply())
             case ControlPdu(kind=PduType.ABORT):
@@ -254,22 +237,26 @@ class Association:
             case _:
                 raise PduError(AbortReason.UNEXPECTED_PDU, f"unexpected {event.kind.name}")
 
-    def _finish(self, ended: Ended) -> None:
-        if self._incoming is not None:
-            self._incoming.discard()
-            self._incoming = None
-        _say_goodbye(self._connection, ended)
-        self._write_summary(ended)
-        if ended.outcome == "released" and self._tally.series_instance_uids:
-            self._on_release(list(self._tally.series_instance_uids))
+    def _send(self, response: bytes) -> None:
+        """Answer in one segment: a reply in two would meet a sender's delayed acknowledgement."""
+        if response:
+            self._connection.sendall(response)
 
-    def _write_summary(self, ended: Ended) -> None:
-        tally = self._tally
+    def _finish(self, ended: Ended) -> None:
+        tally = self._messages.tally if self._messages is not None else Tally()
+        if self._messages is not None:
+            self._messages.discard()
+        _say_goodbye(self._connection, ended)
+        self._write_summary(ended, tally)
+        if ended.outcome == "released" and tally.series_instance_uids:
+            self._on_release(list(tally.series_instance_uids))
+
+    def _write_summary(self, ended: Ended, tally: Tally) -> None:
         fields: dict[str, Any] = {
             "calling_ae_title": self._sender.calling_ae_title,
             "called_ae_title": self._sender.called_ae_title,
             "outcome": ended.outcome,
-            "seconds": round(time.monotonic() - tally.started_at, 3),
+            "seconds": round(time.monotonic() - self._started_at, 3),
             "objects": tally.objects,
             "object_bytes": tally.object_bytes,
             "echoes": tally.echoes,
@@ -278,112 +265,6 @@ class Association:
         if ended.detail:
             fields["reason"] = ended.detail
         self._log.info("association_ended", **fields)
-
-    # Messages
-    # -------------------------------------------------------------------------------------------------------
-
-    def _take_command(self, event: CommandSet) -> None:
-        if self._incoming is not None:
-            raise PduError(AbortReason.UNEXPECTED_PARAMETER, "a command set where a data set was announced")
-        context = self._contexts.get(event.context_id)
-        if context is None:
-            raise PduError(
-                AbortReason.INVALID_PARAMETER_VALUE,
-                f"presentation context {event.context_id} was not accepted",
-            )
-        try:
-            command = read_command(event.command_set)
-        except CommandError as error:
-            raise PduError(AbortReason.INVALID_PARAMETER_VALUE, str(error)) from None
-        if command.is_response:
-            raise PduError(AbortReason.UNEXPECTED_PARAMETER, "a response to nothing that was asked")
-        if command.field == CommandField.C_CANCEL_RQ:
-            return
-        if command.has_data_set:
-            self._incoming = self._intake.begin(command, context.transfer_syntax, self._sender)
-            self._incoming_context = event.context_id
-            self._judge(command, context, self._incoming)
-        else:
-            self._answer_without_data_set(command, context)
-
-    def _judge(self, command: Command, context: AnsweredContext, incoming: IncomingObject | IncomingReport) -> None:
-        """Decide now what the answer will be where the data set cannot change it; it must be read all the
-        same."""
-        if isinstance(incoming, IncomingReport) and context.abstract_syntax == STORAGE_COMMITMENT_UID:
-            return
-        try:
-            if command.field != CommandField.C_STORE_RQ:
-                raise Refused(
-                    UNRECOGNIZED_OPERATION,
-                    "not-c-store",
-                    f"operation {command.field:#06x} is not served here",
-                )
-            check_command(command, context)
-        except Refused as refusal:
-            incoming.refuse(refusal)
-
-    def _answer_without_data_set(self, command: Command, context: AnsweredContext) -> None:
-        if command.field == CommandField.C_ECHO_RQ:
-            self._tally.echoes += 1
-            self._respond(context.context_id, command, 0, "")
-        elif command.field == CommandField.C_STORE_RQ:
-            refusal = Refused(NOT_UNDERSTOOD, "no-data-set", "the C-STORE request has no data set")
-            self._refuse(context.context_id, command, refusal)
-        else:
-            refusal = Refused(
-                UNRECOGNIZED_OPERATION, "not-c-store", f"operation {command.field:#06x} is not served here"
-            )
-            self._refuse(context.context_id, command, refusal)
-
-    def _take_fragment(self, event: DataFragment) -> None:
-        incoming = self._incoming
-        if incoming is None or event.context_id != self._incoming_context:
-            raise PduError(AbortReason.UNEXPECTED_PARAMETER, "a data set that no command announced")
-        incoming.add(event.fragment)
-        if incoming.size_bytes > self._limits.maximum_object_bytes:
-            raise Ended("object-too-large", pdu.write_abort(None), "longer than dimse.maximum_object_mb")
-        if not event.is_last:
-            return
-        try:
-            incoming.complete()
-        except Refused as refusal:
-            self._refuse(event.context_id, incoming.command, refusal)
-        else:
-            if isinstance(incoming, IncomingObject):
-                self._tally.objects += 1
-                self._tally.object_bytes += incoming.size_bytes
-                self._tally.series_instance_uids[incoming.series_instance_uid] = None
-            self._respond(event.context_id, incoming.command, 0, "")
-        self._incoming = None
-
-    def _refuse(self, context_id: int, command: Command, refusal: Refused) -> None:
-        self._log.warning(
-            "object_refused",
-            calling_ae_title=self._sender.calling_ae_title,
-            called_ae_title=self._sender.called_ae_title,
-            status=f"{refusal.status:04X}",
-            code=refusal.code,
-            reason=str(refusal),
-            sop_class_uid=_loggable(command.affected_sop_class_uid),
-            sop_instance_uid=_loggable(command.affected_sop_instance_uid),
-        )
-        self._respond(context_id, command, refusal.status, refusal.code)
-
-    def _respond(self, context_id: int, command: Command, status: int, comment: str) -> None:
-        """Answer in one segment: a reply in two would meet a sender's delayed acknowledgement."""
-        self._tally.statuses[f"{status:04X}"] += 1
-        self._connection.sendall(pdu.write_command(context_id, write_response(command, status, comment)))
-
-
-def _loggable(uid: str) -> str:
-    """A UID of the peer for the log: anything else could be a name."""
-    return uid if is_uid(uid) else "(no UID)"
-
-
-def _place(error: BaseException) -> str:
-    """File and line where an exception was raised."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
 
 
 def _say_goodbye(connection: socket.socket, ended: Ended) -> None:

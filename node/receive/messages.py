@@ -1,0 +1,184 @@
+"""The DIMSE messages of one association (PS3.7 section 9): command sets and data set fragments in, responses out.
+
+Reads and writes no socket. What a request asks is decided when its command set is there; where the data set cannot
+change the answer it is read all the same and forgotten.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from node.errors import Refused
+from node.receive import pdu
+from node.receive.admission import (
+    NOT_UNDERSTOOD,
+    STORAGE_COMMITMENT_UID,
+    UNRECOGNIZED_OPERATION,
+    check_command,
+    is_uid,
+)
+from node.receive.command import Command, CommandError, CommandField, read_command, write_response
+from node.receive.intake import IncomingObject, IncomingReport, Intake, Sender
+from node.receive.parser import CommandSet, DataFragment
+from node.receive.pdu import AbortReason, AnsweredContext, PduError
+
+
+class ObjectTooLarge(Exception):
+    """A data set is longer than `dimse.maximum_object_mb`."""
+
+
+@dataclass
+class Tally:
+    """What one association did, for its log line."""
+
+    objects: int = 0
+    echoes: int = 0
+    object_bytes: int = 0
+    statuses: Counter[str] = field(default_factory=Counter)
+    series_instance_uids: dict[str, None] = field(default_factory=dict)
+
+
+class Messages:
+    """Serves the messages of one association. Each `take_...` returns the P-DATA-TF to send, empty for none; `PduError`
+    is raised where the peer broke the protocol.
+
+    Parameters
+    ----------
+    contexts
+        The accepted presentation contexts by number.
+    sender, intake
+        Who sends, and where objects go.
+    maximum_object_bytes : int
+        Longest data set.
+    log
+        Bound to the association.
+    """
+
+    def __init__(
+        self,
+        contexts: Mapping[int, AnsweredContext],
+        sender: Sender,
+        intake: Intake,
+        maximum_object_bytes: int,
+        log: Any,
+    ) -> None:
+        self._contexts = contexts
+        self._sender = sender
+        self._intake = intake
+        self._maximum_object_bytes = maximum_object_bytes
+        self._log = log
+        self._incoming: IncomingObject | IncomingReport | None = None
+        self._incoming_context = 0
+        self.tally = Tally()
+
+    @property
+    def is_receiving(self) -> bool:
+        """True while a data set is arriving."""
+        return self._incoming is not None
+
+    def flush(self) -> None:
+        """Let go of the fragments taken so far, so that their views may become void."""
+        if self._incoming is not None:
+            self._incoming.flush()
+
+    def discard(self) -> None:
+        """Forget the data set that is arriving."""
+        if self._incoming is not None:
+            self._incoming.discard()
+            self._incoming = None
+
+    def take_command(self, event: CommandSet) -> bytes:
+        """A command set is complete."""
+        if self._incoming is not None:
+            raise PduError(AbortReason.UNEXPECTED_PARAMETER, "a command set where a data set was announced")
+        context = self._contexts.get(event.context_id)
+        if context is None:
+            raise PduError(
+                AbortReason.INVALID_PARAMETER_VALUE,
+                f"presentation context {event.context_id} was not accepted",
+            )
+        try:
+            command = read_command(event.command_set)
+        except CommandError as error:
+            raise PduError(AbortReason.INVALID_PARAMETER_VALUE, str(error)) from None
+        if command.is_response:
+            raise PduError(AbortReason.UNEXPECTED_PARAMETER, "a response to nothing that was asked")
+        if command.field == CommandField.C_CANCEL_RQ:
+            return b""
+        if not command.has_data_set:
+            return self._answer_without_data_set(command, context)
+        self._incoming = self._intake.begin(command, context.transfer_syntax, self._sender)
+        self._incoming_context = event.context_id
+        self._judge(command, context, self._incoming)
+        return b""
+
+    def take_fragment(self, event: DataFragment) -> bytes:
+        """A fragment of the announced data set; `ObjectTooLarge` when it is one too many."""
+        incoming = self._incoming
+        if incoming is None or event.context_id != self._incoming_context:
+            raise PduError(AbortReason.UNEXPECTED_PARAMETER, "a data set that no command announced")
+        incoming.add(event.fragment)
+        if incoming.size_bytes > self._maximum_object_bytes:
+            raise ObjectTooLarge
+        return self._complete(incoming, event.context_id) if event.is_last else b""
+
+    def _complete(self, incoming: IncomingObject | IncomingReport, context_id: int) -> bytes:
+        try:
+            incoming.complete()
+        except Refused as refusal:
+            self._incoming = None
+            return self._refuse(context_id, incoming.command, refusal)
+        self._incoming = None
+        if isinstance(incoming, IncomingObject):
+            self.tally.objects += 1
+            self.tally.object_bytes += incoming.size_bytes
+            self.tally.series_instance_uids[incoming.series_instance_uid] = None
+        return self._respond(context_id, incoming.command, 0)
+
+    def _judge(self, command: Command, context: AnsweredContext, incoming: IncomingObject | IncomingReport) -> None:
+        """Decide now what the answer will be where the data set cannot change it."""
+        if isinstance(incoming, IncomingReport) and context.abstract_syntax == STORAGE_COMMITMENT_UID:
+            return
+        try:
+            if command.field != CommandField.C_STORE_RQ:
+                raise _not_served(command)
+            check_command(command, context)
+        except Refused as refusal:
+            incoming.refuse(refusal)
+
+    def _answer_without_data_set(self, command: Command, context: AnsweredContext) -> bytes:
+        if command.field == CommandField.C_ECHO_RQ:
+            self.tally.echoes += 1
+            return self._respond(context.context_id, command, 0)
+        if command.field == CommandField.C_STORE_RQ:
+            refusal = Refused(NOT_UNDERSTOOD, "no-data-set", "the C-STORE request has no data set")
+        else:
+            refusal = _not_served(command)
+        return self._refuse(context.context_id, command, refusal)
+
+    def _refuse(self, context_id: int, command: Command, refusal: Refused) -> bytes:
+        self._log.warning(
+            "object_refused",
+            calling_ae_title=self._sender.calling_ae_title,
+            called_ae_title=self._sender.called_ae_title,
+            status=f"{refusal.status:04X}",
+            code=refusal.code,
+            reason=str(refusal),
+            sop_class_uid=_loggable(command.affected_sop_class_uid),
+            sop_instance_uid=_loggable(command.affected_sop_instance_uid),
+        )
+        return self._respond(context_id, command, refusal.status, refusal.code)
+
+    def _respond(self, context_id: int, command: Command, status: int, comment: str = "") -> bytes:
+        self.tally.statuses[f"{status:04X}"] += 1
+        return pdu.write_command(context_id, write_response(command, status, comment))
+
+
+def _not_served(command: Command) -> Refused:
+    return Refused(UNRECOGNIZED_OPERATION, "not-c-store", f"operation {command.field:#06x} is not served here")
+
+
+def _loggable(uid: str) -> str:
+    """A UID of the peer for the log: anything else could be a name."""
+    return uid if is_uid(uid) else "(no UID)"
