@@ -48,6 +48,8 @@ class Job:
     inputs: Mapping[str, Sequence[str]] | None
     destinations: Sequence[str] | None
     revision: int | None
+    speculative: bool
+    saved_seconds: float | None
     result_id: int | None
     destination: str | None
 

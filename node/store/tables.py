@@ -108,10 +108,13 @@ class DecisionOutcome(StrEnum):
 
 
 class ResultState(StrEnum):
-    """CURRENT: what holds now. SUPERSEDED: a later revision replaced it."""
+    """HELD: made before its study was whole; delivered nowhere until it is. CURRENT: what holds now. SUPERSEDED: a
+    later revision replaced it. WITHDRAWN: was HELD, and the whole study asked for something else."""
 
+    HELD = "HELD"
     CURRENT = "CURRENT"
     SUPERSEDED = "SUPERSEDED"
+    WITHDRAWN = "WITHDRAWN"
 
 
 def _one_of(states: type[StrEnum], column: str = "state") -> str:
@@ -124,6 +127,10 @@ study = Table(
     Column("study_instance_uid", String(64), primary_key=True),
     Column("first_received_at", UtcDateTime, nullable=False),
     Column("last_received_at", UtcDateTime, nullable=False),
+    Column("patient_key", String(64), index=True, comment="salted hash of Patient ID and its issuer; null: no ID"),
+    Column("study_date_time", String(14), comment="YYYYMMDDHHMMSS as the images say it; null: no Study Date"),
+    Column("lane", Integer, comment="to which a critical finding raised the work of the study; null: not raised"),
+    CheckConstraint("lane IN (0, 1, 2)", name="lane"),
 )
 
 # `header` is what selection needs of the first instance that came.
@@ -224,6 +231,21 @@ instance = Table(
     ),
 )
 
+# Instances whose files were deleted when nothing needed them any more: what a study had, and when it went.
+expired_instance = Table(
+    "expired_instance",
+    metadata,
+    Column("sop_instance_uid", String(64), primary_key=True),
+    Column(
+        "series_instance_uid",
+        String(64),
+        ForeignKey("series.series_instance_uid"),
+        nullable=False,
+        index=True,
+    ),
+    Column("expired_at", UtcDateTime, nullable=False),
+)
+
 # What arrived and could not be taken: kept in quarantine/ where an operator can see it.
 quarantine = Table(
     "quarantine",
@@ -286,6 +308,14 @@ job = Table(
     Column("inputs", Json, comment="model input name to list of SOP Instance UIDs"),
     Column("destinations", Json, comment="names of the destinations of the route"),
     Column("revision", Integer),
+    Column(
+        "speculative",
+        Boolean,
+        nullable=False,
+        server_default=false(),
+        comment="begun before the study was whole; its result is HELD",
+    ),
+    Column("saved_seconds", Float, comment="how much earlier it could be delivered, since it was begun early"),
     # DELIVER
     Column("result_id", Integer, ForeignKey("result.id")),
     Column("destination", String(64)),
@@ -430,8 +460,8 @@ destination_state = Table(
 
 class NoticeState(StrEnum):
     """OPEN: somebody is to be told, and is told again or another one after them, until somebody says they know.
-    ACKNOWLEDGED: somebody did. UNANSWERED: everybody was told as often as configured, and nobody did. WITHDRAWN: a later
-    result no longer says it."""
+    ACKNOWLEDGED: somebody did. UNANSWERED: everybody was told as often as configured, and nobody did. WITHDRAWN: a
+    later result no longer says it."""
 
     OPEN = "OPEN"
     ACKNOWLEDGED = "ACKNOWLEDGED"
