@@ -126,15 +126,19 @@ def run_worker(settings: Settings, *, life_line: bool = False) -> None:
 
 def run_deliverer(settings: Settings, *, life_line: bool = False) -> None:
     """Send results to their destinations until told to stop."""
+    from node.audit.process import audited
     from node.deliver.outbox import Outbox
+    from node.deliver.side_lanes import side_lanes
 
     engine = prepare(settings)
-    outbox = Outbox(engine, settings, settings.wake_folder)
-    _stop_by(outbox.stop, life_line)
-    try:
-        _run_in_thread(outbox.run, "outbox")
-    finally:
-        engine.dispose()
+    with audited(settings, engine, "deliver") as trail:
+        further = side_lanes(engine, settings, trail)
+        outbox = Outbox(engine, settings, settings.wake_folder, trail=trail, further=further)
+        _stop_by(outbox.stop, life_line)
+        try:
+            _run_in_thread(outbox.run, "outbox")
+        finally:
+            engine.dispose()
 
 
 def _run_in_thread(run: Callable[[], None], name: str) -> None:

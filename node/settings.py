@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, Field, StringConstraints, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from node.audit_settings import AuditSettings
 from node.destination_settings import (
     DESTINATION_KINDS,
     AnyDestination,
@@ -21,6 +22,7 @@ from node.destination_settings import (
     absolute_paths,
 )
 from node.errors import Permanent
+from node.notice_settings import NoticeSettings, Recipient
 from node.route_settings import CountingArchive, Match, Route, SettleSettings
 from node.settings_types import AeTitle, Name, Port, Section
 from node.web_settings import WebSettings
@@ -219,6 +221,8 @@ class Settings(BaseSettings):
     deliver: DeliverSettings = DeliverSettings()
     models: ModelsSettings = ModelsSettings()
     profiles: ProfilesSettings = ProfilesSettings()
+    notices: NoticeSettings = NoticeSettings()
+    audit: AuditSettings = AuditSettings()
     log: LogSettings = LogSettings()
     routes: tuple[Route, ...] = Field((), description="Rules from studies to models and destinations.")
     destinations: tuple[DestinationOfAnyKind, ...] = Field((), description="Where results go.")
@@ -336,7 +340,11 @@ def _explain(where: str, problem: Any) -> str:
 
 def _section(location: tuple[Any, ...]) -> type[BaseModel] | None:
     """The model class that describes the table at `location`."""
-    sections: dict[str, type[BaseModel]] = {"routes": Route, "destinations": AnyDestination}
+    sections: dict[str, type[BaseModel]] = {
+        "routes": Route,
+        "destinations": AnyDestination,
+        "recipients": Recipient,
+    }
     here: type[BaseModel] | None = Settings
     for part in location:
         if isinstance(part, int) or here is None:
@@ -364,7 +372,18 @@ def _with_absolute_paths(settings: Settings, base: Path) -> Settings:
     )
     destinations = tuple(absolute_paths(destination, base) for destination in settings.destinations)
     dimse = settings.dimse.model_copy(update=_absolute_tls_files(settings.dimse, base))
-    tables = {"node": node, "models": models, "profiles": profiles, "destinations": destinations, "dimse": dimse}
+    recipients = tuple(absolute_paths(recipient, base) for recipient in settings.notices.recipients)
+    notices = absolute_paths(settings.notices, base).model_copy(update={"recipients": recipients})
+    audit = absolute_paths(settings.audit, base)
+    tables = {
+        "node": node,
+        "models": models,
+        "profiles": profiles,
+        "destinations": destinations,
+        "dimse": dimse,
+        "notices": notices,
+        "audit": audit,
+    }
     return settings.model_copy(update={**tables, "web": settings.web.with_absolute_paths(base)})
 
 

@@ -71,9 +71,11 @@ class InferHandler:
             self._record_not_analysed(job, reason)
             raise
         new = _new_result(job, request, analysis, folder)
+        critical = [finding.finding.meaning for finding in analysis.result.findings if finding.is_alarm]
 
         def complete(connection: Connection, current: Job) -> None:
-            complete_inference(connection, current, new, self._settings.deliver.maximum_attempts, self._clock())
+            attempts = self._settings.deliver.maximum_attempts
+            complete_inference(connection, current, new, attempts, self._clock(), critical)
 
         return complete
 

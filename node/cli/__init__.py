@@ -29,6 +29,7 @@ COMMANDS = {
     "jobs": "inspect",
     "deliveries": "deliveries",
     "destinations": "deliveries",
+    "notices": "notices",
     "models": "models",
     "demo": "demo",
 }

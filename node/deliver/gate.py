@@ -53,9 +53,10 @@ class Gate:
 
     def __call__(self) -> float:
         """Seconds until it is worth asking again; 0 when the lane may send. Probes a destination that was down."""
-        seconds = seconds_until_open(self._destination.span, self._now().astimezone())
-        if seconds:
-            return seconds
+        return seconds_until_open(self._destination.span, self._now().astimezone()) or self.for_critical()
+
+    def for_critical(self) -> float:
+        """The same for the lane of critical results, which office hours do not hold up."""
         with read_transaction(self._engine) as connection:
             state = get_destination_state(connection, self._destination.name)
         if state.held_at is not None:

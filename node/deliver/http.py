@@ -35,6 +35,10 @@ class HttpPeer:
         self._token = ""
         self._token_ends = 0.0
 
+    def close(self) -> None:
+        """Close the connections that are kept open."""
+        self._client.close()
+
     def describe(self) -> str:
         """How messages name the destination: without any credentials that its URL might hold."""
         url = httpx.URL(self.destination.url)

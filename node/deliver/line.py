@@ -96,6 +96,22 @@ class Line:
         """From now on wait at most this long, and for no other check than this one."""
         self._patience = Patience(min(timeout_seconds, self._patience.timeout_seconds), check)
 
+    def finish(self) -> None:
+        """End a TLS session and wait until the peer has ended it too: then it has read everything."""
+        if not isinstance(self._socket, ssl.SSLSocket):
+            return
+        deadline = self._deadline()
+        while True:
+            try:
+                self._socket.unwrap()
+                return
+            except TimeoutError:
+                self._wait_on(deadline, "did not end the connection")
+            except ssl.SSLEOFError:  # it closed without a last word, after it had read ours
+                return
+            except OSError as error:
+                raise _lost(error) from None
+
     def close(self) -> None:
         with contextlib.suppress(OSError):
             self._socket.close()

@@ -1,21 +1,24 @@
 """The outbox: brings results to destinations, each in lanes of its own, until they have arrived.
 
 A lane is a `JobLoop` that claims only deliveries to its destination, so that one that is down or slow
-delays no other; a `Gate` keeps it from claiming while the destination is held, closed or down. Beside it a
-`Confirmer` asks whether what was accepted is kept. One more lane takes deliveries to destinations that are
-no longer configured, and says so.
+delays no other; a `Gate` keeps it from claiming while the destination is held, closed or down. One more for each
+destination takes critical results only, outside office hours too, so that these never wait for what is being sent.
+Beside them a `Confirmer` asks whether what was accepted is kept. A last lane takes deliveries to destinations that
+are no longer configured, and says so.
 """
 
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Protocol
 
 from sqlalchemy import Connection, Engine
 
+from node.audit.trail import AnyTrail, NoTrail
+from node.deliver.audit import DeliveryWitness
 from node.deliver.lanes import Route, routes_of
 from node.deliver.transport import NeverTaken, NotTaken, Parcel, Receipt, Unreachable
 from node.errors import Permanent
@@ -40,13 +43,16 @@ class Runner(Protocol):
     def stop(self) -> None: ...
 
 
-def delivery_handler(engine: Engine, settings: Settings, routes: Mapping[str, Route] | None = None) -> Handler:
+def delivery_handler(
+    engine: Engine, settings: Settings, routes: Mapping[str, Route] | None = None, trail: AnyTrail | None = None
+) -> Handler:
     """What a lane does with a job: send its result, and keep every status (T5).
 
     The handler raises `Transient` or `Permanent`. Statuses that came before a failure are kept too. Each
-    attempt writes one log line.
+    attempt writes one log line; the audit trail has the beginning of the first and what came of it.
     """
     known = routes_of(engine, settings) if routes is None else routes
+    witness = DeliveryWitness(trail or NoTrail(), settings.node.ae_title)
 
     def deliver(job: Job, heartbeat: Heartbeat) -> Completion:
         route = _route_of(job, known)
@@ -55,6 +61,8 @@ def delivery_handler(engine: Engine, settings: Settings, routes: Mapping[str, Ro
         if result.state is not ResultState.CURRENT:
             raise Interrupted(StopReason.CANCELLED)
         started = time.monotonic()
+        if job.attempt == 1:
+            witness.begins(route.destination, result)
         receipt = Receipt(())
         error: Exception | None = None
         try:
@@ -71,6 +79,8 @@ def delivery_handler(engine: Engine, settings: Settings, routes: Mapping[str, Ro
             raise
         finally:
             _log_delivery(job, result, receipt, time.monotonic() - started, error)
+            if error is None or isinstance(error, Permanent):
+                witness.ended(route.destination, result, error)
         route.gate.reached()
         return _completion(route, receipt)
 
@@ -78,7 +88,7 @@ def delivery_handler(engine: Engine, settings: Settings, routes: Mapping[str, Ro
 
 
 class Outbox:
-    """All lanes of one delivery process; `run` works until `stop`."""
+    """All lanes of one delivery process; `run` works until `stop`. `further` runs and ends with them."""
 
     def __init__(
         self,
@@ -87,18 +97,22 @@ class Outbox:
         wake_folder: Path,
         *,
         on_finished: Callable[[Job], None] = lambda job: None,
+        trail: AnyTrail | None = None,
+        further: Sequence[Runner] = (),
     ) -> None:
         routes = routes_of(engine, settings)
-        handler = delivery_handler(engine, settings, routes)
+        handler = delivery_handler(engine, settings, routes, trail)
         lanes: list[tuple[Lane, Callable[[], float]]] = [(Lane(without=frozenset(routes)), lambda: 0.0)]
         for name, route in routes.items():
             lanes.extend([(Lane(only=name), route.gate)] * route.destination.connections)
+            lanes.append((Lane(only=name, only_critical=True), route.gate.for_critical))
         self._listeners = [WakeListener(wake_folder, Topic.DELIVER) for _ in lanes]
         loops: list[Runner] = [
             JobLoop(engine, _loop_settings(settings, lane), handler, listener, on_finished=on_finished, gate=gate)
             for (lane, gate), listener in zip(lanes, self._listeners, strict=True)
         ]
-        self._runners = loops + [route.confirmer for route in routes.values() if route.confirmer is not None]
+        confirmers = [route.confirmer for route in routes.values() if route.confirmer is not None]
+        self._runners: list[Runner] = [*loops, *confirmers, *further]
 
     def run(self) -> None:
         """Work until `stop`, or until a lane breaks: then all end, and the supervisor starts them again."""

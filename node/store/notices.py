@@ -92,14 +92,14 @@ def follow_result(
 def change_notice(
     connection: Connection,
     known: Notice,
-    event: NoticeEvent,
+    event: NoticeEvent | None,
     now: datetime,
     *,
     recipient: str | None = None,
     message: str | None = None,
     **values: Any,
 ) -> bool:
-    """Change a notice that is still as it was when it was read, and note the step; False when it is not."""
+    """Change a notice that is still as it was when it was read, and note the step if it is one; False if it is not."""
     if values.get("state", NoticeState.OPEN) is not NoticeState.OPEN:
         values["due_at"] = None
     changed = connection.execute(
@@ -110,9 +110,9 @@ def change_notice(
             notice_table.c.step == known.step,
             notice_table.c.tries == known.tries,
         )
-        .values(**(values or {"step": known.step}))
+        .values(**values)
     )
-    if changed.rowcount == 1:
+    if changed.rowcount == 1 and event is not None:
         connection.execute(
             insert(event_table).values(
                 notice_id=known.notice_id, at=now, event=event, recipient=recipient, message=message
@@ -132,7 +132,7 @@ def acknowledge_notice(connection: Connection, reference: str, who: str, now: da
     known = get_notice(connection, reference)
     if known.state is NoticeState.ACKNOWLEDGED:
         return known, False
-    values = {"state": NoticeState.ACKNOWLEDGED, "acknowledged_at": now, "acknowledged_by": who[:128]}
+    values: dict[str, Any] = {"state": NoticeState.ACKNOWLEDGED, "acknowledged_at": now, "acknowledged_by": who[:128]}
     first = change_notice(connection, known, NoticeEvent.ACKNOWLEDGED, now, recipient=who[:128], **values)
     return get_notice(connection, reference), first
 
