@@ -4,7 +4,7 @@ Every function takes an open `Connection` and leaves committing to its caller; t
 Functions that write want a connection of `write_transaction`.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -37,7 +37,7 @@ class ReceivedInstance:
 
     `series_header` and `geometry` hold attributes by keyword, JSON-safe, without patient identity. `sha256`
     is of the encoded data set without the Part 10 header. `pixel_offset` and `pixel_length` are bytes in
-    the file.
+    the file. `patient_key` is a keyed hash (`node.store.patients`), `study_date_time` is `YYYYMMDDHHMMSS`.
     """
 
     sop_instance_uid: str
@@ -55,6 +55,8 @@ class ReceivedInstance:
     geometry: Mapping[str, Any] | None = None
     pixel_offset: int | None = None
     pixel_length: int | None = None
+    patient_key: str | None = None
+    study_date_time: str | None = None
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,7 @@ def store_instances(
     """
     known = _digests(connection, [one.sop_instance_uid for one in received])
     study_of = _studies_of_series(connection, {one.series_instance_uid for one in received})
+    known_series = frozenset(study_of)
     outcomes: list[StoreOutcome] = []
     fresh: list[ReceivedInstance] = []
     for one in received:
@@ -137,7 +140,7 @@ def store_instances(
             fresh.append(one)
     if fresh:
         _touch_studies(connection, fresh)
-        _touch_series(connection, fresh, settle_at)
+        _touch_series(connection, fresh, settle_at, known_series)
         connection.execute(_INSERT_INSTANCE, [_instance_values(one) for one in fresh])
     return outcomes
 
@@ -347,6 +350,12 @@ _SELECT_STUDIES = select(series.c.series_instance_uid, series.c.study_instance_u
     series.c.series_instance_uid.in_(bindparam("uids", expanding=True))
 )
 _INSERT_INSTANCE = insert(instance)
+_INSTANCE_COLUMNS = [column.name for column in instance.c]
+_RESUME_SERIES = (
+    update(series)
+    .where(series.c.series_instance_uid == bindparam("known_series"))
+    .values({name: bindparam(name) for name in ("state", "settle_at", "last_received_at")})
+)
 
 
 @cache
@@ -374,37 +383,45 @@ def _studies_of_series(connection: Connection, series_instance_uids: Iterable[st
 
 def _touch_studies(connection: Connection, fresh: Sequence[ReceivedInstance]) -> None:
     statement = _upsert(connection.dialect.name, study, "study_instance_uid", ("last_received_at",))
-    for uid in dict.fromkeys(one.study_instance_uid for one in fresh):
+    for uid, first in {one.study_instance_uid: one for one in reversed(fresh)}.items():
         times = [one.received_at for one in fresh if one.study_instance_uid == uid]
-        connection.execute(
-            statement,
-            {"study_instance_uid": uid, "first_received_at": min(times), "last_received_at": max(times)},
-        )
+        row = {
+            "study_instance_uid": uid,
+            "first_received_at": min(times),
+            "last_received_at": max(times),
+            "patient_key": first.patient_key,
+            "study_date_time": first.study_date_time,
+            "lane": None,
+        }
+        connection.execute(statement, row)
 
 
-def _touch_series(connection: Connection, fresh: Sequence[ReceivedInstance], settle_at: datetime) -> None:
+def _touch_series(
+    connection: Connection, fresh: Sequence[ReceivedInstance], settle_at: datetime, known: Container[str]
+) -> None:
+    """Series that are known get a new deadline only; the header of the first instance that came stays."""
     first: dict[str, ReceivedInstance] = {}
     for one in fresh:
         first.setdefault(one.series_instance_uid, one)
     moving = ("state", "settle_at", "last_received_at")
-    statement = _upsert(connection.dialect.name, series, "series_instance_uid", moving)
     for uid, one in first.items():
         last = max(other.received_at for other in fresh if other.series_instance_uid == uid)
-        row = {
+        row = {"state": SeriesState.RECEIVING, "settle_at": settle_at, "last_received_at": last}
+        if uid in known:
+            connection.execute(_RESUME_SERIES, {"known_series": uid, **row})
+            continue
+        row |= {
             "series_instance_uid": uid,
             "study_instance_uid": one.study_instance_uid,
             "calling_ae_title": one.calling_ae_title,
             "called_ae_title": one.called_ae_title,
             "header": dict(one.series_header),
-            "state": SeriesState.RECEIVING,
-            "settle_at": settle_at,
-            "last_received_at": last,
         }
-        connection.execute(statement, row)
+        connection.execute(_upsert(connection.dialect.name, series, "series_instance_uid", moving), row)
 
 
 def _instance_values(one: ReceivedInstance) -> dict[str, Any]:
-    return {column.name: getattr(one, column.name) for column in instance.c}
+    return {name: getattr(one, name) for name in _INSTANCE_COLUMNS}
 
 
 def _stored_series(row: Row[Any], members: list[StoredInstance]) -> StoredSeries:

@@ -5,7 +5,7 @@ SQLAlchemy, for the dialect in use, and then given to the driver as text: the sa
 for half of the CPU. Everything else goes through `node.store.database`.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, cast
 
@@ -16,7 +16,7 @@ from sqlalchemy.pool import PoolProxiedConnection
 
 from node.errors import Transient
 
-Parameters = Mapping[str, Any]
+Parameters = dict[str, Any]
 
 
 class DatabaseFailed(Transient):
@@ -33,30 +33,35 @@ class _Prepared:
         else:
             compiled = statement.compile(dialect=dialect, column_keys=list(example))
         self._text = str(compiled)
-        self._names: Sequence[str] = compiled.positiontup if compiled.positional else list(compiled.params)
         self._is_positional = bool(compiled.positional)
         self._lists = tuple(lists)
-        self._converters: dict[str, Callable[[Any], Any]] = {}
-        for name, parameter in compiled.binds.items():
-            convert = parameter.type.dialect_impl(dialect).bind_processor(dialect)
-            if convert is not None:
-                self._converters[name] = convert
+        names: Sequence[str] = compiled.positiontup if compiled.positional else list(compiled.params)
+        types = {name: parameter.type.dialect_impl(dialect) for name, parameter in compiled.binds.items()}
+        self._columns = [(name, types[name].bind_processor(dialect) if name in types else None) for name in names]
 
     def run(self, cursor: DBAPICursor, parameters: Parameters | Sequence[Parameters]) -> None:
-        if isinstance(parameters, Mapping):
+        if isinstance(parameters, dict):
             cursor.execute(self._text, self._bind(parameters))
         else:
             cursor.executemany(self._text, [self._bind(one) for one in parameters])
 
     def _bind(self, parameters: Parameters) -> Any:
+        if self._lists:
+            parameters = self._spread(parameters)
+        if self._is_positional:
+            return [
+                parameters[name] if convert is None else convert(parameters[name]) for name, convert in self._columns
+            ]
+        return {
+            name: parameters[name] if convert is None else convert(parameters[name]) for name, convert in self._columns
+        }
+
+    def _spread(self, parameters: Parameters) -> Parameters:
         values = dict(parameters)
         for name in self._lists:
             for number, value in enumerate(parameters[name], 1):
                 values[f"{name}_{number}"] = value
-        for name, convert in self._converters.items():
-            if name in values:
-                values[name] = convert(values[name])
-        return tuple(values[name] for name in self._names) if self._is_positional else values
+        return values
 
 
 class _Rows:
@@ -81,7 +86,7 @@ class PreparedConnection:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._raw: PoolProxiedConnection | None = None
-        self._prepared: dict[tuple[int, tuple[Any, ...]], _Prepared] = {}
+        self._prepared: dict[tuple[int, ...], _Prepared] = {}
         self._statements: list[Any] = []  # keeps them alive: their identity is the key
         self.dialect = engine.dialect
 
@@ -130,9 +135,9 @@ class PreparedConnection:
         return self._raw
 
     def _prepare(self, statement: Any, parameters: Parameters | Sequence[Parameters]) -> _Prepared:
-        example = parameters if isinstance(parameters, Mapping) else parameters[0]
-        shape = tuple(len(value) if isinstance(value, list) else name for name, value in example.items())
-        key = (id(statement), shape)
+        """The statement for parameters like these; a statement is always given parameters of the same names."""
+        example = parameters if isinstance(parameters, dict) else parameters[0]
+        key = (id(statement), *[len(value) for value in example.values() if type(value) is list])
         found = self._prepared.get(key)
         if found is None:
             found = self._prepared[key] = _Prepared(statement, self.dialect, example)
