@@ -16,7 +16,7 @@ from pydicom.valuerep import DA, DT, TM
 
 from dicom_sr import codes
 from dicom_sr.evidence import UTF_8, Evidence
-from dicom_sr.findings import Result
+from dicom_sr.findings import Algorithm, Result
 from dicom_sr.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, device_uid
 from dicom_sr.profile import DestinationProfile, Role
 
@@ -137,6 +137,8 @@ def complete(dataset: Dataset, result: Result, evidence: Evidence, profile: Dest
     """Set on a new highdicom object what it took from the clock, and what it could not know."""
     moment = content_moment(result, evidence)
     for name in ("InstanceCreation", "Series", "Content"):
+        if name == "Content" and "ContentDate" not in dataset:
+            continue  # an RT Structure Set has its own
         setattr(dataset, f"{name}Date", DA(moment.date()))
         setattr(dataset, f"{name}Time", TM(moment.time()))
     if evidence.timezone_offset:
@@ -144,12 +146,35 @@ def complete(dataset: Dataset, result: Result, evidence: Evidence, profile: Dest
     dataset.add_new("PatientName", "PN", evidence.patient_name)  # anew: highdicom shares elements with the source
     if "EthnicGroup" in evidence.images[0]:  # retired, so highdicom leaves it out; the study should agree with itself
         dataset.EthnicGroup = evidence.images[0].EthnicGroup
-    items = list(dataset.ContributingEquipmentSequence)
-    items[-1].ContributionDateTime = _universal(result.created_at)  # highdicom's own, always the last
-    dataset.ContributingEquipmentSequence = [*items[:-1], contributing_algorithm(result, profile), items[-1]]
+    items = list(dataset.get("ContributingEquipmentSequence") or ())
+    library = [item for item in items if "ContributionDateTime" in item]  # highdicom's own says when it wrote
+    for item in library:
+        item.ContributionDateTime = _universal(result.created_at)
+    others = [item for item in items if "ContributionDateTime" not in item]
+    dataset.ContributingEquipmentSequence = [*others, contributing_algorithm(result, profile), *library]
     meta = dataset.file_meta
     meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
     meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
+
+
+def device_observer(algorithm: Algorithm) -> hd.sr.ObserverContext:
+    """The algorithm as device observer (TID 1004)."""
+    return hd.sr.ObserverContext(
+        observer_type=hd.sr.CodedConcept.from_code(codes.DEVICE),
+        observer_identifying_attributes=hd.sr.DeviceObserverIdentifyingAttributes(
+            uid=device_uid(algorithm),
+            name=algorithm.name,
+            manufacturer_name=algorithm.manufacturer,
+            model_name=algorithm.identifier,
+            serial_number=algorithm.version,
+        ),
+    )
+
+
+def standing(result: Result) -> str:
+    """What may be done with a result, as sentences that stand before everything else."""
+    use = f"{NOT_FOR_CLINICAL_USE}. " if result.not_for_clinical_use else ""
+    return f"{use}Result of an AI algorithm, not verified by a physician."
 
 
 def algorithm_identification(result: Result) -> hd.sr.AlgorithmIdentification:

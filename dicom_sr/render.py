@@ -1,17 +1,20 @@
 """A Result for a destination: the objects that its profile wants, in the order of their delivery."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from io import BytesIO
 
 from pydicom import dcmwrite
 from pydicom.dataset import Dataset
 
-from dicom_sr.evidence import check_evidence
+from dicom_sr.evidence import Evidence, check_evidence
 from dicom_sr.findings import Result
+from dicom_sr.key_objects import encode_key_objects
 from dicom_sr.measurement_report import encode_measurement_report, findings_of
-from dicom_sr.profile import CONSERVATIVE, DestinationProfile, Role
-from dicom_sr.segmentation import encode_segmentation, number_segments
+from dicom_sr.profile import CAD_REPORTS, CONSERVATIVE, REPORTS, DestinationProfile, Role
+from dicom_sr.segmentation import SegmentNumbering, encode_segmentation, number_segments
+
+MEGABYTE = 1_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,10 +38,43 @@ class RenderedObject:
         return buffer.getvalue()
 
 
+@dataclass(frozen=True, eq=False)
+class Rendering:
+    """What every encoder is given.
+
+    Parameters
+    ----------
+    result : Result
+    sources : sequence of Dataset
+        Headers of the source images, in slice order.
+    profile : DestinationProfile
+    evidence : Evidence
+    numbering : SegmentNumbering
+    done : tuple of RenderedObject
+        What is rendered already.
+    """
+
+    result: Result
+    sources: Sequence[Dataset]
+    profile: DestinationProfile
+    evidence: Evidence
+    numbering: SegmentNumbering
+    done: tuple[RenderedObject, ...] = ()
+
+    def having(self, *roles: Role) -> list[Dataset]:
+        """The data sets of these roles that are rendered already."""
+        return [each.dataset for each in self.done if each.role in roles]
+
+
+Encoder = Callable[[Rendering], "Dataset | Sequence[Dataset] | None"]
+
+
 def render(
     result: Result, sources: Sequence[Dataset], profile: DestinationProfile = CONSERVATIVE
 ) -> list[RenderedObject]:
-    """All objects of a Result for a destination, the segmentation before the reports that refer to it.
+    """All objects of a Result for a destination, each after those that it refers to.
+
+    An object larger than the profile's limits counts as refused: the next form of the fallback order takes its place.
 
     Parameters
     ----------
@@ -51,18 +87,59 @@ def render(
     ------
     SourceMismatch, InvalidResult
     """
-    evidence = check_evidence(result, sources)
-    numbering = number_segments(result)
-    rendered = []
-    segmentation = None
-    if Role.SEGMENTATION in profile.roles:
-        segmentation = encode_segmentation(result, sources, profile, evidence=evidence, numbering=numbering)
-    if segmentation is not None:
-        rendered.append(RenderedObject(Role.SEGMENTATION, segmentation))
-    for role in (Role.REPORT, Role.REPORT_WITHOUT_PLACE):
-        if role in profile.roles and (role is Role.REPORT or findings_of(result, numbering, role)):
-            report = encode_measurement_report(
-                result, sources, segmentation, profile, role=role, evidence=evidence, numbering=numbering
-            )
-            rendered.append(RenderedObject(role, report))
-    return rendered
+    rendering = Rendering(result, sources, profile, check_evidence(result, sources), number_segments(result))
+    rendered = _render(rendering)
+    too_large = {str(each.dataset.SOPClassUID) for each in rendered if _is_too_large(each.dataset, profile)}
+    smaller = profile.without(too_large) if too_large else None
+    return _render(replace(rendering, profile=smaller)) if smaller else rendered
+
+
+def _render(rendering: Rendering) -> list[RenderedObject]:
+    """The objects in the order of `ENCODERS`, which is that of their delivery."""
+    for role, encode in ENCODERS.items():
+        if role not in rendering.profile.roles or (role in REPORTS and _is_said_by_cad(rendering)):
+            continue
+        encoded = encode(rendering)
+        datasets = [] if encoded is None else [encoded] if isinstance(encoded, Dataset) else list(encoded)
+        done = (*rendering.done, *(RenderedObject(role, dataset) for dataset in datasets))
+        rendering = replace(rendering, done=done)
+    return list(rendering.done)
+
+
+def _is_said_by_cad(rendering: Rendering) -> bool:
+    return rendering.profile.report_only_without_cad and bool(rendering.having(*CAD_REPORTS))
+
+
+def _is_too_large(dataset: Dataset, profile: DestinationProfile) -> bool:
+    frames, pixel_bytes = int(dataset.get("NumberOfFrames") or 1), len(dataset.get("PixelData") or b"")
+    return (0 < profile.maximum_frames < frames) or (0 < profile.maximum_megabytes * MEGABYTE < pixel_bytes)
+
+
+def _segmentation(rendering: Rendering) -> Dataset | None:
+    r = rendering
+    return encode_segmentation(r.result, r.sources, r.profile, evidence=r.evidence, numbering=r.numbering)
+
+
+def _report(role: Role) -> Encoder:
+    def encode(r: Rendering) -> Dataset | None:
+        if role is Role.REPORT_WITHOUT_PLACE and not findings_of(r.result, r.numbering, role):
+            return None
+        segmentation = next(iter(r.having(Role.SEGMENTATION)), None)
+        return encode_measurement_report(
+            r.result, r.sources, segmentation, r.profile, role=role, evidence=r.evidence, numbering=r.numbering
+        )
+
+    return encode
+
+
+def _key_objects(r: Rendering) -> Dataset | None:
+    return encode_key_objects(r.result, r.sources, r.profile, evidence=r.evidence, numbering=r.numbering)
+
+
+ENCODERS: Mapping[Role, Encoder] = {
+    Role.SEGMENTATION: _segmentation,
+    Role.REPORT: _report(Role.REPORT),
+    Role.REPORT_WITHOUT_PLACE: _report(Role.REPORT_WITHOUT_PLACE),
+    Role.KEY_OBJECTS: _key_objects,
+}
+"""How each role is written, in the order of delivery."""
