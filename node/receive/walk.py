@@ -19,6 +19,7 @@ MAXIMUM_STEPS = 5_000_000
 MAXIMUM_DEPTH = 64
 MAXIMUM_VALUE_BYTES = 65536
 _PIXEL_TAGS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
+_FIRST_PIXEL_TAG = min(_PIXEL_TAGS)
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 # Value representations with two reserved bytes and a 32-bit length (PS3.5 Table 7.1-1), and those with a
 # 16-bit length.
@@ -106,32 +107,52 @@ def _walk_top_level(
 ) -> tuple[int, int | None] | None:
     """Fill `values`; offset and length of Pixel Data, or None without it.
 
-    Nearly all elements of a header are of the short explicit form: they are stepped over here, without a call.
+    Nearly all elements of a header are of the short explicit form: they are stepped over without a call.
     """
-    end = len(buffer)
-    read_short = walker.read_explicit if encoding.is_explicit else None
-    short, is_ordered, last_tag = _SHORT, encoding.is_ordered, -1
-    for _ in range(MAXIMUM_STEPS):
+    end, is_ordered, last_tag = len(buffer), encoding.is_ordered, -1
+    while True:
+        if encoding.is_explicit:
+            position, last_tag = _walk_short_elements(walker, buffer, position, wanted, is_ordered, last_tag, values)
         if position >= end:
             return None
-        vr = b""
-        if read_short is not None and position + 8 <= end:
-            group, number, vr, length = read_short(buffer, position)
-        if vr in short:
-            tag, value = group << 16 | number, position + 8
-        else:
-            tag, value, length = walker.element(position, end)
+        tag, value, length = walker.element(position, end)
         if tag <= last_tag and is_ordered:
             raise WalkError("not-understood", f"element {_name(tag)} comes after {_name(last_tag)}")
         last_tag = tag
         if tag in _PIXEL_TAGS:
             return _pixel(walker, value, length, end, whole)
-        position = value + length
-        if position > end or length == UNDEFINED:
-            position = walker.skip_value(value, length, end)
+        position = walker.skip_value(value, length, end)
         if tag in wanted:
             values[tag] = bytes(buffer[value:position]) if length <= MAXIMUM_VALUE_BYTES else b""
-    raise WalkError("not-understood", f"more than {MAXIMUM_STEPS} elements")
+
+
+def _walk_short_elements(
+    walker: "_Walker",
+    buffer: Buffer,
+    position: int,
+    wanted: Container[int],
+    is_ordered: bool,
+    last_tag: int,
+    values: dict[int, bytes],
+) -> tuple[int, int]:
+    """Step over elements with a 16-bit length; stops before whatever is anything else or not whole. The position and
+    the last tag."""
+    read, short, end = walker.read_explicit, _SHORT, len(buffer)
+    last_header = end - 8
+    for _ in walker.steps:
+        if position > last_header:
+            break
+        group, number, vr, length = read(buffer, position)
+        following = position + 8 + length
+        tag = group << 16 | number
+        if vr not in short or following > end or tag >= _FIRST_PIXEL_TAG:
+            break
+        if tag <= last_tag and is_ordered:
+            raise WalkError("not-understood", f"element {_name(tag)} comes after {_name(last_tag)}")
+        if tag in wanted:
+            values[tag] = bytes(buffer[position + 8 : following])
+        last_tag, position = tag, following
+    return position, last_tag
 
 
 def read_file_meta(buffer: Buffer, start: int) -> tuple[dict[int, bytes], int]:
@@ -169,7 +190,7 @@ def _structs(order: str) -> tuple[struct.Struct, struct.Struct, struct.Struct]:
 
 
 class _Walker:
-    """Position arithmetic for one buffer and encoding; counts its steps."""
+    """Position arithmetic for one buffer and encoding; `steps` runs out, so that every walk ends."""
 
     def __init__(self, buffer: Buffer, order: str, explicit: bool) -> None:
         self._buffer = buffer
@@ -178,14 +199,16 @@ class _Walker:
         self.read_explicit = explicit_header.unpack_from
         self._read_plain = plain_header.unpack_from
         self._read_length = length.unpack_from
-        self._steps = 0
+        self.steps = iter(range(MAXIMUM_STEPS))
+
+    def _step(self) -> None:
+        if next(self.steps, None) is None:
+            raise WalkError("not-understood", f"more than {MAXIMUM_STEPS} elements and items")
 
     def element(self, position: int, end: int) -> tuple[int, int, int]:
         """Tag, position of the value, and length of the element at `position`. The value may lie past
         `end`."""
-        self._steps += 1
-        if self._steps > MAXIMUM_STEPS:
-            raise WalkError("not-understood", f"more than {MAXIMUM_STEPS} elements")
+        self._step()
         if position + 8 > end:
             raise WalkError("truncated", "the data set ends inside an element header")
         if not self._explicit:
@@ -209,10 +232,8 @@ class _Walker:
     def _unknown_sequence(self, value: int, end: int) -> int:
         """Past a sequence that is called UN: its items are in Implicit VR Little Endian (PS3.5 6.2.2)."""
         inner = _Walker(self._buffer, "<", explicit=False)
-        inner._steps = self._steps
-        position = inner._skip_sequence(value, end)
-        self._steps = inner._steps
-        return position
+        inner.steps = self.steps
+        return inner._skip_sequence(value, end)
 
     def skip_value(self, value: int, length: int, end: int) -> int:
         """Where the next element begins."""
@@ -263,9 +284,7 @@ class _Walker:
         return position
 
     def _item(self, position: int, end: int) -> tuple[int, int, int]:
-        self._steps += 1
-        if self._steps > MAXIMUM_STEPS:
-            raise WalkError("not-understood", f"more than {MAXIMUM_STEPS} items")
+        self._step()
         if position + 8 > end:
             raise WalkError("truncated", "the data set ends inside a sequence")
         group, number, length = self._read_plain(self._buffer, position)

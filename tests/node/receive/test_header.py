@@ -177,3 +177,13 @@ def test_any_bytes_give_a_header_or_a_header_error(data: st.DataObject) -> None:
     with contextlib.suppress(HeaderError):
         header = read_data_set(bytes(content), syntax)
         json.dumps([header.series_header, header.geometry], allow_nan=False)
+
+
+@pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2", "1.2.840.10008.1.2.1"])
+def test_number_of_steps_is_bounded(monkeypatch: pytest.MonkeyPatch, syntax: str) -> None:
+    """Elements without value are the most steps that a byte can ask for."""
+    monkeypatch.setattr("node.receive.walk.MAXIMUM_STEPS", 100)
+    value = b"" if syntax.endswith(".2") else b"LO"
+    elements = b"".join(struct.pack("<HH", 0x0008, number) + value + bytes(4 - len(value)) for number in range(200))
+    with pytest.raises(HeaderError, match="more than 100"):
+        read_data_set(elements, syntax)
