@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import struct
 import zlib
 from io import BytesIO
 from pathlib import Path
