@@ -146,6 +146,11 @@ class DestinationProfile:
     report_fallback: tuple[ReportClass, ...] = (ReportClass.COMPREHENSIVE, ReportClass.ENHANCED)
     segmentation_fallback: tuple[SegmentationFlavour | Role, ...] = ()
 
+    @property
+    def needs_pixels(self) -> bool:
+        """Whether objects show the images themselves, so that sources have to come with their pixel data."""
+        return bool({Role.SECONDARY_CAPTURE, Role.DOCUMENT}.intersection(self.roles))
+
     def sop_class_uid(self, role: Role) -> str:
         """The SOP class that an object of this role has under this profile."""
         if role is Role.SEGMENTATION:

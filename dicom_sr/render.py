@@ -12,7 +12,8 @@ from dicom_sr.findings import Result
 from dicom_sr.key_objects import encode_key_objects
 from dicom_sr.measurement_report import encode_measurement_report, findings_of
 from dicom_sr.profile import CAD_REPORTS, CONSERVATIVE, REPORTS, DestinationProfile, Role
-from dicom_sr.segmentation import SegmentNumbering, encode_segmentation, number_segments
+from dicom_sr.segment_numbering import SegmentNumbering, number_segments
+from dicom_sr.segmentation import encode_fractions, encode_segmentations
 
 MEGABYTE = 1_000_000
 
@@ -94,6 +95,16 @@ def render(
     return _render(replace(rendering, profile=smaller)) if smaller else rendered
 
 
+def file_names(rendered: Sequence[RenderedObject]) -> list[str]:
+    """A file name for each object: its role; from the second of a role on with a number."""
+    counts: dict[Role, int] = {}
+    names = []
+    for each in rendered:
+        counts[each.role] = counts.get(each.role, 0) + 1
+        names.append(each.role.value + (f"-{counts[each.role]}" if counts[each.role] > 1 else "") + ".dcm")
+    return names
+
+
 def _render(rendering: Rendering) -> list[RenderedObject]:
     """The objects in the order of `ENCODERS`, which is that of their delivery."""
     for role, encode in ENCODERS.items():
@@ -115,18 +126,22 @@ def _is_too_large(dataset: Dataset, profile: DestinationProfile) -> bool:
     return (0 < profile.maximum_frames < frames) or (0 < profile.maximum_megabytes * MEGABYTE < pixel_bytes)
 
 
-def _segmentation(rendering: Rendering) -> Dataset | None:
+def _segmentations(rendering: Rendering) -> Sequence[Dataset]:
     r = rendering
-    return encode_segmentation(r.result, r.sources, r.profile, evidence=r.evidence, numbering=r.numbering)
+    return encode_segmentations(r.result, r.sources, r.profile, evidence=r.evidence, numbering=r.numbering)
+
+
+def _fractions(r: Rendering) -> Dataset | None:
+    return encode_fractions(r.result, r.sources, r.profile, evidence=r.evidence)
 
 
 def _report(role: Role) -> Encoder:
     def encode(r: Rendering) -> Dataset | None:
         if role is Role.REPORT_WITHOUT_PLACE and not findings_of(r.result, r.numbering, role):
             return None
-        segmentation = next(iter(r.having(Role.SEGMENTATION)), None)
+        segmentations = r.having(Role.SEGMENTATION)
         return encode_measurement_report(
-            r.result, r.sources, segmentation, r.profile, role=role, evidence=r.evidence, numbering=r.numbering
+            r.result, r.sources, segmentations, r.profile, role=role, evidence=r.evidence, numbering=r.numbering
         )
 
     return encode
@@ -137,7 +152,8 @@ def _key_objects(r: Rendering) -> Dataset | None:
 
 
 ENCODERS: Mapping[Role, Encoder] = {
-    Role.SEGMENTATION: _segmentation,
+    Role.SEGMENTATION: _segmentations,
+    Role.FRACTIONAL_SEGMENTATION: _fractions,
     Role.REPORT: _report(Role.REPORT),
     Role.REPORT_WITHOUT_PLACE: _report(Role.REPORT_WITHOUT_PLACE),
     Role.KEY_OBJECTS: _key_objects,

@@ -21,7 +21,7 @@ COMMANDS = {
     "deliver": "run",
     "check-config": "run",
     "process": "files",
-    "explain": "files",
+    "explain": "explain",
     "simulate": "simulate",
     "send": "network",
     "echo": "network",
@@ -31,6 +31,7 @@ COMMANDS = {
     "destinations": "deliveries",
     "notices": "notices",
     "models": "models",
+    "render": "render",
     "demo": "demo",
 }
 """File of this package that holds each command. Only that one is imported, since they need very different libraries."""
