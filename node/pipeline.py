@@ -17,7 +17,7 @@ from dicom_sr import archive, conformance
 from dicom_sr.errors import EncodingError
 from dicom_sr.findings import Equipment, Predecessor, Result, SourceImage
 from dicom_sr.profile import DestinationProfile
-from dicom_sr.render import RenderedObject, render
+from dicom_sr.render import RenderedObject, file_names, render
 from node import __version__
 from node.errors import Permanent
 from node.infer import Inference, Model, analyse
@@ -142,7 +142,10 @@ def run_analysis(
         staging = folder.with_name(folder.name + ".part")
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(parents=True)
-        objects = tuple(_write_object(each, position, staging) for position, each in enumerate(rendered))
+        objects = tuple(
+            _write_object(each, position, staging / name)
+            for position, (each, name) in enumerate(zip(rendered, file_names(rendered), strict=True))
+        )
         archive.save_result(result, staging)
     with _timed(timings, "preview"):
         write_preview(staging / "preview.png", volume, result)
@@ -166,17 +169,16 @@ def _render_checked(result: Result, volume: Volume, profile: DestinationProfile)
     return rendered
 
 
-def _write_object(rendered: RenderedObject, position: int, folder: Path) -> WrittenObject:
+def _write_object(rendered: RenderedObject, position: int, path: Path) -> WrittenObject:
     content = rendered.to_bytes()
-    name = f"{rendered.role.value}.dcm"
-    (folder / name).write_bytes(content)
+    path.write_bytes(content)
     return WrittenObject(
         role=rendered.role.value,
         position=position,
         sop_class_uid=str(rendered.dataset.SOPClassUID),
         sop_instance_uid=str(rendered.dataset.SOPInstanceUID),
         series_instance_uid=str(rendered.dataset.SeriesInstanceUID),
-        file_name=name,
+        file_name=path.name,
         sha256=hashlib.sha256(content).hexdigest(),
     )
 
