@@ -22,6 +22,7 @@ from pydicom.dataset import Dataset
 
 from node.errors import NotAnalysed, Transient
 from node.volume.decode import read_stored_values
+from node.volume.frames import Frames
 from node.volume.instance import Instance, open_instance
 from node.volume.pixels import PixelFormat
 from node.volume.voxels import ReadImage
@@ -64,8 +65,13 @@ class Decoders:
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
 
-    def reader(self, instances: Sequence[Instance], forms: Sequence[PixelFormat]) -> ReadImage | None:
-        """Reads these images in their order, decoded ahead; None where that does not pay."""
+    def reader(
+        self, instances: Sequence[Instance], forms: Sequence[PixelFormat], places: Frames = ()
+    ) -> ReadImage | None:
+        """Reads these images in their order, decoded ahead; None where that does not pay.
+
+        With `places` they are the frames of one instance, which lie there.
+        """
         if self.processes < 2 or len(instances) < FEWEST_IMAGES:
             return None
         if any(instance.transfer_syntax_uid not in SLOW for instance in instances):
@@ -74,18 +80,25 @@ class Decoders:
             self._pool = ProcessPoolExecutor(
                 self.processes, multiprocessing.get_context("spawn"), initializer=_live_as_long_as_parent
             )
-        return _Ahead(self, self._pool, instances, forms)
+        return _Ahead(self, self._pool, instances, forms, places)
 
 
 class _Ahead:
     """The images of one series, in order, each asked for once."""
 
     def __init__(
-        self, decoders: Decoders, pool: ProcessPoolExecutor, instances: Sequence[Instance], forms: Sequence[PixelFormat]
+        self,
+        decoders: Decoders,
+        pool: ProcessPoolExecutor,
+        instances: Sequence[Instance],
+        forms: Sequence[PixelFormat],
+        places: Frames,
     ) -> None:
         self._decoders = decoders
         self._pool = pool
-        self._waiting = iter(zip(instances, forms, strict=True))
+        frames: list[Frames] = [(place,) for place in places] or [()] * len(instances)
+        self._forms = forms
+        self._waiting = iter(zip(instances, forms, frames, strict=True))
         self._names = [instance.name for instance in instances]
         self._coming: deque[Future[Decoded]] = deque()
 
@@ -93,10 +106,10 @@ class _Ahead:
         try:
             while len(self._coming) <= IMAGES_AHEAD * self._decoders.processes:
                 try:
-                    instance, form = next(self._waiting)
+                    instance, form, place = next(self._waiting)
                 except StopIteration:
                     break
-                self._coming.append(self._pool.submit(decode_image, _without_header(instance), form))
+                self._coming.append(self._pool.submit(decode_image, _without_header(instance), form, place))
             decoded = self._coming.popleft().result()
         except BrokenProcessPool:
             self._decoders.close()
@@ -109,20 +122,21 @@ class _Ahead:
         if isinstance(decoded, tuple):
             self._cancel()
             raise NotAnalysed(*decoded)
-        into[...] = np.frombuffer(decoded, into.dtype).reshape(into.shape)
+        form = self._forms[index]
+        into[...] = np.frombuffer(decoded, form.dtype).reshape(form.frame_shape)
 
     def _cancel(self) -> None:
         for future in self._coming:
             future.cancel()
 
 
-def decode_image(instance: Instance, form: PixelFormat) -> Decoded:
+def decode_image(instance: Instance, form: PixelFormat, place: Frames) -> Decoded:
     """Runs in a decoding process."""
-    image = np.empty((form.rows, form.columns), np.int16 if form.is_signed else np.uint16)
+    image = np.empty(form.frame_shape, form.dtype)
     try:
         with warnings.catch_warnings(), open_instance(instance.path) as stream:
             warnings.simplefilter("ignore")  # pydicom's quote values of the data set
-            read_stored_values(stream, instance, form, image)
+            read_stored_values(stream, instance, form, image, place)
     except NotAnalysed as error:
         return error.code, str(error)
     return image.tobytes()

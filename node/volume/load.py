@@ -81,7 +81,6 @@ def _load_known(known: Sequence[KnownInstance]) -> Volume | None:
             found.read_image,
             [found.form] * count,
             [found.rescale] * count,
-            [found.first.name] * count,
             modality=modality,
             threads=reading_threads(),
         )
@@ -111,8 +110,7 @@ def _load(paths: Sequence[Path], decoders: Decoders | None) -> Volume:
             read_stored_values(stream, instances[index], forms[index], into)
 
     ahead = decoders.reader(instances, forms) if decoders else None
-    names = [instance.name for instance in instances]
-    voxels, corrections = _voxels(ahead or read_image, forms, rescales, names, modality=modality)
+    voxels, corrections = _voxels(ahead or read_image, forms, rescales, modality=modality)
     return _volume(voxels, stack, [instance.header for instance in instances], modality, corrections)
 
 
@@ -120,14 +118,13 @@ def _voxels(
     read_image: ReadImage,
     forms: Sequence[PixelFormat],
     rescales: Sequence[Rescale],
-    names: Sequence[str],
     *,
     modality: str,
     threads: int = 1,
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """`read_voxels`, with what the machine could not do as `Transient`."""
     try:
-        return read_voxels(read_image, forms, rescales, names, modality=modality, threads=threads)
+        return read_voxels(read_image, forms, rescales, modality=modality, threads=threads)
     except MemoryError:
         raise Transient(f"not enough memory for a volume of {len(forms)} images") from None
     except OSError as error:

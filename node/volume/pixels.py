@@ -5,15 +5,22 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException
 from pydicom.tag import BaseTag, Tag
 
+from node.errors import NotAnalysed
 from node.volume.reason import Reason, refusal
 
 LARGEST_IMAGE_PIXELS = 1 << 26
 """Largest image read (8192 x 8192): a declared size above it is refused before anything is allocated."""
+
+MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
+COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
+PALETTE = "PALETTE COLOR"
+LARGEST_NUMBER_OF_FRAMES = 1 << 16
 
 FORMAT_TAGS = tuple(
     Tag(keyword)
@@ -27,6 +34,7 @@ FORMAT_TAGS = tuple(
         "SamplesPerPixel",
         "NumberOfFrames",
         "PhotometricInterpretation",
+        "PlanarConfiguration",
         "PixelPaddingValue",
         "PixelPaddingRangeLimit",
     )
@@ -48,7 +56,7 @@ VALUE_ERRORS = (
 
 @dataclass(frozen=True)
 class PixelFormat:
-    """Stored values of one monochrome image.
+    """Stored values of one image.
 
     Parameters
     ----------
@@ -58,6 +66,14 @@ class PixelFormat:
     padding : tuple of int, optional
         Lowest and highest stored value that mean "no pixel here" (Pixel Padding Value, Pixel Padding Range
         Limit).
+    frames, samples : int
+        Number of Frames; Samples per Pixel, 1 or 3.
+    photometric_interpretation : str
+        PS3.3 C.7.6.3.1.2.
+    is_planar : bool
+        Whether the samples of a native colour image lie in planes (Planar Configuration 1).
+    high_bit : int, optional
+        Where it is not Bits Stored - 1: the value then lies below it, and overlays may lie around (native and RLE).
     """
 
     rows: int
@@ -66,11 +82,26 @@ class PixelFormat:
     bits_stored: int
     is_signed: bool
     padding: tuple[int, int] | None = None
+    frames: int = 1
+    samples: int = 1
+    photometric_interpretation: str = "MONOCHROME2"
+    is_planar: bool = False
+    high_bit: int | None = None
 
     @property
     def frame_bytes(self) -> int:
-        """Length of the image when it is not compressed."""
-        return self.rows * self.columns * self.bits_allocated // 8
+        """Length of one frame when it is not compressed; native YBR_FULL_422 holds colour once for two pixels."""
+        return self.rows * self.columns * self.samples * self.bits_allocated // 8
+
+    @property
+    def frame_shape(self) -> tuple[int, ...]:
+        """(row, column), or (row, column, 3)."""
+        return (self.rows, self.columns) if self.samples == 1 else (self.rows, self.columns, self.samples)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of the stored values, in this machine's byte order."""
+        return np.dtype(f"{'i' if self.is_signed else 'u'}{self.bits_allocated // 8}")
 
     @property
     def stored_range(self) -> tuple[int, int]:
@@ -81,7 +112,7 @@ class PixelFormat:
 
 
 def read_format(header: Dataset, name: str) -> PixelFormat:
-    """Pixel format of one image.
+    """Pixel format of one single-frame monochrome image.
 
     Parameters
     ----------
@@ -95,40 +126,80 @@ def read_format(header: Dataset, name: str) -> PixelFormat:
         ``missing-geometry`` without Rows or Columns; ``unsupported-pixel-format`` for what is not 8 or 16
         bit monochrome of one frame.
     """
+    form = read_image_format(header, name)
+    if form.frames != 1:
+        raise _unsupported(name, "Number of Frames", form.frames, "1")
+    return require_monochrome(form, name)
+
+
+def require_monochrome(form: PixelFormat, name: str) -> PixelFormat:
+    """The same, or ``unsupported-pixel-format`` where it is colour: a voxel of a volume is one number."""
+    if form.samples != 1:
+        raise _unsupported(name, "Samples per Pixel", form.samples, "1")
+    if form.photometric_interpretation not in MONOCHROME:
+        raise _unsupported(name, "Photometric Interpretation", form.photometric_interpretation, " or ".join(MONOCHROME))
+    return form
+
+
+def read_image_format(header: Dataset, name: str) -> PixelFormat:
+    """Pixel format of an image of one or more frames, monochrome or colour.
+
+    Raises
+    ------
+    NotAnalysed
+        As `read_format`, but for what is neither monochrome nor one of the colour formats read.
+    """
     rows, columns = integer(header, "Rows"), integer(header, "Columns")
     if not rows or not columns or rows < 1 or columns < 1:
         raise refusal(
             Reason.MISSING_GEOMETRY,
             f"{name} has no size: found Rows {rows}, Columns {columns}; wanted both above 0",
         )
+    samples, frames = integer(header, "SamplesPerPixel", 1), integer(header, "NumberOfFrames", 1)
+    photometric = _text(header, "PhotometricInterpretation")
     bits_allocated = integer(header, "BitsAllocated")
     bits_stored = integer(header, "BitsStored", bits_allocated)
     high_bit = integer(header, "HighBit", (bits_stored or 0) - 1)
-    representation = integer(header, "PixelRepresentation", 0)
-    found = (
-        ("Samples per Pixel", integer(header, "SamplesPerPixel", 1), (1,)),
-        ("Number of Frames", integer(header, "NumberOfFrames", 1), (1,)),
-        (
-            "Photometric Interpretation",
-            _text(header, "PhotometricInterpretation"),
-            ("MONOCHROME1", "MONOCHROME2"),
-        ),
+    representation, planar = integer(header, "PixelRepresentation", 0), integer(header, "PlanarConfiguration", 0)
+    interpretations = COLOUR if samples == 3 else (*MONOCHROME, PALETTE)
+    found: tuple[tuple[str, int | str | None, tuple[int | str, ...] | range], ...] = (
+        ("Samples per Pixel", samples, (1, 3)),
+        ("Number of Frames", frames, range(1, LARGEST_NUMBER_OF_FRAMES + 1)),
+        ("Photometric Interpretation", photometric, interpretations),
         ("Bits Allocated", bits_allocated, (8, 16)),
         ("Bits Stored", bits_stored, range(1, (bits_allocated or 0) + 1)),
-        ("High Bit", high_bit, ((bits_stored or 0) - 1,)),
-        ("Pixel Representation", representation, (0, 1)),
+        ("High Bit", high_bit, range((bits_stored or 0) - 1, bits_allocated or 0)),
+        ("Pixel Representation", representation, (0, 1) if samples == 1 else (0,)),
+        ("Planar Configuration", planar, (0, 1)),
     )
     for what, value, wanted in found:
         if value not in wanted:
-            shown = f"1 to {bits_allocated}" if isinstance(wanted, range) else " or ".join(str(w) for w in wanted)
-            raise refusal(Reason.UNSUPPORTED_PIXEL_FORMAT, f"{name}: found {what} {value}, wanted {shown}")
+            is_range = isinstance(wanted, range)
+            shown = f"{wanted[0]} to {wanted[-1]}" if is_range and wanted else " or ".join(str(w) for w in wanted)
+            raise _unsupported(name, what, value, shown)
     if rows * columns > LARGEST_IMAGE_PIXELS:
         raise refusal(
             Reason.UNSUPPORTED_PIXEL_FORMAT,
             f"{name} is too large: found {rows} x {columns} pixels, wanted at most {LARGEST_IMAGE_PIXELS}",
         )
-    assert bits_allocated is not None and bits_stored is not None
-    return PixelFormat(rows, columns, bits_allocated, bits_stored, representation == 1, _padding(header))
+    assert bits_allocated is not None and bits_stored is not None and frames is not None and samples is not None
+    return PixelFormat(
+        rows,
+        columns,
+        bits_allocated,
+        bits_stored,
+        representation == 1,
+        _padding(header, representation == 1) if samples == 1 else None,
+        frames,
+        samples,
+        str(photometric),
+        planar == 1 and samples == 3,
+        None if high_bit == bits_stored - 1 else high_bit,
+    )
+
+
+def _unsupported(name: str, what: str, value: object, wanted: str) -> NotAnalysed:
+    return refusal(Reason.UNSUPPORTED_PIXEL_FORMAT, f"{name}: found {what} {value}, wanted {wanted}")
 
 
 def integer(header: Dataset, keyword: str, absent: int | None = None) -> int | None:
@@ -184,11 +255,13 @@ def _text(header: Dataset, keyword: str) -> str | None:
     return None if value is None else str(value).strip()[:16]
 
 
-def _padding(header: Dataset) -> tuple[int, int] | None:
+def _padding(header: Dataset, is_signed: bool) -> tuple[int, int] | None:
+    """The range of stored values that are padding (PS3.3 C.7.5.1.1.2), whichever of US and SS they were written as."""
     value = integer(header, "PixelPaddingValue")
     if value is None:
         return None
     limit = integer(header, "PixelPaddingRangeLimit", value)
     if limit is None:
         return None
-    return min(value, limit), max(value, limit)
+    ends = [(end + 0x8000) % 0x10000 - 0x8000 if is_signed else end % 0x10000 for end in (value, limit)]
+    return min(ends), max(ends)

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from pydicom.dataset import Dataset
-from pydicom.pixels import apply_modality_lut
 from pydicom.tag import Tag
 
 from node.volume.pixels import VALUE_ERRORS, PixelFormat, is_given, numbers
 from node.volume.reason import Reason, refusal
+from node.volume.tables import LookupTable, read_sequence_table
 
 RESCALE_TAGS = tuple(Tag(keyword) for keyword in ("RescaleSlope", "RescaleIntercept", "ModalityLUTSequence"))
 """What `read_rescale` reads."""
@@ -25,7 +25,7 @@ class Rescale:
 
     slope: float = 1.0
     intercept: float = 0.0
-    table: Dataset | None = None
+    table: LookupTable | None = None
 
     @property
     def is_whole(self) -> bool:
@@ -43,7 +43,7 @@ def read_rescale(header: Dataset, name: str) -> Rescale:
         is 0.
     """
     if header.get("ModalityLUTSequence"):
-        return Rescale(table=header)
+        return Rescale(table=_read_table(header, name))
     parts = []
     for keyword, absent in (("RescaleSlope", 1.0), ("RescaleIntercept", 0.0)):
         found = numbers(header, keyword, 1)
@@ -53,6 +53,21 @@ def read_rescale(header: Dataset, name: str) -> Rescale:
     if parts[0] == 0:
         raise refusal(Reason.UNSUPPORTED_PIXEL_FORMAT, f"{name}: found RescaleSlope 0, wanted another number")
     return Rescale(parts[0], parts[1])
+
+
+def _read_table(header: Dataset, name: str) -> LookupTable:
+    is_little_endian = header.original_encoding[1] is not False
+    try:
+        return read_sequence_table(
+            header,
+            "ModalityLUTSequence",
+            is_signed=header.get("PixelRepresentation") == 1,
+            is_little_endian=is_little_endian,
+        )
+    except (*VALUE_ERRORS, IndexError) as error:
+        raise refusal(
+            Reason.UNSUPPORTED_PIXEL_FORMAT, f"{name}: the Modality LUT cannot be used ({type(error).__name__})"
+        ) from None
 
 
 def stored_type(forms: Sequence[PixelFormat]) -> type[np.int16] | type[np.uint16] | None:
@@ -106,14 +121,17 @@ def rescale_whole(stored: np.ndarray, rescale: Rescale) -> np.ndarray:
     return stored.astype(np.float32) * np.float32(slope) + np.float32(intercept)
 
 
-def rescale_image(stored: np.ndarray, rescale: Rescale, into: np.ndarray, name: str) -> None:
+def rescale_image(stored: np.ndarray, rescale: Rescale, into: np.ndarray) -> None:
     """Modality values of one image into a float32 plane; computed in double precision and rounded once."""
     if rescale.table is None:
         into[...] = stored.astype(np.float64) * rescale.slope + rescale.intercept
-        return
-    try:
-        into[...] = apply_modality_lut(stored, rescale.table)
-    except (*VALUE_ERRORS, IndexError) as error:
-        raise refusal(
-            Reason.UNSUPPORTED_PIXEL_FORMAT, f"{name}: the Modality LUT cannot be used ({type(error).__name__})"
-        ) from None
+    else:
+        into[...] = rescale.table.apply(stored)
+
+
+def value_range(form: PixelFormat, rescale: Rescale) -> tuple[float, float]:
+    """Lowest and highest modality value that the format allows."""
+    if rescale.table is not None:
+        return float(rescale.table.entries.min()), float(rescale.table.entries.max())
+    low, high = sorted(value * rescale.slope + rescale.intercept for value in form.stored_range)
+    return low, high

@@ -22,7 +22,6 @@ def read_voxels(
     read_image: ReadImage,
     forms: Sequence[PixelFormat],
     rescales: Sequence[Rescale],
-    names: Sequence[str],
     *,
     modality: str,
     threads: int = 1,
@@ -33,7 +32,7 @@ def read_voxels(
     ----------
     read_image : callable
         Called once for each image, from `threads` threads.
-    forms, rescales, names
+    forms, rescales
         Of each image, in slice order.
 
     Returns
@@ -52,7 +51,7 @@ def read_voxels(
         lowest, count = _padding(image, form, modality)
         if count:
             _fill_padding(image, form, lowest)
-        rescale_image(image, rescale, plane, names[index])
+        rescale_image(image, rescale, plane)
     return voxels, ()
 
 

@@ -351,7 +351,11 @@ def test_other_sop_class(tmp_path: Path) -> None:
         ({"FrameOfReferenceUID": None}, "missing-geometry", "no FrameOfReferenceUID"),
         ({"SOPInstanceUID": None}, "missing-geometry", "no SOPInstanceUID"),
         ({"Rows": None}, "missing-geometry", "Rows None"),
-        ({"SamplesPerPixel": 3}, "unsupported-pixel-format", "found Samples per Pixel 3, wanted 1"),
+        (
+            {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", "PixelRepresentation": 0},
+            "unsupported-pixel-format",
+            "found Samples per Pixel 3, wanted 1",
+        ),
         ({"PhotometricInterpretation": "RGB"}, "unsupported-pixel-format", "found Photometric Interpretation RGB"),
         ({"BitsAllocated": 32}, "unsupported-pixel-format", "found Bits Allocated 32, wanted 8 or 16"),
         ({"NumberOfFrames": 2}, "unsupported-pixel-format", "found Number of Frames 2"),
