@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.table import Table
+from sqlalchemy import Connection
 
 from node.cli.shared import (
     ConfigOption,
@@ -30,6 +31,9 @@ deliveries = typer.Typer(help="Results on their way to destinations.", no_args_i
 destinations = typer.Typer(help="Where results go: backlog, hold, test.", no_args_is_help=True)
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of the destination.")]
+HeldArgument = Annotated[
+    str, typer.Argument(metavar="NAME|JOB", help="Name of the destination, or number of one delivery's job.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -138,25 +142,33 @@ def retry(
 
 
 @deliveries.command()
-def hold(name: NameArgument, config: ConfigOption = None) -> None:
-    """Send nothing to a destination until it is released. Nothing is lost meanwhile."""
+def hold(name: HeldArgument, config: ConfigOption = None) -> None:
+    """Send nothing to a destination, or not this one delivery, until it is released. Nothing is lost meanwhile."""
     settings = read_settings(config)
     with opened_database(settings) as engine, write_transaction(engine) as connection:
-        _known(settings, name)
-        store.hold(connection, name, utc_now())
+        if job := _delivery_of(settings, connection, name):
+            queue.hold_job(connection, job.job_id, True)
+        else:
+            _known(settings, name)
+            store.hold(connection, name, utc_now())
     _say(f"{name} is held: release it with `overread deliveries release {name}`")
 
 
 @deliveries.command()
-def release(name: NameArgument, config: ConfigOption = None) -> None:
-    """Send to a held destination again; one that is down is tried at once."""
+def release(name: HeldArgument, config: ConfigOption = None) -> None:
+    """Send to a held destination, or a held delivery, again; a destination that is down is tried at once."""
     settings = read_settings(config)
     with opened_database(settings) as engine, write_transaction(engine) as connection:
-        _known(settings, name)
-        store.release(connection, name)
-        waiting = store.bring_forward(connection, name, utc_now())
+        if job := _delivery_of(settings, connection, name):
+            queue.hold_job(connection, job.job_id, False)
+            said = f"job {name} is released"
+        else:
+            _known(settings, name)
+            store.release(connection, name)
+            waiting = store.bring_forward(connection, name, utc_now())
+            said = f"{name} is released, {waiting} deliveries that waited for a retry go now"
     _wake(settings)
-    _say(f"{name} is released, {waiting} deliveries that waited for a retry go now")
+    _say(said)
 
 
 @destinations.command("list")
@@ -255,6 +267,13 @@ def _known(settings: Settings, name: str) -> AnyDestination:
     return destination
 
 
+def _delivery_of(settings: Settings, connection: Connection, name: str) -> Job | None:
+    """The delivery of this job number; None when it is the name of a destination."""
+    if not name.isdigit() or settings.destination(name) is not None:
+        return None
+    return _delivery_job(queue.get_job(connection, int(name)))
+
+
 def _delivery_job(job: Job) -> Job:
     if job.kind is not JobKind.DELIVER:
         raise Permanent(f"job {job.job_id} is no delivery: see `overread jobs show {job.job_id}`")
@@ -267,6 +286,8 @@ def _wake(settings: Settings) -> None:
 
 def _outcome(job: Job, one: Delivery | None) -> str:
     """One word for what became of a delivery: the state of its job until it was accepted, then of its confirmation."""
+    if job.held and job.state is JobState.QUEUED:
+        return "HELD"
     if job.state is JobState.SUCCEEDED and one is not None:
         return one.state.value
     return (
@@ -285,7 +306,8 @@ def _flow(destination: AnyDestination | None, state: store.DestinationState) -> 
 
 
 def _as_json(job: Job, one: Delivery | None) -> dict[str, Any]:
-    fields = ("job_id", "destination", "state", "attempt", "result_id", "study_instance_uid", "last_error", "run_after")
+    fields = ("job_id", "destination", "state", "critical", "held", "attempt", "result_id", "study_instance_uid")
+    fields += ("last_error", "run_after")
     shown = {name: getattr(job, name) for name in fields}
     return {**shown, "outcome": _outcome(job, one), "delivery": vars(one) if one else None}
 

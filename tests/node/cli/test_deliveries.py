@@ -112,6 +112,15 @@ def test_hold_and_release_show_in_the_list_of_destinations(site: Site):
     assert "configured are pacs" in str(unknown.exception)
 
 
+def test_one_delivery_is_held_and_released(site: Site):
+    first, second = site.node.add_result("pacs", "other")
+    assert site.overread("deliveries", "hold", str(first.job_id)).exit_code == 0
+    found = {row["job_id"]: row for row in site.json("deliveries", "list")}
+    assert found[first.job_id]["outcome"] == "HELD" and found[second.job_id]["outcome"] == "QUEUED"
+    assert "is released" in site.overread("deliveries", "release", str(first.job_id)).stdout
+    assert not any(row["held"] for row in site.json("deliveries", "list"))
+
+
 @pytest.mark.counterpart("orthanc")
 def test_orthanc_is_tested_and_gets_a_trial_report(site: Site, tmp_path: Path):
     with orthanc(tmp_path / "peer", modalities={"node": ("OVERREAD", free_port())}) as peer:

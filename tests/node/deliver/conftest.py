@@ -1,7 +1,7 @@
 """Objects to deliver, and destinations to deliver them to."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -109,16 +109,26 @@ class Node:
         )
 
     def add_result(
-        self, *destinations: str, study: str | None = None, digest: str = "d1", size_bytes: int = 50_000
+        self,
+        *destinations: str,
+        study: str | None = None,
+        digest: str = "d1",
+        size_bytes: int = 50_000,
+        critical: Sequence[str] = (),
+        model: str = "brain",
     ) -> list[Job]:
-        """A result with a segmentation and a report; its deliveries, in the order of `destinations`."""
+        """A result with a segmentation and a report; its deliveries, in the order of `destinations`.
+
+        `critical` names its critical findings.
+        """
         now, study = datetime.now(UTC), study or generate_uid()
         with write_transaction(self.engine) as connection:
             add_study(connection, study)
-            enqueue_infer(connection, order(study, digest, destinations=list(destinations)), now)
+            enqueue_infer(connection, order(study, digest, destinations=list(destinations), model=model), now)
             job = claim(connection, JobKind.INFER, "test", 60, now)
             assert job is not None
-            recorded = complete_inference(connection, job, self._result_of(job, size_bytes), 20, now)
+            new = replace(self._result_of(job, size_bytes), model=model)
+            recorded = complete_inference(connection, job, new, 20, now, critical)
             finish(connection, job, JobEvent.SUCCEED, now)
             first = job.job_id + 1
             assert recorded.is_current
