@@ -30,6 +30,8 @@ def with_private(series: Sequence[StoredSeries], routes: Sequence[Route], data_d
         return list(series)
     return [
         replace(each, header={**each.header, "Private": _read(data_dir / each.instances[0].path, names)})
+        if each.instances
+        else each
         for each in series
     ]
 

@@ -22,7 +22,9 @@ from node.jobs.job import InferOrder, Job
 from node.jobs.queue import enqueue_infer
 from node.jobs.wake import Topic, Wake, WakeListener
 from node.logs import describe_error, get_logger
+from node.priors import priors_if_wanted
 from node.private_attributes import with_private
+from node.select.candidates import Priors
 from node.select.completeness import Patience, Verdict, assess
 from node.select.decide import ModelTrace, RouteTrace, StudyTrace, decide, of_the_study, wanted_digest
 from node.select.priority import lane_of
@@ -260,7 +262,7 @@ class Settler:
             self._postpone(study_instance_uid, weighed)
             return 0
         manifests = self._manifests()
-        trace = decide(weighed.series, self._settings.routes, manifests)
+        trace = decide(weighed.series, self._settings.routes, manifests, self._priors(study_instance_uid, manifests))
         with write_transaction(self._engine) as connection:
             jobs = settle_weighed(connection, weighed, trace, self._settings, manifests, self._clock())
         if jobs is None:
@@ -272,6 +274,10 @@ class Settler:
             jobs=[job.job_id for job in jobs],
         )
         return len(jobs)
+
+    def _priors(self, study_instance_uid: str, manifests: Mapping[str, Manifest]) -> Priors:
+        with read_transaction(self._engine) as connection:
+            return priors_if_wanted(connection, study_instance_uid, self._settings.routes, manifests)
 
     def _postpone(self, study_instance_uid: str, weighed: Weighed) -> None:
         if abs(weighed.verdict.settle_at - weighed.settle_at) < _SAME_DEADLINE:

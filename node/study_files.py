@@ -4,22 +4,37 @@ PATH`.
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 from node.errors import OverreadError
 from node.receive.header import InstanceHeader, read_header
+from node.select.candidates import Priors, PriorStudy
 from node.store.catalogue import StoredInstance, StoredSeries
 from node.store.tables import SeriesState
 
 
 @dataclass(frozen=True)
 class StudyFiles:
-    """The series found, by study, and the files that could not be used with the reason."""
+    """The series found, by study, and the files that could not be used with the reason.
+
+    `patients` and `times` tell which studies are of one patient, and which is the earlier one.
+    """
 
     studies: dict[str, tuple[StoredSeries, ...]]
     skipped: tuple[tuple[Path, str], ...]
+    patients: dict[str, tuple[str, str]] = field(default_factory=dict, repr=False)
+    times: dict[str, str] = field(default_factory=dict)
+
+    def priors_of(self, study_instance_uid: str) -> Priors:
+        """The earlier studies of the same patient among the files, the nearest first."""
+        patient, time = self.patients.get(study_instance_uid, ("", "")), self.times.get(study_instance_uid, "")
+        if not patient[0] or not time:
+            return Priors(none_because="the files carry no Patient ID or no Study Date")
+        earlier = [uid for uid, at in self.times.items() if at and at < time and self.patients[uid] == patient]
+        earlier.sort(key=lambda uid: self.times[uid], reverse=True)
+        return Priors(tuple(PriorStudy(uid, self.times[uid], self.studies[uid]) for uid in earlier))
 
 
 def read_study_files(paths: Sequence[Path], calling_ae_title: str = "", called_ae_title: str = "") -> StudyFiles:
@@ -45,7 +60,13 @@ def read_study_files(paths: Sequence[Path], calling_ae_title: str = "", called_a
             skipped.append((path, f"{' and '.join(missing)} missing or empty"))
         else:
             instances.setdefault(header.sop_instance_uid, (header, _stored(path, header)))
-    return StudyFiles(_group(instances.values(), calling_ae_title, called_ae_title), tuple(skipped))
+    headers = {header.study_instance_uid: header for header, _ in instances.values()}
+    return StudyFiles(
+        studies=_group(instances.values(), calling_ae_title, called_ae_title),
+        skipped=tuple(skipped),
+        patients={uid: (each.patient_id, each.issuer_of_patient_id) for uid, each in headers.items()},
+        times={uid: each.study_date_time for uid, each in headers.items()},
+    )
 
 
 def walk_files(paths: Iterable[Path]) -> Iterator[Path]:

@@ -17,6 +17,7 @@ from node.cli.shared import (
 )
 from node.infer import Registry
 from node.infer.manifest import Manifest
+from node.priors import priors_if_wanted
 from node.private_attributes import with_private
 from node.select.compare import Answer, Change, answers_of, compare
 from node.select.decide import decide
@@ -51,19 +52,24 @@ def simulate(
     before_settings, after_settings = read_settings(running), load_settings(new)
     begin = utc_now() - parse_span(since)
     before_manifests, after_manifests = _manifests(before_settings), _manifests(after_settings)
-    studies, unchanged = 0, 0
+    studies, unchanged, deleted = 0, 0, 0
     changes: list[tuple[str, list[Change]]] = []
     with opened_database(before_settings) as engine:
         with read_transaction(engine) as connection:
             found = catalogue.studies_since(connection, begin)
         for study_instance_uid in found:
+            routes = (*before_settings.routes, *after_settings.routes)
             with read_transaction(engine) as connection:
                 series = catalogue.study_series(connection, study_instance_uid)
-            data_dir = before_settings.node.data_dir
-            routes = (*before_settings.routes, *after_settings.routes)
-            known = with_private(series, routes, data_dir)
-            before = answers_of(decide(known, before_settings.routes, before_manifests))
-            after = answers_of(decide(known, after_settings.routes, after_manifests))
+                priors = priors_if_wanted(
+                    connection, study_instance_uid, routes, {**before_manifests, **after_manifests}
+                )
+            if not any(each.instances for each in series):
+                deleted += 1
+                continue
+            known = with_private(series, routes, before_settings.node.data_dir)
+            before = answers_of(decide(known, before_settings.routes, before_manifests, priors))
+            after = answers_of(decide(known, after_settings.routes, after_manifests, priors))
             studies += 1
             differing = compare(before, after)
             unchanged += not differing
@@ -75,6 +81,7 @@ def simulate(
                 "since": begin,
                 "studies": studies,
                 "unchanged": unchanged,
+                "images_deleted": deleted,
                 "changes": [
                     {"study_instance_uid": uid, "changes": [_plain(each) for each in differing]}
                     for uid, differing in changes
@@ -87,7 +94,8 @@ def simulate(
         for each in differing:
             console.print(f"  {_described(each)}", markup=False, highlight=False, soft_wrap=True)
     console.print(
-        f"{studies} studies since {begin:%Y-%m-%d %H:%M} UTC: {unchanged} as before, {len(changes)} would change",
+        f"{studies} studies since {begin:%Y-%m-%d %H:%M} UTC: {unchanged} as before, {len(changes)} would change"
+        + (f"; of {deleted} more the images were deleted" if deleted else ""),
         highlight=False,
     )
 

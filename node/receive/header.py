@@ -12,7 +12,7 @@ import mmap
 import struct
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from pydicom.charset import convert_encodings, decode_bytes
 
 from node.errors import Permanent
 from node.receive import walk
+from node.receive.views import modifiers_of, view_of
 from node.receive.walk import Buffer, Encoding, WalkError
 
 _EXPLICIT_LITTLE = Encoding("<", is_explicit=True)
@@ -28,6 +29,7 @@ _ENCODINGS = {
     "1.2.840.10008.1.2": Encoding("<", is_explicit=False),
     "1.2.840.10008.1.2.2": Encoding(">", is_explicit=True),
 }
+_NATIVE = {**_ENCODINGS, "1.2.840.10008.1.2.1": _EXPLICIT_LITTLE}
 DEFLATED_UIDS = frozenset({"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"})
 MAXIMUM_INFLATED_BYTES = 64 << 20
 
@@ -45,9 +47,10 @@ class InstanceHeader:
     """What the index keeps of one SOP instance.
 
     UIDs are empty when absent. `series_header` and `geometry` map keywords to JSON-safe values, absent ones
-    left out; `geometry` is None for an object without Rows. `pixel_offset` and `pixel_length` are bytes in
-    the buffer or file that was read; the length is None for encapsulated frames, both are None without Pixel
-    Data or when the data set is deflated.
+    left out; `geometry` is None for an object without Rows. `patient_id` and its issuer tell which studies are of one
+    patient, and are kept as a keyed hash only; `study_date_time` is `YYYYMMDDHHMMSS`, empty without Study Date.
+    `pixel_offset` and `pixel_length` are bytes in the buffer or file that was read; the length is None for
+    encapsulated frames, both are None without Pixel Data or when the data set is deflated.
     """
 
     sop_class_uid: str
@@ -59,6 +62,9 @@ class InstanceHeader:
     geometry: dict[str, Any] | None
     pixel_offset: int | None
     pixel_length: int | None
+    patient_id: str = field(default="", repr=False)
+    issuer_of_patient_id: str = field(default="", repr=False)
+    study_date_time: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)
@@ -114,6 +120,24 @@ def read_data_set(buffer: Buffer, transfer_syntax_uid: str, start: int = 0) -> I
     raise failure
 
 
+def read_beginning(beginning: Buffer, transfer_syntax_uid: str) -> InstanceHeader | None:
+    """Read the header from the first bytes of a data set, where they hold all of it up to native Pixel Data.
+
+    None where the whole data set must be read: it has no such Pixel Data, or something is odd. Whether the whole is
+    as long as Pixel Data announces is for the caller to check.
+    """
+    encoding = _NATIVE.get(transfer_syntax_uid)
+    if encoding is None:
+        return None
+    try:
+        values, pixel = walk.walk_elements(beginning, 0, _WANTED.keys(), encoding, whole=False)
+    except WalkError:
+        return None
+    if pixel is None or pixel[1] is None:
+        return None
+    return _header(values, pixel, transfer_syntax_uid, encoding.order)
+
+
 def _read_as(buffer: Buffer, start: int, encoding: Encoding, transfer_syntax_uid: str) -> InstanceHeader:
     values, pixel = _walk(buffer, start, encoding, whole=True)
     return _header(values, pixel, transfer_syntax_uid, encoding.order)
@@ -166,6 +190,8 @@ def _header(
             series_header[wanted.keyword] = value
         if wanted.in_geometry:
             geometry[wanted.keyword] = value
+    for each in (series_header, geometry):
+        _add_view(each, values.get(0x00540220, b""))
     return InstanceHeader(
         sop_class_uid=_read_uid(values.get(0x00080016, b""), order, None),
         sop_instance_uid=_read_uid(values.get(0x00080018, b""), order, None),
@@ -176,7 +202,25 @@ def _header(
         geometry=geometry if "Rows" in geometry else None,
         pixel_offset=pixel[0] if pixel else None,
         pixel_length=pixel[1] if pixel else None,
+        patient_id=_read_text(values.get(0x00100020, b""), order, encodings),
+        issuer_of_patient_id=_read_text(values.get(0x00100021, b""), order, encodings),
+        study_date_time=_date_time(values.get(0x00080020, b""), values.get(0x00080030, b"")),
     )
+
+
+def _add_view(attributes: dict[str, Any], view_code_sequence: bytes) -> None:
+    """The view of a mammogram, of which View Code Sequence is the attribute that must be there."""
+    if view := view_of(view_code_sequence):
+        attributes["ViewPosition"] = view
+    if modifiers := modifiers_of(view_code_sequence):
+        attributes["ViewModifiers"] = modifiers
+
+
+def _date_time(date: bytes, time: bytes) -> str:
+    """Study Date and Time to the second; empty without a date, midnight without a time."""
+    day = "".join(each for each in _read_code(date, "<", None) if each.isdigit())
+    moment = "".join(each for each in _read_code(time, "<", None).split(".")[0] if each.isdigit())
+    return f"{day}{moment[:6]:0<6}" if len(day) == 8 else ""
 
 
 def _encodings(specific_character_set: bytes) -> Any:
@@ -238,6 +282,11 @@ def _read_short(value: bytes, order: str, encodings: Any) -> int | None:
     return int(struct.unpack_from(order + "H", value)[0]) if len(value) >= 2 else None
 
 
+def _read_double(value: bytes, order: str, encodings: Any) -> float | None:
+    number = struct.unpack_from(order + "d", value)[0] if len(value) >= 8 else math.nan
+    return float(number) if math.isfinite(number) else None
+
+
 def _is_there(value: bytes, order: str, encodings: Any) -> bool:
     return True
 
@@ -247,11 +296,16 @@ _WANTED: dict[int, _Wanted] = {
     0x00080008: _Wanted("ImageType", _read_codes, True, True),
     0x00080016: _Wanted("SOPClassUID", _read_uid, True, True),
     0x00080018: _Wanted("SOPInstanceUID", _read_uid),
+    0x00080020: _Wanted("StudyDate", _read_code),
+    0x00080030: _Wanted("StudyTime", _read_code),
     0x00080060: _Wanted("Modality", _read_code, True),
+    0x00080068: _Wanted("PresentationIntentType", _read_code, True, True),
     0x00080070: _Wanted("Manufacturer", _read_text, True),
     0x00081030: _Wanted("StudyDescription", _read_text, True),
     0x0008103E: _Wanted("SeriesDescription", _read_text, True),
     0x00081090: _Wanted("ManufacturerModelName", _read_text, True),
+    0x00100020: _Wanted("PatientID", _read_text),
+    0x00100021: _Wanted("IssuerOfPatientID", _read_text),
     0x00100040: _Wanted("PatientSex", _read_code, True),
     0x00101010: _Wanted("PatientAge", _read_code, True),
     0x00180010: _Wanted("ContrastBolusAgent", _read_text, True),
@@ -260,7 +314,7 @@ _WANTED: dict[int, _Wanted] = {
     0x00180021: _Wanted("SequenceVariant", _read_codes, True),
     0x00180023: _Wanted("MRAcquisitionType", _read_code, True),
     0x00180050: _Wanted("SliceThickness", _read_decimal, True, True),
-    0x00180060: _Wanted("KVP", _read_decimal, True),
+    0x00180060: _Wanted("KVP", _read_decimal, True, True),
     0x00180080: _Wanted("RepetitionTime", _read_decimal, True),
     0x00180081: _Wanted("EchoTime", _read_decimal, True, True),
     0x00180082: _Wanted("InversionTime", _read_decimal, True),
@@ -269,7 +323,8 @@ _WANTED: dict[int, _Wanted] = {
     0x00181120: _Wanted("GantryDetectorTilt", _read_decimal, False, True),
     0x00181210: _Wanted("ConvolutionKernel", _read_codes, True),
     0x00185100: _Wanted("PatientPosition", _read_code, True),
-    0x00185101: _Wanted("ViewPosition", _read_code, True),
+    0x00185101: _Wanted("ViewPosition", _read_code, True, True),
+    0x00189087: _Wanted("DiffusionBValue", _read_double, False, True),
     0x0020000D: _Wanted("StudyInstanceUID", _read_uid),
     0x0020000E: _Wanted("SeriesInstanceUID", _read_uid),
     0x00200011: _Wanted("SeriesNumber", _read_integer, True),
@@ -279,7 +334,7 @@ _WANTED: dict[int, _Wanted] = {
     0x00200037: _Wanted("ImageOrientationPatient", _read_decimals, False, True),
     0x00200052: _Wanted("FrameOfReferenceUID", _read_uid, False, True),
     0x00200060: _Wanted("Laterality", _read_code, True),
-    0x00200062: _Wanted("ImageLaterality", _read_code, True),
+    0x00200062: _Wanted("ImageLaterality", _read_code, True, True),
     0x00200100: _Wanted("TemporalPositionIdentifier", _read_integer, False, True),
     0x00280002: _Wanted("SamplesPerPixel", _read_short, False, True),
     0x00280004: _Wanted("PhotometricInterpretation", _read_code, False, True),
@@ -298,4 +353,5 @@ _WANTED: dict[int, _Wanted] = {
     0x00281053: _Wanted("RescaleSlope", _read_code, False, True),
     0x00282110: _Wanted("LossyImageCompression", _read_code, False, True),
     0x00283000: _Wanted("ModalityLUTSequence", _is_there, False, True),
+    0x00540220: _Wanted("ViewCodeSequence", _is_there),
 }

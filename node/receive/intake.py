@@ -8,8 +8,8 @@ import contextlib
 import hashlib
 import mmap
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,10 +17,11 @@ from node.errors import Refused
 from node.receive.admission import NOT_UNDERSTOOD, OUT_OF_RESOURCES, check_header
 from node.receive.command import Command, CommandField
 from node.receive.committer import Committer
-from node.receive.header import HeaderError, InstanceHeader, read_data_set
+from node.receive.header import HeaderError, InstanceHeader, read_beginning, read_data_set
 from node.receive.part10 import write_file_meta
 from node.store.catalogue import Quarantined, ReceivedInstance
 from node.store.files import FileStore
+from node.store.patients import PatientKeys
 
 _LONGEST_REPORT_BYTES = 1 << 24
 _MAXIMUM_VECTOR = 512  # buffers in one writev; the system's limit is 1024
@@ -67,6 +68,7 @@ class Intake:
         self.committer = committer
         self._free_disk_bytes = free_disk_bytes
         self.take_report = take_report
+        self.patients = PatientKeys(files.data_dir)
         self.now = now
 
     def begin(self, command: Command, transfer_syntax_uid: str, sender: Sender) -> "IncomingObject | IncomingReport":
@@ -157,7 +159,8 @@ class IncomingObject:
             transfer_syntax_uid,
             sender.calling_ae_title,
         )
-        self._unwritten: list[memoryview | bytes] = [self._file_meta]
+        self._fragments: list[memoryview] = []  # added and not written yet
+        self._header: InstanceHeader | None = None  # once it was found in the first fragment
 
     def refuse(self, refusal: Refused) -> None:
         """Answer this when the object is complete, and keep nothing of it."""
@@ -168,20 +171,29 @@ class IncomingObject:
         """Take a fragment; the view must hold until `flush` or `complete`."""
         self.size_bytes += len(fragment)
         if self._refusal is None:
-            self._digest.update(fragment)
-            self._unwritten.append(fragment)
+            self._fragments.append(fragment)
 
     def flush(self) -> None:
-        """Write what was added, so that its views may become void. A failing disk is answered at the end."""
+        """Write what was added, so that its views may become void. A failing disk is answered at the end.
+
+        The disk begins to write while the digest is taken and the header is read from memory.
+        """
         if self._refusal is not None:
             return
+        fragments, self._fragments = self._fragments, []
+        is_first = self._descriptor < 0
         try:
-            if self._descriptor < 0:
+            if is_first:
                 self._descriptor, self._path = self._intake.files.new_temporary()
-            _write_all(self._descriptor, self._unwritten)
-            self._unwritten = []
+            _write_all(self._descriptor, [self._file_meta, *fragments] if is_first else fragments)
+            self._intake.files.begin_write_back(self._descriptor)
         except OSError as error:
             self.refuse(Refused(OUT_OF_RESOURCES, "disk-failed", f"writing failed ({error.strerror})"))
+            return
+        for fragment in fragments:
+            self._digest.update(fragment)
+        if is_first and fragments:
+            self._header = read_beginning(fragments[0], self._transfer_syntax_uid)
 
     def complete(self) -> None:
         """The data set is complete: make it durable. Raises `Refused` with the status to answer."""
@@ -210,7 +222,7 @@ class IncomingObject:
 
     def discard(self) -> None:
         """Forget the object and its file."""
-        self._unwritten = []
+        self._fragments = []
         self._close()
         if self._path is not None:
             with contextlib.suppress(OSError):
@@ -218,13 +230,20 @@ class IncomingObject:
             self._path = None
 
     def _read_header(self) -> InstanceHeader:
-        with mmap.mmap(self._descriptor, 0, access=mmap.ACCESS_READ) as mapped:
-            try:
-                header = read_data_set(mapped, self._transfer_syntax_uid, len(self._file_meta))
-            except HeaderError as error:
-                raise Refused(NOT_UNDERSTOOD, error.code, str(error)) from None
+        header = self._header
+        if header is None or (header.pixel_offset or 0) + (header.pixel_length or 0) > self.size_bytes:
+            header = self._read_file()
+        else:
+            header = replace(header, pixel_offset=len(self._file_meta) + (header.pixel_offset or 0))
         check_header(self.command, header, self._study_instance_uid)
         return header
+
+    def _read_file(self) -> InstanceHeader:
+        with mmap.mmap(self._descriptor, 0, access=mmap.ACCESS_READ) as mapped:
+            try:
+                return read_data_set(mapped, self._transfer_syntax_uid, len(self._file_meta))
+            except HeaderError as error:
+                raise Refused(NOT_UNDERSTOOD, error.code, str(error)) from None
 
     def _instance(self, header: InstanceHeader) -> ReceivedInstance:
         return ReceivedInstance(
@@ -243,6 +262,8 @@ class IncomingObject:
             geometry=header.geometry,
             pixel_offset=header.pixel_offset,
             pixel_length=header.pixel_length,
+            patient_key=self._intake.patients.key_of(header.patient_id, header.issuer_of_patient_id),
+            study_date_time=header.study_date_time or None,
         )
 
     def _set_aside(self, refusal: Refused) -> None:
@@ -269,7 +290,7 @@ class IncomingObject:
             self._descriptor = -1
 
 
-def _write_all(descriptor: int, parts: list[memoryview | bytes]) -> None:
+def _write_all(descriptor: int, parts: Sequence[memoryview | bytes]) -> None:
     """Write all parts, also when the system takes only some of the bytes at a time."""
     for first in range(0, len(parts), _MAXIMUM_VECTOR):
         vector = parts[first : first + _MAXIMUM_VECTOR]

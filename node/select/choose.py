@@ -14,12 +14,12 @@ from node.infer.manifest import Manifest
 from node.infer.requirements import Requirements
 from node.select.assign import assign, can_feed
 from node.select.candidates import Candidate, Priors, candidates_of
-from node.select.merit import describe_rank, order_of
+from node.select.merit import describe_rank, order_of, why_better
 from node.select.requirements import check_candidate
 from node.select.rules import Condition, all_met
 from node.store.catalogue import StoredSeries
 
-ANOTHER_IS_BETTER = "another is better"
+NEARER_STUDY = "a nearer study is taken"
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ def _choose_prior(wanted: Mapping[str, Requirements], priors: Priors) -> list[In
     chosen = _assigned(wanted, nearest) if nearest else {}
     made: dict[str, list[InputChoice]] = {name: [] for name in wanted}
     for judged in tried:
-        instead = ANOTHER_IS_BETTER if judged is nearest else "a nearer study is taken"
+        instead = "" if judged is nearest or nearest is None else NEARER_STUDY
         for choice in _choices(wanted, judged, chosen if judged is nearest else {}, instead):
             made[choice.input_name].append(choice)
     return [_of_all_studies(name, requires, made[name], priors) for name, requires in wanted.items()]
@@ -195,21 +195,31 @@ def _of_all_studies(name: str, requires: Requirements, choices: Sequence[InputCh
 
 
 def _choices(
-    wanted: Mapping[str, Requirements], judged: _Judged, chosen: Mapping[str, int], instead: str = ANOTHER_IS_BETTER
+    wanted: Mapping[str, Requirements], judged: _Judged, chosen: Mapping[str, int], instead: str = ""
 ) -> list[InputChoice]:
     made = []
-    feeds = {number: name for name, number in chosen.items()}
     for name, requires in wanted.items():
         verdicts = []
         for number, (candidate, conditions) in enumerate(zip(judged.candidates, judged.conditions[name], strict=True)):
-            is_chosen = chosen.get(name) == number
-            other = f"it feeds {feeds[number]}" if number in feeds else instead
-            preferred = "" if is_chosen or not all_met(conditions) else other
-            verdicts.append(_verdict(candidate, conditions, is_chosen, preferred))
+            fits_in_vain = all_met(conditions) and chosen.get(name) != number
+            preferred = (instead or _preferred(name, number, judged, chosen)) if fits_in_vain else ""
+            verdicts.append(_verdict(candidate, conditions, chosen.get(name) == number, preferred))
         verdicts.sort(key=lambda verdict: not verdict.eligible)
         series = judged.candidates[chosen[name]].series if name in chosen else None
         made.append(InputChoice(name, series, tuple(verdicts), requires.optional))
     return made
+
+
+def _preferred(name: str, number: int, judged: _Judged, chosen: Mapping[str, int]) -> str:
+    """Why a candidate that fits does not feed this input."""
+    for other, taken in chosen.items():
+        if taken == number:
+            return f"it feeds {other}"
+    if name not in chosen:
+        return "other inputs of this model lack something"
+    if number < chosen[name]:
+        return "taking it would leave another input without images"
+    return why_better(judged.candidates[chosen[name]], judged.candidates[number])
 
 
 def _verdict(candidate: Candidate, conditions: tuple[Condition, ...], is_chosen: bool, instead: str) -> SeriesVerdict:

@@ -149,7 +149,7 @@ def _try_model(name: str, manifest: Manifest, matching: Set[str], asked: _Asked)
     lacking = [choice for choice in choices if not is_fed(choice)]
     if lacking:
         code = "prior-missing" if all(choice.is_prior for choice in lacking) else "input-missing"
-        return ModelTrace(name, code, "; ".join(_why_not(choice) for choice in lacking), choices)
+        return ModelTrace(name, code, "; ".join(_why_not(choice, choices) for choice in lacking), choices)
     return ModelTrace(name, "chosen", ", ".join(_found(choice) for choice in choices), choices)
 
 
@@ -159,11 +159,12 @@ def _found(choice: InputChoice) -> str:
     return f"{len(choice.chosen.instances)} images for {choice.input_name}"
 
 
-def _why_not(choice: InputChoice) -> str:
-    """The candidate that came nearest and what it lacked, or what was preferred to it."""
+def _why_not(choice: InputChoice, choices: Sequence[InputChoice]) -> str:
+    """The candidate that came nearest and what it lacked, rather one that feeds no other input."""
     if not choice.verdicts:
         return f"nothing for {choice.input_name}: {choice.nothing_because or 'no series to choose among'}"
-    nearest = min(choice.verdicts, key=lambda verdict: sum(not condition.met for condition in verdict.conditions))
+    feeding = {each.name for one in choices for each in one.verdicts if each.is_chosen}
+    nearest = min(choice.verdicts, key=lambda each: (sum(not one.met for one in each.conditions), each.name in feeding))
     number = len(choice.verdicts)
     what = f"none of {number} candidates fits" if number > 1 and not nearest.eligible else "nothing for"
     return f"{what} {choice.input_name} (nearest {nearest.name}: {_lacks(nearest)})"

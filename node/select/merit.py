@@ -30,6 +30,15 @@ def order_of(candidate: Candidate) -> tuple[Any, ...]:
     return (*values, candidate.series.series_instance_uid, candidate.part)
 
 
+def why_better(better: Candidate, other: Candidate) -> str:
+    """The first thing in `ORDER` in which two candidates differ, for people."""
+    for merit in ORDER:
+        if merit.value(better) != merit.value(other):
+            said = f"{merit.say(better) or 'the one taken'} rather than {merit.say(other) or 'this one'}"
+            return f"{merit.name}: {said}" if merit.say(better) or merit.say(other) else merit.name
+    return "as good as the one taken; the smaller UID decides"
+
+
 def _or_infinite(value: float | None) -> float:
     return float("inf") if value is None else round(value, 2)
 

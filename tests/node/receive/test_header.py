@@ -188,3 +188,29 @@ def test_number_of_steps_is_bounded(monkeypatch: pytest.MonkeyPatch, syntax: str
     elements = b"".join(struct.pack("<HH", 0x0008, number) + value + bytes(4 - len(value)) for number in range(200))
     with pytest.raises(HeaderError, match="more than 100"):
         read_data_set(elements, syntax)
+
+
+@pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2", "1.2.840.10008.1.2.1"])
+def test_the_view_of_a_mammogram_is_read_from_its_code(syntax: str) -> None:
+    (image,) = make_series(shape=(1, 8, 8), Modality="MG", ImageLaterality="R", ViewPosition="")
+    modifier = Dataset()
+    modifier.CodeValue, modifier.CodingSchemeDesignator, modifier.CodeMeaning = "R-102D6", "SRT", "Magnification"
+    view = Dataset()
+    view.CodeValue, view.CodingSchemeDesignator, view.CodeMeaning = "399368009", "SCT", "medio-lateral oblique"
+    view.ViewModifierCodeSequence = [modifier]
+    image.ViewCodeSequence = [view]
+    image.file_meta.TransferSyntaxUID = syntax
+    encoded = encode(image)
+    header = read_data_set(encoded.data_set, encoded.transfer_syntax)
+    for found in (header.series_header, header.geometry or {}):
+        assert (found["ViewPosition"], found["ViewModifiers"]) == ("MLO", ["magnification"])
+        assert found["ImageLaterality"] == "R"
+
+
+def test_patient_and_time_of_the_study_are_read_for_the_hash_and_the_order() -> None:
+    times = {"StudyDate": "20240305", "StudyTime": "0930"}
+    (image,) = make_series(shape=(1, 8, 8), patient_id="4711", IssuerOfPatientID="H", **times)
+    encoded = encode(image)
+    header = read_data_set(encoded.data_set, encoded.transfer_syntax)
+    assert (header.patient_id, header.issuer_of_patient_id) == ("4711", "H")
+    assert header.study_date_time == "20240305093000"
