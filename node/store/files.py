@@ -46,8 +46,9 @@ class FileStore:
         self._session: Path | None = None
         self._session_lock: int | None = None
         self._numbers = itertools.count(1)
-        self._known_folders: set[str] = set()
+        self._known_folders: dict[str, str] = {}  # by Series Instance UID
         self._sync_file_system = _find_syncfs()
+        self._begin_write_back = _find_sync_file_range()
 
     def result_folder(self, job_id: int) -> Path:
         """Where the Result of a job and its objects are kept; not made here."""
@@ -63,7 +64,10 @@ class FileStore:
 
     def free_bytes(self) -> int:
         """Room for an unprivileged process on the file system of `data_dir`."""
-        return shutil.disk_usage(self.data_dir).free
+        if sys.platform == "win32":
+            return shutil.disk_usage(self.data_dir).free
+        found = os.statvfs(self.data_dir)
+        return found.f_bavail * found.f_frsize
 
     def open_session(self) -> int:
         """Claim a folder for temporary files and sweep those of processes that are gone; how many files
@@ -95,25 +99,27 @@ class FileStore:
         path = self._session / f"{next(self._numbers)}.part"
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640), path
 
+    def begin_write_back(self, descriptor: int) -> None:
+        """Let the disk begin with what was written, so that a later `sync` waits less; promises nothing by itself."""
+        if self._begin_write_back is not None:
+            self._begin_write_back(descriptor)
+
     def place(self, temporary: Path, series_instance_uid: str, sop_instance_uid: str, sha256: str) -> str:
         """Move a whole temporary file to its final name; the relative path. Not yet durable: see `sync`.
 
         Where the usual name is taken (the same content again, or what a crash left behind) another one is
         used.
         """
-        shard = hashlib.sha256(series_instance_uid.encode()).hexdigest()[:2]
-        folder = f"instances/{shard}/{series_instance_uid}"
-        if folder not in self._known_folders:
-            self._make_folder(folder)
+        folder = self._known_folders.get(series_instance_uid) or self._make_folder(series_instance_uid)
         relative = f"{folder}/{sop_instance_uid}-{sha256[:12]}.dcm"
         try:
-            _link(temporary, self.data_dir / relative)
+            _link(temporary, f"{self.data_dir}/{relative}")
         except FileExistsError:
             relative = f"{folder}/{sop_instance_uid}-{sha256[:12]}-{secrets.token_hex(4)}.dcm"
-            _link(temporary, self.data_dir / relative)
+            _link(temporary, f"{self.data_dir}/{relative}")
         except FileNotFoundError:  # the folder was removed after its series was
-            self._make_folder(folder)
-            _link(temporary, self.data_dir / relative)
+            self._make_folder(series_instance_uid)
+            _link(temporary, f"{self.data_dir}/{relative}")
         temporary.unlink()
         return relative
 
@@ -150,14 +156,17 @@ class FileStore:
             _fsync(self.data_dir / "quarantine")
         return relative
 
-    def _make_folder(self, relative: str) -> None:
+    def _make_folder(self, series_instance_uid: str) -> str:
+        shard = hashlib.sha256(series_instance_uid.encode()).hexdigest()[:2]
+        relative = f"instances/{shard}/{series_instance_uid}"
         (self.data_dir / relative).mkdir(parents=True, exist_ok=True)
         if len(self._known_folders) > 10_000:
             self._known_folders.clear()
-        self._known_folders.add(relative)
+        self._known_folders[series_instance_uid] = relative
+        return relative
 
 
-def _link(source: Path, target: Path) -> None:
+def _link(source: Path, target: str) -> None:
     try:
         os.link(source, target)
     except OSError as error:
@@ -195,6 +204,18 @@ def _find_syncfs() -> Callable[[int], None] | None:
             raise OSError(number, os.strerror(number))
 
     return sync_file_system
+
+
+def _find_sync_file_range() -> Callable[[int], None] | None:
+    """sync_file_range(2) of a whole file, begun and not waited for; None where there is none."""
+    if not sys.platform.startswith("linux"):
+        return None
+    try:
+        native = ctypes.CDLL(None).sync_file_range
+    except (OSError, AttributeError):
+        return None
+    native.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+    return lambda descriptor: native(descriptor, 0, 0, 2)  # 2: SYNC_FILE_RANGE_WRITE
 
 
 def _try_lock(descriptor: int) -> bool:
