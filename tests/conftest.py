@@ -15,6 +15,7 @@ BIN = Path(sys.executable).parent
 COUNTERPARTS = {
     "dcmtk": ("storescu", "storescp", "dsrdump", "echoscu", "dcmdump"),
     "orthanc": ("Orthanc",),
+    "rsyslog": ("rsyslogd",),
     "dicom3tools": ("dciodvfy", "dcentvfy"),
     "dcmqi": ("segimage2itkimage", "tid1500reader"),
 }

@@ -125,8 +125,11 @@ def encode_message(event: AuditEvent, source: Source, at: datetime) -> str:
         ElementTree.SubElement(head, "EventOutcomeDescription").text = _printable(event.description)
     for participant in event.participants:
         _add_participant(root, participant)
-    where = {"AuditEnterpriseSiteID": source.enterprise_site_id} if source.enterprise_site_id else {}
-    origin = ElementTree.SubElement(root, "AuditSourceIdentification", {**where, "AuditSourceID": source.source_id})
+    who = {"AuditEnterpriseSiteID": source.enterprise_site_id} if source.enterprise_site_id else {}
+    who["AuditSourceID"] = source.source_id
+    origin = ElementTree.SubElement(
+        root, "AuditSourceIdentification", {name: _printable(value) for name, value in who.items()}
+    )
     ElementTree.SubElement(origin, "AuditSourceTypeCode", {"csd-code": _APPLICATION_SERVER})
     for one in event.objects:
         _add_object(root, one)

@@ -21,7 +21,7 @@ from node.audit.message import AuditEvent, Source, encode_message
 from node.logs import describe_error, get_logger
 
 FIRST_HASH = "0" * 64
-_LINE = re.compile(rb"^(\d+) ([0-9a-f]{64}) (\S+) (\S+) (<.*)$")
+_LINE = re.compile(rb"^(\d+) ([0-9a-f]{64}) (\S+) (\S+) (<.*</AuditMessage>)$")
 _TAIL_BYTES = 1 << 16
 
 
@@ -84,7 +84,7 @@ class Trail:
         try:
             self._append(self._with_patient(event), self._now())
         except Exception as error:
-            get_logger("audit").error("audit_message_lost", event=event.event.meaning, error=describe_error(error))
+            get_logger("audit").error("audit_message_lost", what=event.event.meaning, error=describe_error(error))
 
     def _append(self, event: AuditEvent, at: datetime) -> None:
         message = encode_message(event, self._source, at)
