@@ -42,6 +42,7 @@ def run_node(settings: Settings, config: Path | None) -> int:
         ("listen", settings.dimse.processes),
         ("work", settings.work.processes),
         ("deliver", settings.deliver.processes),
+        ("web", int(settings.web.enabled)),
     ):
         for index in range(number):
             commands[role if number == 1 else f"{role}-{index + 1}"] = child_command(role, *arguments)
@@ -86,6 +87,29 @@ def run_listener(settings: Settings, *, life_line: bool = False) -> None:
     )
     stop.wait()
     listener.stop()
+    engine.dispose()
+
+
+def run_web(settings: Settings, *, life_line: bool = False) -> None:
+    """Serve HTTP until told to stop."""
+    from node.store.files import FileStore
+    from node.web.server import WebServer
+
+    engine = prepare(settings)
+    stop = threading.Event()
+    _stop_by(stop.set, life_line)
+    wake = Wake(settings.wake_folder)
+    web = settings.web
+    server = WebServer(settings, engine, FileStore(settings.node.data_dir), lambda: wake.notify(Topic.SETTLE))
+    try:
+        server.start()
+    except OSError as error:
+        raise Permanent(
+            f"cannot listen on {web.host}:{web.port} ({error.strerror}): end what uses it, or change web.port"
+        ) from error
+    get_logger("web").info("listening", host=web.host, port=server.bound_port, tls=bool(web.tls_certificate))
+    stop.wait()
+    server.stop()
     engine.dispose()
 
 

@@ -19,6 +19,7 @@ COMMANDS = {
     "listen": "run",
     "work": "run",
     "deliver": "run",
+    "web": "run",
     "check-config": "run",
     "process": "files",
     "explain": "explain",

@@ -1,4 +1,4 @@
-"""`overread run`, its parts `listen`, `work` and `deliver`, and `check-config`."""
+"""`overread run`, its parts `listen`, `work`, `deliver` and `web`, and `check-config`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -20,6 +20,7 @@ def register(app: typer.Typer) -> None:
     app.command()(listen)
     app.command()(work)
     app.command()(deliver)
+    app.command()(web)
     app.command("check-config")(check_config)
 
 
@@ -49,6 +50,13 @@ def deliver(config: ConfigOption = None, life_line: LifeLine = False) -> None:
     settings = read_settings(config)
     configure_logs(settings.log.style, settings.log.level)
     service.run_deliverer(settings, life_line=life_line)
+
+
+def web(config: ConfigOption = None, life_line: LifeLine = False) -> None:
+    """HTTP only: take objects by STOW-RS."""
+    settings = read_settings(config)
+    configure_logs(settings.log.style, settings.log.level)
+    service.run_web(settings, life_line=life_line)
 
 
 def check_config(

@@ -196,8 +196,8 @@ def check_command(command: Command, context: AnsweredContext) -> None:
 
 
 def check_header(command: Command, header: InstanceHeader, study_instance_uid: str = "") -> None:
-    """Raise `Refused` when the data set is not what the command says, lacks an identifier (PS3.4 B.2.3), or is of another
-    study than the one that was asked for (PS3.18 10.5.2), if one was."""
+    """Raise `Refused` when the data set is not what the command says or lacks an identifier (PS3.4 B.2.3), or is of
+    another study than the one that was asked for (PS3.18 10.5.2), if one was."""
     expected: Mapping[str, tuple[str, str]] = {
         "SOP Class UID": (command.affected_sop_class_uid, header.sop_class_uid),
         "SOP Instance UID": (command.affected_sop_instance_uid, header.sop_instance_uid),
