@@ -25,6 +25,14 @@ VOLUME = Code("118565006", "SCT", "Volume")
 AREA = Code("42798000", "SCT", "Area")
 RATIO = Code("118586006", "SCT", "Ratio")
 
+LENGTH = Code("410668003", "SCT", "Length")
+
+# Presence, CID 240 and 4220
+PRESENCE = Code("705057003", "SCT", "Presence")
+PRESENT = Code("52101004", "SCT", "Present")
+ABSENT = Code("272519000", "SCT", "Absent")
+INDETERMINATE = Code("82334004", "SCT", "Indeterminate")
+
 # Units, CID 7181: the code value is what viewers print
 MILLILITER = Code("ml", "UCUM", "ml")
 CUBIC_MILLIMETER = Code("mm3", "UCUM", "cubic millimeter")
@@ -32,12 +40,19 @@ SQUARE_MILLIMETER = Code("mm2", "UCUM", "square millimeter")
 MILLIMETER = Code("mm", "UCUM", "millimeter")
 PERCENT = Code("%", "UCUM", "Percent")
 NO_UNITS = Code("1", "UCUM", "no units")
+PIXELS = Code("{pixels}", "UCUM", "pixels")
 
 # Algorithm families, CID 7162
 ARTIFICIAL_INTELLIGENCE = Code("123110", "DCM", "Artificial Intelligence")
 
 # Purposes of reference to contributing equipment, CID 7005
 PROCESSING_EQUIPMENT = Code("109102", "DCM", "Processing Equipment")
+
+# Derivations of images, CID 7203, and purposes of reference to their sources, CID 7202
+SEGMENTATION = Code("113076", "DCM", "Segmentation")
+UNSPECIFIED_CALCULATION = Code("112187", "DCM", "Unspecified method of calculation")
+SOURCE_IMAGE = Code("121322", "DCM", "Source image for image processing operation")
+BACKGROUND = Code("125040", "DCM", "Background")
 
 # Report titles: CID 7021, and CID 7000 for a report without a place on the images
 IMAGING_MEASUREMENT_REPORT = Code("126000", "DCM", "Imaging Measurement Report")
@@ -47,6 +62,7 @@ DIAGNOSTIC_IMAGING_REPORT = Code("18748-4", "LN", "Diagnostic Imaging Report")
 # Parts of TID 1500
 SOURCE = Code("260753009", "SCT", "Source")
 COMMENT = Code("121106", "DCM", "Comment")
+IMPRESSION = Code("121073", "DCM", "Impression")
 DEVICE = Code("121007", "DCM", "Device")
 PROCESSING_SUMMARY = Code("111017", "DCM", "CAD Processing and Findings Summary")
 SUCCEEDED_WITHOUT_FINDINGS = Code("111241", "DCM", "All algorithms succeeded; without findings")

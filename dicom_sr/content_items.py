@@ -68,12 +68,14 @@ def _reference(image: Dataset) -> Dataset:
     return reference
 
 
-def qualitative_evaluations(comments: Iterable[str]) -> sr.ContainerContentItem:
-    """The container for what concerns the images as a whole (TID 1500), holding comments as text."""
+def qualitative_evaluations(comments: Iterable[str], impression: str = "") -> sr.ContainerContentItem:
+    """The container for what concerns the images as a whole (TID 1500), holding comments and an impression as text."""
     container = sr.ContainerContentItem(
         name=sr.CodedConcept.from_code(codes.QUALITATIVE_EVALUATIONS), relationship_type=CONTAINS
     )
     container.ContentSequence = sr.ContentSequence()
     for comment in comments:
         container.ContentSequence.append(sr.TextContentItem(codes.COMMENT, comment, CONTAINS))
+    if impression:
+        container.ContentSequence.append(sr.TextContentItem(codes.IMPRESSION, impression, CONTAINS))
     return container

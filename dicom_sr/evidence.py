@@ -270,9 +270,9 @@ def _trimmed(source: Dataset, slice_spacing_mm: float | None, character_set: str
     for keyword in EVERY_IMAGE:
         if not is_empty(source, keyword):
             image[keyword] = copy(source[keyword])
-    if slice_spacing_mm is not None and "ImagePositionPatient" in image:
-        if "SliceThickness" not in image:
-            image.SliceThickness = slice_spacing_mm
+    if slice_spacing_mm is not None and plane_of(source, 1, "ImagePositionPatient"):
+        thickness = plane_of(source, 1, "SliceThickness")
+        image.SliceThickness = thickness[0] if thickness else slice_spacing_mm
         image.SpacingBetweenSlices = slice_spacing_mm
     if character_set:
         image.SpecificCharacterSet = character_set

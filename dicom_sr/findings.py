@@ -267,7 +267,8 @@ class Finding:
 class SourceImage:
     """Reference to one image that was analysed, in slice order.
 
-    `series_instance_uid` is empty for an image of the result's own series. `frame_number` (from 1) names one frame of a
+    `series_instance_uid` is empty for an image of the result's own series, `study_instance_uid` for one of its study.
+    `frame_number` (from 1) names one frame of a
     multi-frame image; without it such an image stands for all its frames, in their order.
     """
 
@@ -275,6 +276,7 @@ class SourceImage:
     sop_instance_uid: str
     series_instance_uid: str = ""
     frame_number: int | None = None
+    study_instance_uid: str = ""
 
 
 @dataclass(frozen=True)
@@ -369,9 +371,10 @@ def count_labels(labels: np.ndarray, highest: int) -> np.ndarray:
     """
     width = max(highest, int(labels.max(initial=0))) + 1
     counts = np.zeros((len(labels), width), dtype=np.int64)
-    for slice_index, plane in enumerate(labels):  # slice by slice: bincount makes an int64 copy of what it counts
-        if plane.any():
-            counts[slice_index] = np.bincount(plane.ravel(), minlength=width)
-        else:
-            counts[slice_index, 0] = plane.size
+    for slice_index, plane in enumerate(labels):
+        values = plane.ravel()
+        starts = np.flatnonzero(values[1:] != values[:-1]) + 1  # of runs, which are few: each is counted at once
+        starts = np.concatenate([[0], starts])
+        lengths = np.diff(starts, append=values.size)
+        counts[slice_index] = np.bincount(values[starts], weights=lengths, minlength=width)
     return counts

@@ -22,7 +22,7 @@ from dicom_sr.identity import uid_for
 from dicom_sr.places import Place, places_of
 from dicom_sr.profile import CONSERVATIVE, DestinationProfile, Role
 from dicom_sr.provenance import device_observer
-from dicom_sr.segmentation import SegmentNumbering, number_segments
+from dicom_sr.segment_numbering import SegmentNumbering, number_segments
 
 MAXIMUM_KEY_IMAGES = 60
 OF_INTEREST = codes.concept("113000", "DCM", "Of Interest")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from dicom_sr.evidence import Evidence
 from dicom_sr.findings import Finding, PlanarRegion
-from dicom_sr.segmentation import SegmentNumbering
+from dicom_sr.segment_numbering import SegmentNumbering
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,8 @@ class Place:
 
 def largest_slice(numbering: SegmentNumbering, segment_number: int) -> int | None:
     """Index of the slice that holds most voxels of a segment of the Result; None for one without a voxel."""
-    for segment, slice_index in zip(numbering.present, numbering.largest_slices, strict=True):
-        if segment.number == segment_number:
-            return slice_index
-    return None
+    place = numbering.place_of.get(segment_number)
+    return None if place is None else place.largest_slice
 
 
 def place_at(evidence: Evidence, slice_index: int) -> Place:

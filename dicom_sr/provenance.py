@@ -98,7 +98,7 @@ def character_set(result: Result, evidence: Evidence) -> str | list[str] | None:
     texts = [algorithm.name, algorithm.version, algorithm.manufacturer, algorithm.intended_use]
     texts += [text for pair in algorithm.parameters for text in pair]
     texts += [equipment.manufacturer, equipment.manufacturer_model_name, *equipment.software_versions]
-    texts += [equipment.device_serial_number, *result.remarks]
+    texts += [equipment.device_serial_number, *result.remarks, result.text]
     texts += [segment.label for segment in result.segments]
     texts += [finding.tracking_identifier for finding in result.findings]
     texts += [code.meaning for code in coded_concepts(result)]
@@ -113,7 +113,10 @@ def coded_concepts(result: Result) -> list[Code]:
     for finding in result.findings:
         found += [finding.finding, finding.finding_site, finding.laterality]
         for measurement in finding.measurements:
-            found += [measurement.concept, measurement.unit, measurement.derivation]
+            found += [measurement.concept, measurement.unit, measurement.derivation, measurement.method]
+        for qualifier in finding.qualifiers:
+            found += [qualifier.concept, qualifier.value]
+        found.append(finding.likelihood.meaning if finding.likelihood else None)
     return [code for code in found if code is not None]
 
 
@@ -177,15 +180,17 @@ def standing(result: Result) -> str:
     return f"{use}Result of an AI algorithm, not verified by a physician."
 
 
-def algorithm_identification(result: Result) -> hd.sr.AlgorithmIdentification:
-    """TID 4019 of the algorithm."""
+def algorithm_identification(
+    result: Result, parameters: tuple[tuple[str, str], ...] = ()
+) -> hd.sr.AlgorithmIdentification:
+    """TID 4019 of the algorithm, with further parameters."""
     algorithm = result.algorithm
     return hd.sr.AlgorithmIdentification(
         name=algorithm.name,
         version=algorithm.version,
         manufacturer=algorithm.manufacturer,
         family=codes.check(algorithm.family),
-        parameters=[f"{name} = {value}" for name, value in algorithm.parameters] or None,
+        parameters=[f"{name} = {value}" for name, value in (*algorithm.parameters, *parameters)] or None,
     )
 
 

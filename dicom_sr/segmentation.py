@@ -1,89 +1,45 @@
-"""DICOM Segmentation from a label volume (PS3.3 A.51): BINARY, on the source grid, without empty frames.
+"""DICOM Segmentation of label volumes and fractions (PS3.3 A.51), on the source grid, without empty frames.
 
-What viewers need is said by the rules that this file follows: segments numbered from 1 without gaps, a
-colour, a label and a Tracking UID for each, per-frame references to the source images, a series description
-that names the model.
+What viewers need is said by the rules that this file follows: segments numbered from 1 without gaps, a colour, a label
+and a Tracking UID for each, per-frame references to the source images, a series description that names the model, no
+overlap in one object. The data sets equal those that highdicom builds, at a fraction of its time.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-import highdicom as hd
 import numpy as np
 from pydicom.dataset import Dataset
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.encaps import encapsulate
+from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 
-from dicom_sr import codes, provenance
+from dicom_sr import codes
 from dicom_sr.errors import InvalidResult
 from dicom_sr.evidence import Evidence, check_evidence
-from dicom_sr.findings import Result, Segment, count_labels
-from dicom_sr.identity import derived_uid, tracking_uid, uid_for
-from dicom_sr.profile import CONSERVATIVE, DestinationProfile, Role
+from dicom_sr.findings import Map, Result, Segment
+from dicom_sr.instance import Kind, add_raw, new_instance, raw_pixels, refer_to_series
+from dicom_sr.multiframe import Frame, add_functional_groups, slice_order
+from dicom_sr.pixels import label_frame, pack_frames, quantise
+from dicom_sr.profile import CONSERVATIVE, DestinationProfile, Role, SegmentationFlavour
+from dicom_sr.rle import encode_rle_frame
+from dicom_sr.segment_description import background, content_creator, content_description, describe_segments
+from dicom_sr.segment_numbering import SegmentNumbering, SegmentPlace, number_segments
 
-SERIES_OFFSET = 0
+SEGMENTATION_STORAGE = "1.2.840.10008.5.1.4.1.1.66.4"
+LABEL_MAP_SEGMENTATION_STORAGE = "1.2.840.10008.5.1.4.1.1.66.7"
 
-
-@dataclass(frozen=True)
-class SegmentNumbering:
-    """Which segments are written, and under which number.
-
-    Parameters
-    ----------
-    present : tuple of Segment
-        Segments with a voxel, in the order in which they are written.
-    absent : tuple of Segment
-        Segments without a voxel; left out, since viewers list an empty segment and show nothing.
-    largest_slices : tuple of int
-        For each present segment the index of the slice that holds most of its voxels.
-    """
-
-    present: tuple[Segment, ...]
-    absent: tuple[Segment, ...]
-    largest_slices: tuple[int, ...] = ()
-
-    @property
-    def segment_numbers(self) -> Mapping[int, int]:
-        """Label of the Result -> Segment Number (0062,0004) in the object."""
-        return {segment.number: number for number, segment in enumerate(self.present, 1)}
+RECORD = Kind(Role.SEGMENTATION, "SEG", "SEG")
+FRACTIONS = Kind(Role.FRACTIONAL_SEGMENTATION, "SEG", "SEG fractions")
 
 
-def number_segments(result: Result) -> SegmentNumbering:
-    """The numbering of a Result's segments; refuses labels without a segment and names used twice."""
-    numbers = [segment.number for segment in result.segments]
-    names = [segment.label for segment in result.segments]
-    if len(set(numbers)) < len(numbers) or len(set(names)) < len(names) or min(numbers, default=1) < 1:
-        raise InvalidResult(f"segments need distinct numbers from 1 and distinct labels, found {numbers}")
-    if result.labels is None:
-        return SegmentNumbering((), result.segments)
-    counts = count_labels(result.labels, max(numbers, default=0))
-    totals = counts.sum(axis=0)
-    unknown = sorted({int(label) for label in np.flatnonzero(totals)} - {0, *numbers})
-    if unknown:
-        raise InvalidResult(f"label volume holds {unknown}, segments are described for {sorted(numbers)}")
-    ordered = sorted(result.segments, key=lambda segment: segment.number)
-    present = tuple(segment for segment in ordered if totals[segment.number])
-    return SegmentNumbering(
-        present=present,
-        absent=tuple(segment for segment in ordered if not totals[segment.number]),
-        largest_slices=tuple(int(counts[:, segment.number].argmax()) for segment in present),
-    )
-
-
-def tracking_identifier(result: Result, segment: Segment) -> str:
-    """Tracking ID of a segment: that of the first finding that it shows, else its label."""
-    shown = (finding for finding in result.findings if finding.segment_number == segment.number)
-    return next((finding.tracking_identifier for finding in shown), segment.label)
-
-
-def encode_segmentation(
+def encode_segmentations(
     result: Result,
     sources: Sequence[Dataset],
     profile: DestinationProfile = CONSERVATIVE,
     *,
     evidence: Evidence | None = None,
     numbering: SegmentNumbering | None = None,
-) -> Dataset | None:
-    """The Segmentation of a Result, or None when no segment has a voxel.
+) -> list[Dataset]:
+    """The Segmentations of a Result: one for each label map that has a voxel, none when no segment has any.
 
     Parameters
     ----------
@@ -91,6 +47,7 @@ def encode_segmentation(
     sources : sequence of Dataset
         Headers of the source images, in slice order.
     profile : DestinationProfile
+        Says whether they are BINARY or LABELMAP, and compressed or not.
     evidence, numbering : optional
         Given by a caller that has them already.
 
@@ -100,96 +57,142 @@ def encode_segmentation(
     """
     evidence = evidence or check_evidence(result, sources)
     numbering = numbering or number_segments(result)
-    if result.labels is None or not numbering.present:
+    encode = _encode_label_map if profile.segmentation_flavour is SegmentationFlavour.LABELMAP else _encode_binary
+    return [encode(result, evidence, profile, places) for places in numbering.objects]
+
+
+def encode_fractions(
+    result: Result,
+    sources: Sequence[Dataset],
+    profile: DestinationProfile = CONSERVATIVE,
+    *,
+    evidence: Evidence | None = None,
+) -> Dataset | None:
+    """One FRACTIONAL Segmentation (PROBABILITY, of 255) of all maps that are fractions of a segment; None without such.
+
+    Values are clipped to 0 to 1 and rounded to the nearest of 255 steps; slices without any step are left out.
+    """
+    evidence = evidence or check_evidence(result, sources)
+    described = {segment.number: segment for segment in result.segments}
+    maps = sorted((each for each in result.maps if each.segment_number is not None), key=_segment_of)
+    unknown = [each.segment_number for each in maps if each.segment_number not in described]
+    if unknown or len({each.segment_number for each in maps}) < len(maps):
+        raise InvalidResult(f"maps of fractions need a described segment each, found segments {unknown or 'twice'}")
+    order = slice_order(evidence)
+    kept: list[tuple[Segment, list[tuple[int, bytes]]]] = []
+    for each in maps:
+        planes = [(index, quantise(each.values[index])) for index in order]
+        filled = [(index, plane.tobytes()) for index, plane in planes if plane.any()]
+        if filled:
+            kept.append((described[_segment_of(each)], filled))
+    if not kept:
         return None
-    dataset = hd.seg.Segmentation(
-        source_images=evidence.images,
-        pixel_array=renumber(result.labels, numbering),
-        segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
-        segment_descriptions=_describe_segments(result, numbering),
-        series_instance_uid=uid_for(result, f"segmentation-series@{profile.name}"),
-        series_number=provenance.series_number(result, profile, SERIES_OFFSET),
-        sop_instance_uid=uid_for(result, f"{Role.SEGMENTATION.value}@{profile.name}"),
-        instance_number=1,
-        series_description=provenance.series_description(result, "SEG"),
-        content_label="AI_SEG",
-        content_description=_content_description(result),
-        content_creator_name=_creator(result),
-        transfer_syntax_uid=ExplicitVRLittleEndian,
-        omit_empty_frames=True,
-        specific_character_set=provenance.character_set(result, evidence),
-        **provenance.equipment_arguments(result),
-    )
-    _name_dimensions(dataset)
-    provenance.complete(dataset, result, evidence, profile)
+    dataset = _new(result, evidence, profile, FRACTIONS, SEGMENTATION_STORAGE, 1, ExplicitVRLittleEndian)
+    dataset.SegmentationType = "FRACTIONAL"
+    dataset.SegmentationFractionalType = "PROBABILITY"
+    dataset.MaximumFractionalValue = 255
+    dataset.SegmentsOverlap = "UNDEFINED" if len(kept) > 1 else "NO"
+    dataset.SegmentSequence = describe_segments(result, [segment for segment, _ in kept])
+    frames = [Frame(index, number) for number, (_, planes) in enumerate(kept, 1) for index, _ in planes]
+    _finish(dataset, evidence, frames, 8, b"".join(plane for _, planes in kept for _, plane in planes))
     return dataset
 
 
-def renumber(labels: np.ndarray, numbering: SegmentNumbering) -> np.ndarray:
-    """The label volume in the numbers of the object; the same array where they are already equal."""
-    if all(label == number for label, number in numbering.segment_numbers.items()):
-        return labels
-    lookup = np.zeros(np.iinfo(labels.dtype).max + 1, dtype=np.uint8 if len(numbering.present) < 256 else np.uint16)
-    for label, number in numbering.segment_numbers.items():
-        lookup[label] = number
-    return lookup[labels]
+def _segment_of(fractions: Map) -> int:
+    assert fractions.segment_number is not None
+    return fractions.segment_number
 
 
-def _describe_segments(result: Result, numbering: SegmentNumbering) -> list[hd.seg.SegmentDescription]:
-    """Items of the Segment Sequence (PS3.3 C.8.20.2)."""
-    algorithm = hd.AlgorithmIdentificationSequence(
-        name=provenance.clean_text(result.algorithm.name)[: provenance.LONG_STRING],
-        family=codes.check(result.algorithm.family),
-        version=provenance.clean_text(result.algorithm.version)[: provenance.LONG_STRING],
-        source=provenance.clean_text(result.algorithm.manufacturer)[: provenance.LONG_STRING],
+def _encode_binary(
+    result: Result, evidence: Evidence, profile: DestinationProfile, places: Sequence[SegmentPlace]
+) -> Dataset:
+    """One bit a pixel, one frame for each segment in each slice that it is in."""
+    first = places[0]
+    dataset = _new(
+        result, evidence, profile, RECORD, SEGMENTATION_STORAGE, first.object_index + 1, ExplicitVRLittleEndian
     )
-    return [
-        _describe_segment(result, segment, number, algorithm) for number, segment in enumerate(numbering.present, 1)
-    ]
+    dataset.SegmentationType = "BINARY"
+    dataset.SegmentsOverlap = "NO"
+    dataset.SegmentSequence = describe_segments(result, [place.segment for place in places])
+    order = slice_order(evidence)
+    shown = [(place, index) for place in places for index in order if place.voxels_of_slices[index]]
+    frames = [Frame(index, place.segment_number) for place, index in shown]
+    labels = result.label_maps[first.label_map]
+    packed = pack_frames(labels, [(index, place.segment.number) for place, index in shown])
+    _finish(dataset, evidence, frames, 1, packed)
+    return dataset
 
 
-def _describe_segment(
-    result: Result, segment: Segment, number: int, algorithm: hd.AlgorithmIdentificationSequence
-) -> hd.seg.SegmentDescription:
-    """One segment; its laterality modifies the anatomic region if there is one, else the type."""
-    identifier = tracking_identifier(result, segment)
-    region = segment.anatomic_region
-    item = hd.seg.SegmentDescription(
-        segment_number=number,
-        segment_label=segment.label,
-        segmented_property_category=codes.check(segment.category),
-        segmented_property_type=codes.check(segment.type),
-        algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
-        algorithm_identification=algorithm,
-        tracking_uid=tracking_uid(result, identifier),
-        tracking_id=identifier,
-        anatomic_regions=[codes.check(region)] if region else None,
-        display_color=hd.color.CIELabColor.from_rgb(*segment.rgb),
+def _encode_label_map(
+    result: Result, evidence: Evidence, profile: DestinationProfile, places: Sequence[SegmentPlace]
+) -> Dataset:
+    """One frame for each slice with a voxel, holding segment numbers; 0 is background, and padding."""
+    first = places[0]
+    syntax = RLELossless if profile.compress_label_map else ExplicitVRLittleEndian
+    dataset = _new(result, evidence, profile, RECORD, LABEL_MAP_SEGMENTATION_STORAGE, first.object_index + 1, syntax)
+    dataset.SegmentationType = "LABELMAP"
+    dataset.SegmentsOverlap = "NO"
+    dataset.PixelPaddingValue = 0
+    dataset.SegmentSequence = [background(), *describe_segments(result, [place.segment for place in places])]
+    occupied = np.sum([place.voxels_of_slices for place in places], axis=0)
+    frames = [Frame(index) for index in slice_order(evidence) if occupied[index]]
+    labels = result.label_maps[first.label_map]
+    numbers = {place.segment.number: place.segment_number for place in places}
+    planes = (label_frame(labels[frame.slice_index], numbers) for frame in frames)
+    if syntax.is_encapsulated:
+        pixels = encapsulate([encode_rle_frame(plane) for plane in planes])
+    else:
+        pixels = b"".join(plane.tobytes() for plane in planes)
+    _finish(dataset, evidence, frames, 8 if len(places) < 256 else 16, pixels)
+    return dataset
+
+
+def _new(
+    result: Result,
+    evidence: Evidence,
+    profile: DestinationProfile,
+    kind: Kind,
+    sop_class_uid: str,
+    instance_number: int,
+    transfer_syntax_uid: str,
+) -> Dataset:
+    """Everything that does not depend on the voxels."""
+    dataset = new_instance(
+        result,
+        evidence,
+        profile,
+        kind,
+        sop_class_uid,
+        instance_number=instance_number,
+        transfer_syntax_uid=transfer_syntax_uid,
     )
-    if segment.laterality:
-        modifier = [hd.sr.CodedConcept.from_code(codes.check(segment.laterality))]
-        if region:
-            item.AnatomicRegionSequence[0].AnatomicRegionModifierSequence = modifier
-        else:
-            type_item = item.SegmentedPropertyTypeCodeSequence[0]
-            type_item.SegmentedPropertyTypeModifierCodeSequence = modifier
-    return item
+    first = evidence.images[0]
+    dataset.ImageType = ["DERIVED", "PRIMARY"]
+    dataset.ContentLabel = "AI_SEG"
+    dataset.ContentDescription = content_description(result)
+    dataset.ContentCreatorName = content_creator(result)
+    if evidence.frame_of_reference_uid:
+        dataset.FrameOfReferenceUID = evidence.frame_of_reference_uid
+        dataset.PositionReferenceIndicator = first.get("PositionReferenceIndicator")
+    dataset.PresentationLUTShape = "IDENTITY"
+    for keyword in ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"):
+        if keyword in first:
+            dataset[keyword] = first[keyword]
+    dataset.LossyImageCompression = first.get("LossyImageCompression") or "00"
+    refer_to_series(dataset, evidence)
+    return dataset
 
 
-def _content_description(result: Result) -> str:
-    """Content Description (0070,0081), shown by several viewers beside the label."""
-    use = f"{provenance.NOT_FOR_CLINICAL_USE}. " if result.not_for_clinical_use else ""
-    return f"{use}AI result, unverified: {provenance.clean_text(result.algorithm.name)}"[: provenance.LONG_STRING]
-
-
-def _creator(result: Result) -> str:
-    """Content Creator's Name (0070,0084): the node, as a person name."""
-    name = provenance.clean_text(result.equipment.manufacturer_model_name)
-    return "".join(" " if character in "^=" else character for character in name)[:58].strip() + "^AI"
-
-
-def _name_dimensions(dataset: Dataset) -> None:
-    """Give the dimension organization a UID that follows from the object's, instead of a random one."""
-    uid = derived_uid("dimension-organization", dataset.SOPInstanceUID)
-    for item in (*dataset.DimensionOrganizationSequence, *dataset.DimensionIndexSequence):
-        item.DimensionOrganizationUID = uid
+def _finish(
+    dataset: Dataset, evidence: Evidence, frames: Sequence[Frame], bits: int, pixels: bytes | bytearray
+) -> None:
+    """Image Pixel module, functional groups and the pixels themselves."""
+    first = evidence.images[0]
+    dataset.SamplesPerPixel = 1
+    dataset.PhotometricInterpretation = "MONOCHROME2"
+    dataset.Rows, dataset.Columns = first.Rows, first.Columns
+    dataset.BitsAllocated = dataset.BitsStored = bits
+    dataset.HighBit = bits - 1
+    dataset.PixelRepresentation = 0
+    per_frame = add_functional_groups(dataset, evidence, frames, codes.SEGMENTATION)
+    add_raw(dataset, per_frame, raw_pixels(dataset, pixels + b"\0" if len(pixels) % 2 else pixels))

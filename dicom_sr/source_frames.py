@@ -41,12 +41,13 @@ def plane_of(header: Dataset, frame_number: int | None, keyword: str) -> tuple[f
     frame_number : int, optional
         From 1, in an image with functional groups (PS3.3 C.7.6.16).
     keyword : str
-        ``ImagePositionPatient``, ``ImageOrientationPatient`` or ``PixelSpacing``.
+        ``ImagePositionPatient``, ``ImageOrientationPatient``, ``PixelSpacing`` or ``SliceThickness``.
     """
     group = {
         "ImagePositionPatient": "PlanePositionSequence",
         "ImageOrientationPatient": "PlaneOrientationSequence",
         "PixelSpacing": "PixelMeasuresSequence",
+        "SliceThickness": "PixelMeasuresSequence",
     }[keyword]
     owners = [header]
     per_frame = header.get("PerFrameFunctionalGroupsSequence")
@@ -56,7 +57,8 @@ def plane_of(header: Dataset, frame_number: int | None, keyword: str) -> tuple[f
         owners += list(shared.get(group) or ())
     for owner in owners:
         if not is_empty(owner, keyword):
-            return tuple(float(value) for value in owner[keyword].value)
+            value = owner[keyword].value
+            return tuple(float(each) for each in (value if owner[keyword].VM > 1 else [value]))
     return None
 
 

@@ -14,7 +14,7 @@ from dicom_sr.identity import tracking_uid
 from dicom_sr.measurement_report import encode_measurement_report
 from dicom_sr.profile import CONSERVATIVE, DestinationProfile, ReportClass, Role
 from dicom_sr.render import render
-from dicom_sr.segmentation import encode_segmentation
+from dicom_sr.segmentation import encode_segmentations
 
 PROBABILITY = Finding(
     finding=codes.concept("36118008", "SCT", "Pneumothorax"),
@@ -53,7 +53,7 @@ def test_measurements_come_back(result, sources):
 
 
 def test_groups_refer_to_the_renumbered_segments(result, sources):
-    segmentation = encode_segmentation(result, sources)
+    (segmentation,) = encode_segmentations(result, sources)
     groups = read_report(result, sources).content.get_volumetric_roi_measurement_groups()
     references = [content_tree.referenced_segment(group[0]) for group in groups]
     assert references == [(segmentation.SOPInstanceUID, 1), (segmentation.SOPInstanceUID, 2)]
@@ -75,7 +75,7 @@ def test_evidence_lists_every_image_and_the_segmentation(result, sources):
     report = read_report(result, sources)
     series = report.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence
     uids = {item.ReferencedSOPInstanceUID for each in series for item in each.ReferencedSOPSequence}
-    assert uids == {i.SOPInstanceUID for i in sources} | {encode_segmentation(result, sources).SOPInstanceUID}
+    assert uids == {i.SOPInstanceUID for i in sources} | {encode_segmentations(result, sources)[0].SOPInstanceUID}
 
 
 def test_flags_observer_and_algorithm(result, sources):
@@ -169,7 +169,7 @@ def test_report_classes(result, sources, report_class):
 
 
 def test_findings_that_contradict_the_result_are_refused(result, sources):
-    segmentation = encode_segmentation(result, sources)
+    (segmentation,) = encode_segmentations(result, sources)
     no_number = Measurement(codes.VOLUME, float("nan"), codes.MILLILITER)
     for findings, message in (
         ((replace(result.findings[0], segment_number=5),), "does not describe"),
@@ -177,7 +177,7 @@ def test_findings_that_contradict_the_result_are_refused(result, sources):
         ((replace(result.findings[0], measurements=(no_number,)),), "nan"),
     ):
         with pytest.raises(InvalidResult, match=message):
-            encode_measurement_report(replace(result, findings=findings), sources, segmentation)
+            encode_measurement_report(replace(result, findings=findings), sources, [segmentation])
 
 
 def test_report_without_the_segmentation_keeps_places_and_numbers(result, sources):

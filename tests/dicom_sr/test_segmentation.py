@@ -13,14 +13,15 @@ from dicom_sr.identity import tracking_uid
 from dicom_sr.profile import Role
 from dicom_sr.provenance import LONG_STRING
 from dicom_sr.render import RenderedObject
-from dicom_sr.segmentation import encode_segmentation, number_segments
+from dicom_sr.segment_numbering import number_segments
+from dicom_sr.segmentation import encode_segmentations
 from tests.dicom_sr.conftest import SEGMENTS
 
 
 @pytest.fixture
 def segmentation(result, sources) -> hd.seg.Segmentation:
     """Written and read again."""
-    dataset = encode_segmentation(result, sources)
+    (dataset,) = encode_segmentations(result, sources)
     return hd.seg.segread(BytesIO(RenderedObject(Role.SEGMENTATION, dataset).to_bytes()))
 
 
@@ -88,20 +89,20 @@ def test_says_who_made_it_and_not_for_clinical_use(segmentation, result):
 
 def test_long_names_fit(result, sources):
     algorithm = replace(result.algorithm, name="Brain " * 20, version="1.0.0+build.20260304.abcdef")
-    dataset = encode_segmentation(replace(result, algorithm=algorithm), sources)
+    (dataset,) = encode_segmentations(replace(result, algorithm=algorithm), sources)
     assert len(dataset.SeriesDescription) <= LONG_STRING
     assert dataset.SeriesDescription.endswith(", not for clinical use")
 
 
 def test_nothing_present_gives_no_segmentation(empty_result, sources):
-    assert encode_segmentation(empty_result, sources) is None
+    assert encode_segmentations(empty_result, sources) == []
 
 
 def test_consecutive_labels_keep_their_numbers(result, sources):
     labels = np.where(result.labels == 2, 1, np.where(result.labels == 7, 2, 0)).astype(np.uint16)
     segments = tuple(replace(segment, number=i) for i, segment in enumerate((SEGMENTS[0], SEGMENTS[2]), 1))
     changed = replace(result, labels=labels, segments=segments, findings=())
-    dataset = encode_segmentation(changed, sources)
+    (dataset,) = encode_segmentations(changed, sources)
     read = hd.seg.segread(BytesIO(RenderedObject(Role.SEGMENTATION, dataset).to_bytes()))
     np.testing.assert_array_equal(labels_of(read, sources), labels)
 
@@ -129,6 +130,6 @@ def test_segments_that_cannot_be_told_apart_are_refused(result, change):
 
 
 def test_read_again_without_highdicom(result, sources):
-    dataset = encode_segmentation(result, sources)
+    (dataset,) = encode_segmentations(result, sources)
     again = dcmread(BytesIO(RenderedObject(Role.SEGMENTATION, dataset).to_bytes()))
     assert again.pixel_array.sum() == (result.labels > 0).sum()

@@ -1,0 +1,140 @@
+"""A new object of a Result without its content: patient, study, series, equipment and SOP Common modules.
+
+highdicom's base class writes them; what it takes from the clock is set from the Result.
+"""
+
+from dataclasses import dataclass
+from typing import cast
+
+import highdicom as hd
+from pydicom.charset import convert_encodings
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset
+from pydicom.filewriter import correct_ambiguous_vr
+from pydicom.sr.coding import Code
+from pydicom.uid import ExplicitVRLittleEndian
+
+from dicom_sr import provenance
+from dicom_sr.element_bytes import tag_of
+from dicom_sr.evidence import Evidence
+from dicom_sr.findings import Result
+from dicom_sr.identity import uid_for
+from dicom_sr.profile import DestinationProfile, Role
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What distinguishes the objects of one role.
+
+    Parameters
+    ----------
+    role : Role
+    modality : str
+    description : str
+        Last word of the Series Description.
+    """
+
+    role: Role
+    modality: str
+    description: str
+
+
+def new_instance(
+    result: Result,
+    evidence: Evidence,
+    profile: DestinationProfile,
+    kind: Kind,
+    sop_class_uid: str,
+    *,
+    instance_number: int = 1,
+    transfer_syntax_uid: str = ExplicitVRLittleEndian,
+) -> Dataset:
+    """The object of a role, or the n-th in its series."""
+    first = evidence.images[0]
+    dataset = hd.SOPClass(
+        study_instance_uid=first.StudyInstanceUID,
+        series_instance_uid=uid_for(result, f"{kind.role.value}-series@{profile.name}"),
+        series_number=provenance.series_number(result, profile, provenance.SERIES_OFFSETS[kind.role]),
+        sop_instance_uid=instance_uid(result, profile, kind.role, instance_number),
+        instance_number=instance_number,
+        sop_class_uid=sop_class_uid,
+        modality=kind.modality,
+        transfer_syntax_uid=transfer_syntax_uid,
+        patient_id=first.PatientID,
+        patient_name=first.PatientName,
+        patient_birth_date=first.PatientBirthDate,
+        patient_sex=first.PatientSex,
+        accession_number=first.AccessionNumber,
+        study_id=first.StudyID,
+        study_date=first.StudyDate,
+        study_time=first.StudyTime,
+        referring_physician_name=first.ReferringPhysicianName,
+        series_description=provenance.series_description(result, kind.description),
+        specific_character_set=provenance.character_set(result, evidence),
+        **provenance.equipment_arguments(result),
+    )
+    dataset.copy_patient_and_study_information(first)
+    if first.get("Manufacturer"):
+        dataset.ContributingEquipmentSequence = [hd.ContributingEquipment.for_image_acquisition(first)]
+    provenance.complete(dataset, result, evidence, profile)
+    plain = Dataset(dataset)
+    plain.file_meta = dataset.file_meta
+    plain.preamble = dataset.preamble
+    return plain
+
+
+def instance_uid(result: Result, profile: DestinationProfile, role: Role, instance_number: int = 1) -> str:
+    """SOP Instance UID of the n-th object of a role."""
+    name = role.value if instance_number == 1 else f"{role.value}-{instance_number}"
+    return uid_for(result, f"{name}@{profile.name}")
+
+
+def add_raw(dataset: Dataset, *elements: RawDataElement) -> None:
+    """Put elements that are already bytes into a data set that is complete but for them and its Pixel Data.
+
+    From now on what is not raw is known to have its right VR, so that writing does not parse what is.
+    """
+    correct_ambiguous_vr(dataset, is_little_endian=True)
+    for element in elements:
+        dataset[element.tag] = element
+    dataset.set_original_encoding(False, True, convert_encodings(dataset.get("SpecificCharacterSet") or "ISO_IR 6"))
+
+
+def raw_pixels(dataset: Dataset, pixels: bytes | bytearray, keyword: str = "PixelData") -> RawDataElement:
+    """Pixels of even length as they will stand in the file, without a copy (PS3.5 8.1.2, A.2, A.4).
+
+    VR is OW above 8 bits, else OB; encapsulated frames have an undefined length.
+    """
+    encapsulated = dataset.file_meta.TransferSyntaxUID.is_encapsulated
+    vr = "OF" if keyword == "FloatPixelData" else "OW" if dataset.BitsAllocated > 8 and not encapsulated else "OB"
+    length = 0xFFFFFFFF if encapsulated else len(pixels)
+    return RawDataElement(tag_of(keyword), vr, length, cast(bytes, pixels), 0, False, True)
+
+
+def code_item(code: Code) -> Dataset:
+    """An item of a code sequence (PS3.3 Table 8.8-1)."""
+    return hd.sr.CodedConcept.from_code(code)
+
+
+def reference(image: Dataset, *frame_numbers: int) -> Dataset:
+    """An item that refers to an image, or to frames of it (PS3.3 Table 10-3, 10-11)."""
+    item = Dataset()
+    item.ReferencedSOPClassUID = image.SOPClassUID
+    item.ReferencedSOPInstanceUID = image.SOPInstanceUID
+    if frame_numbers:
+        item.ReferencedFrameNumber = list(frame_numbers) if len(frame_numbers) > 1 else frame_numbers[0]
+    return item
+
+
+def refer_to_series(dataset: Dataset, evidence: Evidence) -> None:
+    """Common Instance Reference and Source Image Sequence: every image, which viewers find by the first of them."""
+    dataset.SourceImageSequence = [reference(image) for image in evidence.images]
+    series: dict[str, list[Dataset]] = {}
+    for image, item in zip(evidence.images, dataset.SourceImageSequence, strict=True):
+        series.setdefault(str(image.SeriesInstanceUID), []).append(item)
+    dataset.ReferencedSeriesSequence = []
+    for uid, items in series.items():
+        entry = Dataset()
+        entry.ReferencedInstanceSequence = items
+        entry.SeriesInstanceUID = uid
+        dataset.ReferencedSeriesSequence.append(entry)

@@ -1,0 +1,173 @@
+"""Regions of findings as coordinates in images (SCOORD) and in space (SCOORD3D).
+
+A region in space is also written on the slice through its middle: viewers draw that, older report classes hold
+nothing else.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from highdicom import sr
+
+from dicom_sr.errors import InvalidResult
+from dicom_sr.evidence import Evidence
+from dicom_sr.findings import PlanarRegion, PlanarShape, SpatialRegion, SpatialShape
+
+ROUND_POINTS = 36
+"""Points of the polygon that stands for the section of an ellipsoid."""
+
+POINTS_OF = {PlanarShape.POINT: (1, 1), PlanarShape.CIRCLE: (2, 2), PlanarShape.ELLIPSE: (4, 4)}
+"""Fewest and most points of the graphic types that have a fixed number (PS3.3 C.18.6.1.2)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """Coordinates in one image.
+
+    Parameters
+    ----------
+    slice_index : int
+    graphic_type : GraphicTypeValues
+    points : ndarray of float64, shape (n, 2)
+        (column, row) in pixels.
+    is_path : bool
+        An open line, which is no region: it belongs to a number (TID 320).
+    """
+
+    slice_index: int
+    graphic_type: sr.GraphicTypeValues
+    points: np.ndarray
+    is_path: bool = False
+
+    @property
+    def is_outline(self) -> bool:
+        """Whether it is a polygon that no viewer takes for a rectangle (4 or 5 points)."""
+        return self.graphic_type is sr.GraphicTypeValues.POLYLINE and not self.is_path and len(self.points) > 5
+
+    def area_mm2(self, spacing_mm: tuple[float, float]) -> float:
+        """Area of the polygon for a (row, column) spacing."""
+        column, row = self.points.T
+        doubled = np.dot(column[:-1], row[1:]) - np.dot(row[:-1], column[1:])
+        return float(abs(doubled) / 2 * spacing_mm[0] * spacing_mm[1])
+
+    def length_mm(self, spacing_mm: tuple[float, float]) -> float:
+        """Length of the line for a (row, column) spacing."""
+        steps = np.diff(self.points, axis=0) * (spacing_mm[1], spacing_mm[0])
+        return float(np.linalg.norm(steps, axis=1).sum())
+
+
+def draw(region: PlanarRegion | SpatialRegion, evidence: Evidence) -> Drawn:
+    """A region as coordinates in one image, or `InvalidResult`."""
+    if not region.points or not np.isfinite(np.array(region.points, float)).all():
+        raise InvalidResult(f"a region of shape {region.shape.value} has no points, or points that are no numbers")
+    return _draw_planar(region, evidence) if isinstance(region, PlanarRegion) else _draw_spatial(region, evidence)
+
+
+def region_in_space(region: SpatialRegion) -> sr.ImageRegion3D | None:
+    """The region as SCOORD3D; None for a box, which has no graphic type, and an ellipsoid, which is no region of TID
+    1410: their sections are drawn.
+    """
+    points = np.array(region.points, float)
+    if region.shape is SpatialShape.POINT:
+        kind = sr.GraphicTypeValues3D.POINT
+    elif region.shape is SpatialShape.POLYGON:
+        kind, points = sr.GraphicTypeValues3D.POLYGON, _closed(points)
+    else:
+        return None
+    return sr.ImageRegion3D(
+        graphic_type=kind, graphic_data=points, frame_of_reference_uid=region.frame_of_reference_uid
+    )
+
+
+def _draw_planar(region: PlanarRegion, evidence: Evidence) -> Drawn:
+    slice_index = evidence.slice_of(region.sop_instance_uid, region.frame_number)
+    if slice_index is None:
+        raise InvalidResult(f"a region lies in image {region.sop_instance_uid}, which is none of the source images")
+    points = np.array(region.points, float)
+    if points.ndim != 2 or points.shape[1] != 2:
+        raise InvalidResult(f"a region in an image needs (column, row) points, found shape {points.shape}")
+    fewest, most = POINTS_OF.get(region.shape, (2 if region.shape is PlanarShape.POLYLINE else 1, 8000))
+    if not fewest <= len(points) <= most:
+        raise InvalidResult(f"{region.shape.value} with {len(points)} points, expected {fewest} to {most}")
+    is_path = region.shape is PlanarShape.POLYLINE and not np.array_equal(points[0], points[-1])
+    return Drawn(slice_index, sr.GraphicTypeValues(region.shape.value), points, is_path)
+
+
+def _draw_spatial(region: SpatialRegion, evidence: Evidence) -> Drawn:
+    """The section of a region with the slice through its middle."""
+    if not evidence.in_space or region.frame_of_reference_uid != evidence.frame_of_reference_uid:
+        raise InvalidResult(
+            f"a region in space lies in frame of reference {region.frame_of_reference_uid}, the images in "
+            f"{evidence.frame_of_reference_uid or 'none'}"
+        )
+    points = np.array(region.points, float)
+    if points.ndim != 2 or points.shape[1] != 3:
+        raise InvalidResult(f"a region in space needs (x, y, z) points, found shape {points.shape}")
+    match region.shape:
+        case SpatialShape.POINT:
+            voxel = _to_voxel(points[:1], evidence)[0]
+            return Drawn(_slice(voxel[2], evidence), sr.GraphicTypeValues.POINT, voxel[None, :2])
+        case SpatialShape.POLYGON:
+            voxels = _to_voxel(points, evidence)
+            return _polygon(voxels[:, 2].mean(), _closed(voxels[:, :2]), evidence)
+        case SpatialShape.BOX:
+            return _draw_box(points, evidence)
+        case SpatialShape.ELLIPSOID:
+            return _draw_ellipsoid(points, evidence)
+
+
+def _draw_box(points: np.ndarray, evidence: Evidence) -> Drawn:
+    """The rectangle around the box, as five points."""
+    if len(points) != 4:
+        raise InvalidResult(f"a BOX with {len(points)} points, expected a corner and the three beside it")
+    corner, edges = points[0], points[1:] - points[0]
+    corners = [corner + np.array(choice) @ edges for choice in np.ndindex(2, 2, 2)]
+    voxels = _to_voxel(np.array(corners), evidence)
+    (left, top), (right, bottom) = voxels[:, :2].min(axis=0), voxels[:, :2].max(axis=0)
+    rectangle = np.array([(left, top), (right, top), (right, bottom), (left, bottom), (left, top)])
+    return _polygon(voxels[:, 2].mean(), rectangle, evidence)
+
+
+def _draw_ellipsoid(points: np.ndarray, evidence: Evidence) -> Drawn:
+    """The section through the centre: the ellipse that bounds the ellipsoid seen along the slices' normal."""
+    if len(points) != 6:
+        raise InvalidResult(f"an ELLIPSOID with {len(points)} points, expected the ends of its three axes")
+    ends = _to_voxel(points, evidence)
+    half_axes = (ends[0::2] - ends[1::2])[:, :2] / 2
+    spread = half_axes.T @ half_axes
+    lengths, directions = np.linalg.eigh(spread)
+    angles = np.linspace(0, 2 * np.pi, ROUND_POINTS + 1)
+    circle = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    outline = ends[:, :2].mean(axis=0) + (circle * np.sqrt(np.maximum(lengths, 0))) @ directions.T
+    outline[-1] = outline[0]
+    return _polygon(ends[:, 2].mean(), outline, evidence)
+
+
+def _polygon(depth: float, outline: np.ndarray, evidence: Evidence) -> Drawn:
+    return Drawn(_slice(depth, evidence), sr.GraphicTypeValues.POLYLINE, outline)
+
+
+def _closed(points: np.ndarray) -> np.ndarray:
+    return points if np.array_equal(points[0], points[-1]) else np.vstack([points, points[:1]])
+
+
+def _slice(depth: float, evidence: Evidence) -> int:
+    """Index of the nearest slice; a region in the outer half of the first or last slice still lies in it."""
+    index = round(float(depth))
+    if not 0 <= index < len(evidence.frames):
+        raise InvalidResult(f"a region in space lies beside the images (slice {index} of {len(evidence.frames)})")
+    return index
+
+
+def _to_voxel(points: np.ndarray, evidence: Evidence) -> np.ndarray:
+    """LPS millimetres to (column, row, slice): columns and rows from the outer corner, slices from their centres."""
+    assert evidence.orientation is not None and evidence.spacing_mm is not None
+    slice_mm, row_mm, column_mm = evidence.spacing_mm
+    along_row, along_column = np.array(evidence.orientation, float).reshape(2, 3)
+    origin, last = (np.array(evidence.frames[at].position_mm, float) for at in (0, -1))
+    normal = np.cross(along_row, along_column)
+    way = float((last - origin) @ normal)
+    normal = -normal if way < 0 else normal
+    axes = np.stack([along_row / column_mm, along_column / row_mm, normal / slice_mm])
+    voxels: np.ndarray = (points - origin) @ axes.T + (0.5, 0.5, 0.0)
+    return voxels
