@@ -30,7 +30,7 @@ from node.store.catalogue import (
 )
 from node.store.database import read_transaction, write_transaction
 from node.store.files import FileStore
-from node.store.prepared import DatabaseFailed, PreparedConnection
+from node.store.prepared import DatabaseFailed, Overtaken, PreparedConnection
 
 _NOTIFY_SECONDS = 0.2
 
@@ -199,8 +199,10 @@ class Committer:
         return placed
 
     def _commit_rows(self, placed: Sequence[_Waiting]) -> None:
-        with self._rows.write_transaction() as connection:
-            outcomes = store_instances(connection, [item.instance for item in placed], self._now() + self._quiet)
+        try:
+            outcomes = self._write_rows(placed)
+        except Overtaken:  # another listener was given one of them at the same moment: by now it is known
+            outcomes = self._write_rows(placed)
         for item, outcome in zip(placed, outcomes, strict=True):
             if outcome == "conflict":
                 item.refusal = Refused(
@@ -213,6 +215,10 @@ class Committer:
                 if outcome == "duplicate":
                     self._drop_copy(item)
                 item.outcome = outcome
+
+    def _write_rows(self, placed: Sequence[_Waiting]) -> list[StoreOutcome]:
+        with self._rows.write_transaction() as connection:
+            return store_instances(connection, [item.instance for item in placed], self._now() + self._quiet)
 
     def _set_conflict_aside(self, item: _Waiting) -> None:
         one = item.instance

@@ -17,10 +17,15 @@ from sqlalchemy.pool import PoolProxiedConnection
 from node.errors import Transient
 
 Parameters = dict[str, Any]
+_CONFLICT_STATES = ("40001", "40P01")  # PostgreSQL: serialization failure, deadlock
 
 
 class DatabaseFailed(Transient):
     """The database refused a statement or a commit: nothing of the transaction was kept, as far as is known."""
+
+
+class Overtaken(DatabaseFailed):
+    """Another process wrote the same rows at the same moment and came first: doing it again sees what it wrote."""
 
 
 class _Prepared:
@@ -86,6 +91,7 @@ class PreparedConnection:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._raw: PoolProxiedConnection | None = None
+        self._cursor: Any = None
         self._prepared: dict[tuple[int, ...], _Prepared] = {}
         self._statements: list[Any] = []  # keeps them alive: their identity is the key
         self.dialect = engine.dialect
@@ -94,7 +100,7 @@ class PreparedConnection:
     def write_transaction(self) -> Iterator[Connection]:
         """As `database.write_transaction`; what it yields knows `execute` with parameters, and `dialect`.
 
-        Raises `DatabaseFailed` for whatever the driver or the pool raises.
+        Raises `DatabaseFailed` for whatever the driver or the pool raises, `Overtaken` among it.
         """
         try:
             raw = self._connection()
@@ -102,7 +108,7 @@ class PreparedConnection:
             raise DatabaseFailed(type(error).__name__) from None
         try:
             if self.dialect.name == "sqlite":
-                raw.cursor().execute("BEGIN IMMEDIATE")
+                self._cursor.execute("BEGIN IMMEDIATE")
             yield cast(Connection, self)
             raw.commit()
         except BaseException as error:
@@ -110,28 +116,31 @@ class PreparedConnection:
                 raw.rollback()
             self.close()  # whatever is wrong with it, the next transaction gets another
             if isinstance(error, self.dialect.loaded_dbapi.Error):
-                raise DatabaseFailed(type(error).__name__) from None
+                raise self._failure(error) from None
             raise
 
     def execute(self, statement: Any, parameters: Parameters | Sequence[Parameters]) -> _Rows:
         """Run one statement; the rows of a SELECT come as tuples, unconverted."""
-        cursor = self._connection().cursor()
-        try:
-            self._prepare(statement, parameters).run(cursor, parameters)
-            return _Rows(cursor.fetchall() if cursor.description else [])
-        finally:
-            cursor.close()
+        cursor = self._cursor
+        self._prepare(statement, parameters).run(cursor, parameters)
+        return _Rows(cursor.fetchall() if cursor.description else [])
 
     def close(self) -> None:
         """Give the connection back."""
         if self._raw is not None:
             with suppress(Exception):
                 self._raw.invalidate()
-            self._raw = None
+            self._raw = self._cursor = None
+
+    def _failure(self, error: Exception) -> DatabaseFailed:
+        is_conflict = isinstance(error, self.dialect.loaded_dbapi.IntegrityError)
+        is_conflict = is_conflict or getattr(error, "sqlstate", None) in _CONFLICT_STATES
+        return (Overtaken if is_conflict else DatabaseFailed)(type(error).__name__)
 
     def _connection(self) -> PoolProxiedConnection:
         if self._raw is None:
             self._raw = self._engine.raw_connection()
+            self._cursor = self._raw.cursor()
         return self._raw
 
     def _prepare(self, statement: Any, parameters: Parameters | Sequence[Parameters]) -> _Prepared:

@@ -1,6 +1,7 @@
 """The Storage SCP over loopback with a real SQLite file: what is answered, and what is there afterwards."""
 
 import hashlib
+import sqlite3
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -13,6 +14,7 @@ from pynetdicom import AE
 from pynetdicom.sop_class import CTImageStorage, Verification  # type: ignore[attr-defined]
 
 from node.store import tables
+from node.store.catalogue import StoreOutcome, store_instances
 from tests.counterparts import wait_until
 from tests.node.receive.conftest import Receiver
 from tests.node.receive.wire import (
@@ -192,6 +194,25 @@ def test_failing_database_is_a700_and_leaves_no_file(receive: Start, images: lis
             connection.exec_driver_sql("ALTER TABLE hidden RENAME TO instance")
         assert client.store(images[0]) == 0
     assert receiver.count() == 1
+
+
+def test_overtaken_by_another_listener_is_tried_again(
+    receive: Start, images: list[Encoded], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On PostgreSQL two listeners may write the same row at once, and one of them fails."""
+    failures = [sqlite3.IntegrityError("UNIQUE constraint failed")]
+
+    def overtaken(*arguments: Any) -> list[StoreOutcome]:
+        outcomes = store_instances(*arguments)
+        if failures:
+            raise failures.pop()
+        return outcomes
+
+    monkeypatch.setattr("node.receive.committer.store_instances", overtaken)
+    receiver = receive()
+    with receiver.associated() as client:
+        assert [client.store(image) for image in images] == [0] * 4
+    assert receiver.count() == 4
 
 
 @pytest.mark.parametrize(

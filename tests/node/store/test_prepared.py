@@ -12,7 +12,7 @@ from sqlalchemy import Engine, select
 from node.store import tables
 from node.store.catalogue import ReceivedInstance, store_instances
 from node.store.database import migrate, open_database, read_transaction, write_transaction
-from node.store.prepared import DatabaseFailed, PreparedConnection
+from node.store.prepared import Overtaken, PreparedConnection
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 
@@ -78,7 +78,7 @@ def test_failure_keeps_nothing_and_the_next_transaction_works(tmp_path: Path) ->
     engine = open_database(url)
     connection = PreparedConnection(engine)
     row = {"study_instance_uid": "1.2", "first_received_at": NOW, "last_received_at": NOW}
-    with pytest.raises(DatabaseFailed, match="IntegrityError"), connection.write_transaction() as fast:
+    with pytest.raises(Overtaken, match="IntegrityError"), connection.write_transaction() as fast:
         fast.execute(tables.study.insert(), row)
         fast.execute(tables.study.insert(), row)
     with connection.write_transaction() as fast:
