@@ -22,14 +22,15 @@ def describe_segments(result: Result, segments: Sequence[Segment]) -> list[Datas
     return [_describe(result, segment, number, algorithm) for number, segment in enumerate(segments, 1)]
 
 
-def background() -> Dataset:
-    """The item for the value 0 of a label map; it has no algorithm of its own and is never shown."""
+def background(result: Result) -> Dataset:
+    """The item for the value 0 of a label map."""
     item = Dataset()
     item.SegmentNumber = 0
     item.SegmentLabel = "Background"
     item.SegmentedPropertyCategoryCodeSequence = [code_item(codes.BACKGROUND)]
     item.SegmentedPropertyTypeCodeSequence = [code_item(codes.BACKGROUND)]
     item.SegmentAlgorithmType = "AUTOMATIC"
+    item.SegmentAlgorithmName = provenance.clean_text(result.algorithm.name)[: provenance.LONG_STRING]
     item.RecommendedDisplayCIELabValue = [0, 32896, 32896]
     return item
 

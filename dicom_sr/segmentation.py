@@ -133,7 +133,10 @@ def _encode_label_map(
     dataset.SegmentationType = "LABELMAP"
     dataset.SegmentsOverlap = "NO"
     dataset.PixelPaddingValue = 0
-    dataset.SegmentSequence = [background(), *describe_segments(result, [place.segment for place in places])]
+    dataset.SegmentSequence = [
+        *describe_segments(result, [place.segment for place in places]),
+        background(result),  # last: OHIF 3.13 takes the place of an item for its number when it colours
+    ]
     occupied = np.sum([place.voxels_of_slices for place in places], axis=0)
     frames = [Frame(index) for index in slice_order(evidence) if occupied[index]]
     labels = result.label_maps[first.label_map]
