@@ -11,7 +11,9 @@ from pathlib import Path
 
 from sqlalchemy import Engine
 
+from node.audit.trail import AnyTrail
 from node.errors import Permanent
+from node.jobs.job import Job
 from node.jobs.retry import RetryPolicy
 from node.jobs.wake import Topic, Wake, WakeListener, remove_socket_folder
 from node.jobs.worker import JobLoop, LoopSettings, utc_now
@@ -56,11 +58,20 @@ def run_node(settings: Settings, config: Path | None) -> int:
 
 def run_listener(settings: Settings, *, life_line: bool = False) -> None:
     """Receive until told to stop."""
+    from node.audit.process import audited
+
+    engine = prepare(settings)
+    with audited(settings, engine, "listen") as trail:
+        _listen(settings, engine, trail, life_line)
+    engine.dispose()
+
+
+def _listen(settings: Settings, engine: Engine, trail: AnyTrail, life_line: bool) -> None:
+    from node.audit.reception import ReceptionWitness
     from node.deliver.commitment import CommitmentReports
     from node.receive.storage_scp import StorageScp
     from node.store.files import FileStore
 
-    engine = prepare(settings)
     stop = threading.Event()
     _stop_by(stop.set, life_line)
     wake = Wake(settings.wake_folder)
@@ -70,6 +81,7 @@ def run_listener(settings: Settings, *, life_line: bool = False) -> None:
         FileStore(settings.node.data_dir),
         lambda: wake.notify(Topic.SETTLE),
         take_report=CommitmentReports(engine, settings),
+        witness=ReceptionWitness(trail, settings.node.ae_title),
     )
     dimse = settings.dimse
     try:
@@ -87,20 +99,34 @@ def run_listener(settings: Settings, *, life_line: bool = False) -> None:
     )
     stop.wait()
     listener.stop()
-    engine.dispose()
 
 
 def run_web(settings: Settings, *, life_line: bool = False) -> None:
     """Serve HTTP until told to stop."""
+    from node.audit.process import audited
+
+    engine = prepare(settings)
+    with audited(settings, engine, "web") as trail:
+        _serve(settings, engine, trail, life_line)
+    engine.dispose()
+
+
+def _serve(settings: Settings, engine: Engine, trail: AnyTrail, life_line: bool) -> None:
+    from node.audit.reception import ReceptionWitness
     from node.store.files import FileStore
     from node.web.server import WebServer
 
-    engine = prepare(settings)
     stop = threading.Event()
     _stop_by(stop.set, life_line)
     wake = Wake(settings.wake_folder)
     web = settings.web
-    server = WebServer(settings, engine, FileStore(settings.node.data_dir), lambda: wake.notify(Topic.SETTLE))
+    server = WebServer(
+        settings,
+        engine,
+        FileStore(settings.node.data_dir),
+        lambda: wake.notify(Topic.SETTLE),
+        witness=ReceptionWitness(trail, settings.node.ae_title),
+    )
     try:
         server.start()
     except OSError as error:
@@ -110,16 +136,24 @@ def run_web(settings: Settings, *, life_line: bool = False) -> None:
     get_logger("web").info("listening", host=web.host, port=server.bound_port, tls=bool(web.tls_certificate))
     stop.wait()
     server.stop()
-    engine.dispose()
 
 
 def run_worker(settings: Settings, *, life_line: bool = False) -> None:
     """Settle studies and run inference until told to stop."""
+    from node.audit.process import audited
+
+    engine = prepare(settings)
+    with audited(settings, engine, "work") as trail:
+        _work(settings, engine, trail, life_line)
+    engine.dispose()
+
+
+def _work(settings: Settings, engine: Engine, trail: AnyTrail, life_line: bool) -> None:
+    from node.audit.work import UseWitness
     from node.infer import Registry
     from node.settle import Settler
     from node.work import InferHandler
 
-    engine = prepare(settings)
     registry = Registry(settings.models.paths)
     for problem in registry.problems:
         get_logger("infer").error("model_refused", problem=problem)
@@ -137,15 +171,20 @@ def run_worker(settings: Settings, *, life_line: bool = False) -> None:
     )
     handler = InferHandler(engine, settings, registry, utc_now)
     wake = Wake(folder)
+    note_use = UseWitness(trail, engine, settings.node.ae_title)
+
+    def finished(job: Job) -> None:
+        wake.notify(Topic.DELIVER)
+        note_use(job)
+
     with WakeListener(folder, Topic.INFER) as waiter:
-        loop = JobLoop(engine, limits, handler, waiter, on_finished=lambda job: _wake_deliverers(wake))
+        loop = JobLoop(engine, limits, handler, waiter, on_finished=finished)
         _stop_by(loop.stop, life_line)
         settler.start()
         try:
             _run_in_thread(loop.run, "inference")
         finally:
             settler.stop()
-            engine.dispose()
 
 
 def run_deliverer(settings: Settings, *, life_line: bool = False) -> None:
@@ -159,10 +198,8 @@ def run_deliverer(settings: Settings, *, life_line: bool = False) -> None:
         further = side_lanes(engine, settings, trail)
         outbox = Outbox(engine, settings, settings.wake_folder, trail=trail, further=further)
         _stop_by(outbox.stop, life_line)
-        try:
-            _run_in_thread(outbox.run, "outbox")
-        finally:
-            engine.dispose()
+        _run_in_thread(outbox.run, "outbox")
+    engine.dispose()
 
 
 def _run_in_thread(run: Callable[[], None], name: str) -> None:
@@ -174,10 +211,6 @@ def _run_in_thread(run: Callable[[], None], name: str) -> None:
     thread.start()
     while thread.is_alive():
         thread.join(0.5)
-
-
-def _wake_deliverers(wake: Wake) -> None:
-    wake.notify(Topic.DELIVER)
 
 
 def _stop_by(stop: Callable[[], None], life_line: bool) -> None:

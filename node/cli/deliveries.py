@@ -306,8 +306,8 @@ def _flow(destination: AnyDestination | None, state: store.DestinationState) -> 
 
 
 def _as_json(job: Job, one: Delivery | None) -> dict[str, Any]:
-    fields = ("job_id", "destination", "state", "critical", "held", "attempt", "result_id", "study_instance_uid")
-    fields += ("last_error", "run_after")
+    fields: tuple[str, ...] = ("job_id", "destination", "state", "critical", "held", "attempt", "result_id")
+    fields += ("study_instance_uid", "last_error", "run_after")
     shown = {name: getattr(job, name) for name in fields}
     return {**shown, "outcome": _outcome(job, one), "delivery": vars(one) if one else None}
 

@@ -26,8 +26,10 @@ from node.receive.intake import Intake, Sender
 from node.receive.messages import Messages, ObjectTooLarge, Tally
 from node.receive.parser import CommandSet, ControlPdu, DataFragment, Event, PduParser
 from node.receive.pdu import AbortReason, AssociateRequest, ContextResult, PduError, PduType
+from node.receive.witness import Witness
 
 TICK_SECONDS = 0.5
+_ALERTS = ("rejected:called-ae-title", "rejected:calling-ae-title", "rejected:unknown-peer")
 _QUICKACK = getattr(socket, "TCP_QUICKACK", None)
 
 
@@ -69,6 +71,8 @@ class Association:
         Told which series were received once the association was released.
     stopping_at : callable
         When (`time.monotonic`) open associations are to be aborted; None while the node is not stopping.
+    witness : Witness
+        Told at the end what was stored, or why the association was rejected.
     """
 
     def __init__(
@@ -81,7 +85,9 @@ class Association:
         admit: Callable[[AssociateRequest], Admitted | Rejected],
         on_release: Callable[[list[str]], None],
         stopping_at: Callable[[], float | None],
+        witness: Witness,
     ) -> None:
+        self._witness = witness
         self._connection = connection
         self._peer = peer
         self._limits = limits
@@ -248,6 +254,11 @@ class Association:
             self._messages.discard()
         _say_goodbye(self._connection, ended)
         self._write_summary(ended, tally)
+        if tally.studies:
+            is_whole = ended.outcome == "released" and set(tally.statuses) <= {"0000"}
+            self._witness.received(self._sender.calling_ae_title, self._peer, tally.studies, is_whole=is_whole)
+        elif ended.outcome in _ALERTS:
+            self._witness.turned_away(self._sender.calling_ae_title, self._peer, ended.detail)
         if ended.outcome == "released" and tally.series_instance_uids:
             self._on_release(list(tally.series_instance_uids))
 

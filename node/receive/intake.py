@@ -144,6 +144,7 @@ class IncomingObject:
     ) -> None:
         self.command = command
         self.size_bytes = 0
+        self.study_instance_uid = ""
         self.series_instance_uid = ""
         self._intake = intake
         self._transfer_syntax_uid = transfer_syntax_uid
@@ -218,6 +219,7 @@ class IncomingObject:
         self._close()
         self._path = None  # the committer uses it up
         self._intake.committer.commit(self._instance(header), path)
+        self.study_instance_uid = header.study_instance_uid
         self.series_instance_uid = header.series_instance_uid
 
     def discard(self) -> None:

@@ -9,6 +9,7 @@ is ever looked up.
 import contextlib
 import errno
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ from node.receive.association import Association, Limits
 from node.receive.intake import Intake
 from node.receive.pdu import AssociateRequest
 from node.receive.tls import ServerTls, certificate_digest
+from node.receive.witness import Witness
 
 _BACKLOG = 128
 _MAXIMUM_WAITING = 128
@@ -59,6 +61,8 @@ class Listener:
         Who may associate, what an association may do, where objects go.
     on_release : callable
         Told which series an association had sent once it was released.
+    witness : Witness
+        Told of every association what it stored, and of every peer why it was turned away.
     """
 
     def __init__(
@@ -70,7 +74,9 @@ class Listener:
         limits: Limits,
         intake: Intake,
         on_release: Callable[[list[str]], None],
+        witness: Witness,
     ) -> None:
+        self._witness = witness
         self._doors = doors
         self._share_port = share_port
         self._rules = rules
@@ -161,8 +167,10 @@ class Listener:
             if self._rules.may_connect(peer):
                 self._take_connection(accepted, peer, door)
             else:
-                self._log.warning("connection_refused", peer=peer, reason="no entry of dimse.peers has this address")
+                reason = "no entry of dimse.peers has this address"
+                self._log.warning("connection_refused", peer=peer, reason=reason)
                 accepted.close()
+                self._witness.turned_away("", peer, reason)
 
     def _take_connection(self, accepted: socket.socket, peer: str, door: Door) -> None:
         connection = _Connection(accepted, peer)
@@ -205,6 +213,7 @@ class Listener:
                     admit=lambda request: self._admit(request, connection),
                     on_release=self._on_release,
                     stopping_at=lambda: self._stopping_at,
+                    witness=self._witness,
                 ).run()
         finally:
             with self._lock:
@@ -218,6 +227,8 @@ class Listener:
             reason = getattr(error, "reason", None) or type(error).__name__
             self._log.warning("tls_failed", peer=connection.peer, reason=str(reason))
             connection.socket.close()
+            if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):  # no mere probe of the port
+                self._witness.turned_away("", connection.peer, f"TLS failed: {reason}")
             return False
         return True
 

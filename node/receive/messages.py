@@ -37,6 +37,7 @@ class Tally:
     object_bytes: int = 0
     statuses: Counter[str] = field(default_factory=Counter)
     series_instance_uids: dict[str, None] = field(default_factory=dict)
+    studies: dict[str, Counter[str]] = field(default_factory=dict)
 
 
 class Messages:
@@ -134,6 +135,8 @@ class Messages:
             self.tally.objects += 1
             self.tally.object_bytes += incoming.size_bytes
             self.tally.series_instance_uids[incoming.series_instance_uid] = None
+            classes = self.tally.studies.setdefault(incoming.study_instance_uid, Counter())
+            classes[incoming.command.affected_sop_class_uid] += 1
         return self._respond(context_id, incoming.command, 0)
 
     def _judge(self, command: Command, context: AnsweredContext, incoming: IncomingObject | IncomingReport) -> None:

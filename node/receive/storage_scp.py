@@ -14,6 +14,7 @@ from node.receive.committer import Committer
 from node.receive.intake import Intake, ReportTaker, refuse_report
 from node.receive.listener import Door, Listener
 from node.receive.tls import ServerTls
+from node.receive.witness import NoWitness, Witness
 from node.settings import DimseSettings, Settings
 from node.store.files import FileStore
 
@@ -35,6 +36,8 @@ class StorageScp:
         Called when something was stored or released: whoever settles studies has something to do.
     take_report : callable
         Takes storage commitment reports of archives that results were sent to.
+    witness : Witness, optional
+        The audit trail.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class StorageScp:
         notify: Callable[[], object],
         *,
         take_report: ReportTaker = refuse_report,
+        witness: Witness | None = None,
     ) -> None:
         dimse = settings.dimse
         self._files = files
@@ -73,6 +77,7 @@ class StorageScp:
             ),
             intake=Intake(files, committer, free_disk_bytes=dimse.free_disk_mb * _MEGABYTE, take_report=take_report),
             on_release=lambda uids: committer.release(uids, settings.settle.released_quiet_seconds),
+            witness=witness or NoWitness(),
         )
 
     @property

@@ -237,7 +237,13 @@ class _Part:
         target = self._target
         if isinstance(target, IncomingObject):
             target.complete()
-            return Outcome(self.sop_class_uid, self.sop_instance_uid, target.series_instance_uid, self.size_bytes)
+            return Outcome(
+                self.sop_class_uid,
+                self.sop_instance_uid,
+                target.series_instance_uid,
+                self.size_bytes,
+                study_instance_uid=target.study_instance_uid,
+            )
         if target is None:
             raise RuntimeError("a part that is complete has a target")
         raise target.set_aside()

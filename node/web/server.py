@@ -17,6 +17,7 @@ from node.logs import get_logger
 from node.receive.intake import Intake
 from node.receive.storage_scp import make_committer
 from node.receive.tls import ServerTls
+from node.receive.witness import NoWitness, Witness
 from node.settings import Settings
 from node.store.files import FileStore
 from node.web.access import Access
@@ -43,9 +44,19 @@ class WebServer:
         Where objects are kept. Its session for temporary files is opened by `start` and closed by `stop`.
     notify : callable
         Called when something was stored: whoever settles studies has something to do.
+    witness : Witness, optional
+        The audit trail.
     """
 
-    def __init__(self, settings: Settings, engine: Engine, files: FileStore, notify: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        engine: Engine,
+        files: FileStore,
+        notify: Callable[[], object],
+        *,
+        witness: Witness | None = None,
+    ) -> None:
         web = settings.web
         self._settings = web
         self._files = files
@@ -69,6 +80,7 @@ class WebServer:
             readers=self._readers,
             writers=self._writers,
             on_release=lambda uids: committer.release(uids, settings.settle.released_quiet_seconds),
+            witness=witness or NoWitness(),
         )
         for name in ("uvicorn.error", "uvicorn.access"):  # its lines would quote requests; ours say what is needed
             logger = logging.getLogger(name)

@@ -20,6 +20,7 @@ class Outcome:
     size_bytes: int = 0
     status: int = 0
     code: str = ""
+    study_instance_uid: str = ""
 
 
 def http_status(outcomes: Sequence[Outcome]) -> int:

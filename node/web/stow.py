@@ -19,6 +19,7 @@ from node.logs import describe_error, get_logger
 from node.receive.admission import is_uid
 from node.receive.intake import Intake, Sender
 from node.receive.multipart import MultipartError, MultipartParser
+from node.receive.witness import Witness
 from node.web.access import Access, Caller
 from node.web.body import Body, ClientLost
 from node.web.media import accepts, parse_media_type
@@ -55,6 +56,8 @@ class StowService:
         Threads that read bodies, one for each upload, and threads in which objects become durable.
     on_release : callable
         Told which series a request had, once it is complete.
+    witness : Witness
+        Told what each request stored, and who was not let in.
     """
 
     def __init__(
@@ -68,7 +71,9 @@ class StowService:
         readers: Executor,
         writers: Executor,
         on_release: Callable[[list[str]], None],
+        witness: Witness,
     ) -> None:
+        self._witness = witness
         self._intake = intake
         self._limits = limits
         self._access = access
@@ -92,6 +97,8 @@ class StowService:
             parser = self._judge(request)
         except RequestRefused as refusal:
             await body.drain()
+            if refusal.status in (401, 403):
+                await self._in_thread(self._witness.turned_away, "", peer, f"HTTP {refusal.status}: {refusal}")
             return self._refuse(log, refusal, [], started_at)
         self._uploads += 1
         try:
@@ -104,7 +111,7 @@ class StowService:
                 study_instance_uid=request.path_params.get("study", ""),
                 log=log,
             )
-            return await self._receive(body, reception, log, started_at)
+            return await self._receive(body, reception, log, started_at, (ae_title, peer))
         finally:
             self._uploads -= 1
 
@@ -148,12 +155,15 @@ class StowService:
         except MultipartError as error:
             raise RequestRefused(400, error.code, str(error)) from None
 
-    async def _receive(self, body: Body, reception: Reception, log: Any, started_at: float) -> Response:
+    async def _receive(
+        self, body: Body, reception: Reception, log: Any, started_at: float, sender: tuple[str, str]
+    ) -> Response:
         try:
             await self._read_body(body, reception)
             outcomes = await self._in_thread(reception.finish)
         except (RequestRefused, ClientLost) as error:
             outcomes = await self._in_thread(reception.abandon)
+            await self._in_thread(self._tell_witness, sender, outcomes, False)
             await body.drain()
             refusal = error if isinstance(error, RequestRefused) else RequestRefused(400, "client-lost", str(error))
             return self._refuse(log, refusal, outcomes, started_at)
@@ -163,6 +173,8 @@ class StowService:
         series = list(dict.fromkeys(outcome.series_instance_uid for outcome in outcomes if not outcome.status))
         if series:
             await self._in_thread(self._on_release, series)
+            is_whole = all(not outcome.status for outcome in outcomes)
+            await self._in_thread(self._tell_witness, sender, outcomes, is_whole)
         status = http_status(outcomes)
         self._log_request(log, status, "", outcomes, started_at)
         return _answer(status, outcomes)
@@ -178,6 +190,13 @@ class StowService:
             if pending_bytes >= _FEED_BYTES or body.is_complete:
                 await self._in_thread(reception.feed, b"".join(pending))
                 pending, pending_bytes = [], 0
+
+    def _tell_witness(self, sender: tuple[str, str], outcomes: Sequence[Outcome], is_whole: bool) -> None:
+        studies: dict[str, Counter[str]] = {}
+        for outcome in outcomes:
+            if not outcome.status:
+                studies.setdefault(outcome.study_instance_uid, Counter())[outcome.sop_class_uid] += 1
+        self._witness.received(*sender, studies, is_whole=is_whole)
 
     def _refuse(self, log: Any, refusal: RequestRefused, outcomes: Sequence[Outcome], started_at: float) -> Response:
         self._log_request(log, refusal.status, refusal.code, outcomes, started_at, str(refusal))
