@@ -20,7 +20,12 @@ class Transient(OverreadError):
 
 
 class Permanent(OverreadError):
-    """Do not try again: the input, the model or the configuration is wrong."""
+    """Do not try again: the input, the model or the configuration is wrong.
+
+    `code` is the stable reason, in kebab case, that is kept of a study that is not analysed because of it.
+    """
+
+    code = "cannot-run"
 
 
 class NotAnalysed(Permanent):

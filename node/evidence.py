@@ -3,7 +3,7 @@
 Functions take an open connection; those that write want one of `write_transaction`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -22,7 +22,16 @@ from node.select.completeness import (
 from node.select.stack import shape_of
 from node.store.catalogue import StoredSeries
 from node.store.database import insert_on_conflict
-from node.store.tables import SeriesState, instance, result_object, series, series_release, settlement, study_count
+from node.store.tables import (
+    SeriesState,
+    instance,
+    job,
+    result_object,
+    series,
+    series_release,
+    settlement,
+    study_count,
+)
 
 
 @dataclass(frozen=True)
@@ -92,6 +101,7 @@ def evidence_of(
                 last_received_at=max(one.received_at for one in each.instances),
                 released_at=_released_after(each, releases.get(each.series_instance_uid, [])),
                 shape=shape_of([one.geometry for one in each.instances]),
+                was_resumed=_was_resumed(each, releases.get(each.series_instance_uid, [])),
             )
             for each in receiving
         },
@@ -107,6 +117,47 @@ def _released_after(stored: StoredSeries, releases: Sequence[datetime]) -> datet
     """The last release, if it came after the last image."""
     last = max(one.received_at for one in stored.instances)
     return releases[-1] if releases and releases[-1] >= last else None
+
+
+def _was_resumed(stored: StoredSeries, releases: Sequence[datetime]) -> bool:
+    """Whether an image came after a release."""
+    return bool(releases) and releases[0] < max(one.received_at for one in stored.instances)
+
+
+def early_studies(connection: Connection) -> dict[str, Hashable]:
+    """Studies that have not settled and where work may begin, or has begun, early; each with a mark of its state.
+
+    Work may begin where no series with new images is without a release after the last of them.
+    """
+    receiving = series.c.state == SeriesState.RECEIVING
+    released = (
+        select(func.max(series_release.c.id))
+        .where(
+            series_release.c.series_instance_uid == series.c.series_instance_uid,
+            series_release.c.released_at >= series.c.last_received_at,
+        )
+        .correlate(series)
+        .scalar_subquery()
+    )
+    begun = (
+        select(func.count())
+        .where(job.c.study_instance_uid == series.c.study_instance_uid, job.c.speculative)
+        .correlate(series)
+        .scalar_subquery()
+    )
+    rows = connection.execute(
+        select(series.c.study_instance_uid, series.c.last_received_at, released.label("release"), begun.label("begun"))
+        .where(receiving)
+        .order_by(series.c.series_instance_uid)
+    ).all()
+    found: dict[str, list[Any]] = {}
+    for row in rows:
+        found.setdefault(row.study_instance_uid, []).append(row)
+    return {
+        uid: tuple((row.last_received_at, row.release) for row in members)
+        for uid, members in found.items()
+        if members[0].begun or all(row.release is not None for row in members)
+    }
 
 
 def releases_of_study(connection: Connection, study_instance_uid: str) -> dict[str, list[datetime]]:

@@ -59,6 +59,11 @@ class SettleSettings(Section):
         description="Longest wait after the last image, when evidence says that images are missing: no release, a "
         "hole in a stack, a count that is not reached.",
     )
+    begin_early: bool = Field(
+        True,
+        description="Begin decoding and inference once a stack without holes has come and its association was "
+        "released; nothing is delivered before the study settles.",
+    )
     archives: tuple[CountingArchive, ...] = Field(
         (), description="Archives that are asked how many images a study has; the first that fits the sender."
     )

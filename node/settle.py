@@ -5,7 +5,7 @@ come meanwhile.
 """
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -18,21 +18,24 @@ from node.archive import AskCounts, ask_counts
 from node.counting import Counting, is_reached
 from node.evidence import Settlement, StudyMark
 from node.infer.manifest import Manifest
-from node.jobs.job import InferOrder, Job
-from node.jobs.queue import enqueue_infer
+from node.jobs.job import Job
+from node.jobs.queue import find_infer
+from node.jobs.speculation import begin_early, enqueue_settled, withdraw_early
 from node.jobs.wake import Topic, Wake, WakeListener
 from node.logs import describe_error, get_logger
+from node.orders import decisions_of, only_from, orders_of, refuse_all
 from node.priors import priors_if_wanted
 from node.private_attributes import with_private
 from node.select.candidates import Priors
-from node.select.completeness import Patience, Verdict, assess
-from node.select.decide import ModelTrace, RouteTrace, StudyTrace, decide, of_the_study, wanted_digest
-from node.select.priority import lane_of
+from node.select.completeness import Patience, StudyEvidence, Verdict, assess, may_begin_early
+from node.select.decide import StudyTrace, decide
 from node.settings import Settings
 from node.store import catalogue
 from node.store.catalogue import StoredSeries
 from node.store.database import read_transaction, write_transaction
-from node.store.tables import DecisionOutcome, SeriesState
+from node.store.expiry import Expired, expired_of_study
+from node.store.lanes import raised_lane
+from node.store.tables import JobState, SeriesState
 
 _SAME_DEADLINE = timedelta(milliseconds=5)
 
@@ -44,9 +47,13 @@ class Weighed:
     series: tuple[StoredSeries, ...]
     mark: StudyMark
     settle_at: datetime
+    evidence: StudyEvidence
     verdict: Verdict
     calling_ae_title: str
-    resumed_seconds: float
+
+    @property
+    def study_instance_uid(self) -> str:
+        return self.series[0].study_instance_uid
 
 
 def weigh_study(connection: Connection, study_instance_uid: str, settings: Settings) -> Weighed | None:
@@ -73,9 +80,9 @@ def weigh_study(connection: Connection, study_instance_uid: str, settings: Setti
         series=tuple(series),
         mark=mark,
         settle_at=max(each.settle_at for each in receiving),
+        evidence=found,
         verdict=assess(found, patience),
         calling_ae_title=receiving[0].calling_ae_title,
-        resumed_seconds=found.resumed_seconds,
     )
 
 
@@ -89,63 +96,71 @@ def settle_weighed(
 ) -> list[Job] | None:
     """T2 for one study: settle its series, keep why, enqueue. None, and no change, when anything came meanwhile.
 
+    Work that was begun early is confirmed where the whole study asks for it, and withdrawn where it does not.
+
     Returns
     -------
     list of Job
         The job of each model that was chosen; one that exists already for the same input set is not made again.
     """
-    study_instance_uid = weighed.series[0].study_instance_uid
+    study_instance_uid = weighed.study_instance_uid
     if evidence.study_mark(connection, study_instance_uid) != weighed.mark:
         return None
-    settlement = Settlement(now, weighed.verdict.settled_by, weighed.calling_ae_title, weighed.resumed_seconds)
+    settlement = Settlement(now, weighed.verdict.settled_by, weighed.calling_ae_title, weighed.evidence.resumed_seconds)
     evidence.mark_settled(connection, study_instance_uid, settlement)
+    expired = expired_of_study(connection, study_instance_uid)
+    if expired.instances:
+        trace = refuse_all(trace, "images-deleted", _deleted(weighed, expired))
+    failed = catalogue.not_analysed_of_study(connection, study_instance_uid)
     catalogue.forget_decisions(connection, study_instance_uid)
     catalogue.record_decisions(connection, decisions_of(study_instance_uid, trace, now))
-    jobs = []
-    for route in trace.routes:
-        for model in route.models:
-            if model.wanted_and_possible:
-                order = _order(study_instance_uid, route, model, settings, manifests[model.model])
-                jobs.append(enqueue_infer(connection, order, now))
+    attempts, raised_to = settings.work.maximum_attempts, raised_lane(connection, study_instance_uid)
+    jobs = [
+        enqueue_settled(connection, order, settings.deliver.maximum_attempts, now)
+        for order in orders_of(trace, manifests, attempts, raised_to).values()
+    ]
+    wanted = {job.job_id for job in jobs}
+    withdraw_early(connection, study_instance_uid, wanted, now, "the whole study asks for something else")
+    unchanged = {(job.route, job.model) for job in jobs if job.state is JobState.FAILED}
+    catalogue.record_decisions(connection, [each for each in failed if (each.route, each.model) in unchanged])
     return jobs
 
 
-def decisions_of(study_instance_uid: str, trace: StudyTrace, now: datetime) -> list[catalogue.Decision]:
-    """What is kept of a trace: one answer per route and model; the rest can be computed again."""
-    answers = []
-    for route in trace.routes:
-        if not route.wants:
-            message = f"none of {len(route.verdicts)} series meets the conditions of the route"
-            answers.append((route.route.name, "", DecisionOutcome.NOT_WANTED, "no-series-matches", message))
-        for model in route.models:
-            outcome = DecisionOutcome.QUEUED if model.wanted_and_possible else DecisionOutcome.NOT_ANALYSED
-            answers.append((route.route.name, model.model, outcome, model.code, model.message))
-    if not trace.routes:
-        answers.append(("", "", DecisionOutcome.NOT_WANTED, "no-route", "the configuration has no routes"))
-    return [
-        catalogue.Decision(study_instance_uid, route, model, outcome, code, message, now)
-        for route, model, outcome, code, message in answers
+def begin_weighed(
+    connection: Connection,
+    weighed: Weighed,
+    trace: StudyTrace,
+    settings: Settings,
+    manifests: Mapping[str, Manifest],
+    now: datetime,
+) -> list[Job]:
+    """Begin what a study that has not settled asks for already, and give up what it does not ask for any more.
+
+    Nothing happens when anything came meanwhile.
+    """
+    study_instance_uid = weighed.study_instance_uid
+    if evidence.study_mark(connection, study_instance_uid) != weighed.mark:
+        return []
+    if expired_of_study(connection, study_instance_uid).instances:
+        return []
+    attempts, raised_to = settings.work.maximum_attempts, raised_lane(connection, study_instance_uid)
+    settled = {each.series_instance_uid for each in weighed.series if each.state is SeriesState.SETTLED}
+    worth = only_from(trace, may_begin_early(weighed.evidence) | settled)
+    begun = [
+        begin_early(connection, order, now)
+        for order in orders_of(worth, manifests, attempts, raised_to, speculative=True).values()
     ]
+    known = (find_infer(connection, order) for order in orders_of(trace, manifests, attempts).values())
+    wanted = {job.job_id for job in (*begun, *known) if job is not None}
+    withdraw_early(connection, study_instance_uid, wanted, now, "images came that change what is analysed")
+    return [job for job in begun if job is not None]
 
 
-def _order(
-    study_instance_uid: str, route: RouteTrace, model: ModelTrace, settings: Settings, manifest: Manifest
-) -> InferOrder:
-    inputs = {
-        choice.input_name: [each.sop_instance_uid for each in choice.chosen.instances]
-        for choice in model.choices
-        if choice.chosen
-    }
-    return InferOrder(
-        study_instance_uid=study_instance_uid,
-        route=route.route.name,
-        model=model.model,
-        model_digest=manifest.digest,
-        input_digest=wanted_digest(model),
-        inputs=inputs,
-        destinations=route.route.destinations,
-        priority=lane_of(route.route, of_the_study(model)),
-        maximum_attempts=settings.work.maximum_attempts,
+def _deleted(weighed: Weighed, expired: Expired) -> str:
+    here = sum(len(each.instances) for each in weighed.series)
+    return (
+        f"{here} images are here, and {expired.instances} of the same study were deleted after their time "
+        f"({expired.last_at:%Y-%m-%d %H:%M} UTC): send the whole study again to have it analysed"
     )
 
 
@@ -189,6 +204,7 @@ class Settler:
         self._counting = Counting(engine, settings, ask, self._executor, clock, lambda: self._wake.notify(Topic.SETTLE))
         self._ask_again_at: datetime | None = None
         self._looked_at: dict[str, datetime] = {}
+        self._begun_at: dict[str, Hashable] = {}
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="settler", daemon=True)
         self._log = get_logger("select")
@@ -214,10 +230,13 @@ class Settler:
             looked_for = catalogue.due_studies(connection, now)
             if self._counting.is_used:
                 looked_for += [uid for uid in self._counted(connection) if uid not in looked_for]
-        made = sum(self._settle(study_instance_uid) for study_instance_uid in looked_for)
-        if made:
+        made = [job for study_instance_uid in looked_for for job in self._settle(study_instance_uid)]
+        begun = self._begin_early()
+        if made or begun:
             self._wake.notify(Topic.INFER)
-        return made
+        if any(job.state is JobState.SUCCEEDED for job in made):
+            self._wake.notify(Topic.DELIVER)
+        return len(made)
 
     def seconds_to_deadline(self) -> float:
         """How long nothing is to be done, unless somebody wakes the settler."""
@@ -252,27 +271,51 @@ class Settler:
         self._looked_at = {uid: at for uid, at in self._looked_at.items() if uid in open_uids}
         return found
 
-    def _settle(self, study_instance_uid: str) -> int:
-        """Weigh one study: settle it, or give it the deadline that the evidence asks for. The number of jobs made."""
+    def _settle(self, study_instance_uid: str) -> list[Job]:
+        """Weigh one study: settle it, or give it the deadline that the evidence asks for. The jobs made."""
         with read_transaction(self._engine) as connection:
             weighed = weigh_study(connection, study_instance_uid, self._settings)
         if weighed is None:
-            return 0
+            return []
         if weighed.verdict.settle_at > self._clock():
             self._postpone(study_instance_uid, weighed)
-            return 0
+            return []
         manifests = self._manifests()
         trace = decide(weighed.series, self._settings.routes, manifests, self._priors(study_instance_uid, manifests))
         with write_transaction(self._engine) as connection:
             jobs = settle_weighed(connection, weighed, trace, self._settings, manifests, self._clock())
         if jobs is None:
-            return 0
+            return []
         self._log.info(
             "study_settled",
             study_instance_uid=study_instance_uid,
             settled_by=weighed.verdict.settled_by,
             jobs=[job.job_id for job in jobs],
+            saved_seconds=max((job.saved_seconds or 0.0 for job in jobs), default=0.0),
         )
+        return jobs
+
+    def _begin_early(self) -> int:
+        """Begin work on studies that have not settled, or give it up; each state of a study is looked at once."""
+        if not self._settings.settle.begin_early or not self._settings.routes:
+            return 0
+        with read_transaction(self._engine) as connection:
+            marks = evidence.early_studies(connection)
+        changed = [uid for uid, mark in marks.items() if self._begun_at.get(uid) != mark]
+        self._begun_at = marks
+        return sum(self._begin(study_instance_uid) for study_instance_uid in changed)
+
+    def _begin(self, study_instance_uid: str) -> int:
+        with read_transaction(self._engine) as connection:
+            weighed = weigh_study(connection, study_instance_uid, self._settings)
+        if weighed is None:
+            return 0
+        manifests = self._manifests()
+        trace = decide(weighed.series, self._settings.routes, manifests, self._priors(study_instance_uid, manifests))
+        with write_transaction(self._engine) as connection:
+            jobs = begin_weighed(connection, weighed, trace, self._settings, manifests, self._clock())
+        if jobs:
+            self._log.info("work_begun_early", study_instance_uid=study_instance_uid, jobs=[job.job_id for job in jobs])
         return len(jobs)
 
     def _priors(self, study_instance_uid: str, manifests: Mapping[str, Manifest]) -> Priors:

@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 from node.jobs import queue
 from node.jobs.queue import Job
 from node.store.notices import follow_result
-from node.store.results import NewResult, RecordedResult, record_result
+from node.store.results import NewResult, RecordedResult, hold_result, record_result
 
 
 def complete_inference(
@@ -23,9 +23,25 @@ def complete_inference(
 
     `job` is the job as it is in this transaction (destinations may have been added while it ran). A result
     that comes after a later revision is kept and delivered nowhere. With `critical_findings` (their names) it is
-    delivered ahead of everything, and a notice is raised.
+    delivered ahead of everything, and a notice is raised. That of a speculative job is held, and does nothing yet.
     """
+    if job.speculative:
+        return RecordedResult(hold_result(connection, new), is_current=False, superseded=())
     recorded = record_result(connection, new)
+    publish(connection, job, new, recorded, delivery_attempts, now, critical_findings)
+    return recorded
+
+
+def publish(
+    connection: Connection,
+    job: Job,
+    new: NewResult,
+    recorded: RecordedResult,
+    delivery_attempts: int,
+    now: datetime,
+    critical_findings: Sequence[str],
+) -> None:
+    """What follows from a result that takes effect: withdrawals, notices and deliveries."""
     if recorded.superseded:
         reason = f"revision {new.revision} replaces this result"
         queue.cancel_deliveries(connection, recorded.superseded, now, reason)
@@ -41,4 +57,3 @@ def complete_inference(
                 now,
                 critical=bool(critical_findings),
             )
-    return recorded

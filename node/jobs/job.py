@@ -58,7 +58,8 @@ class Job:
 class InferOrder:
     """What an inference job is to do. `inputs` maps input names of the model to SOP Instance UIDs.
 
-    `input_digest` names the set of chosen instances; `destinations` are where the result goes.
+    `input_digest` names the set of chosen instances; `destinations` are where the result goes. A `speculative` one is
+    begun before the study is whole (`node.jobs.speculation`).
     """
 
     study_instance_uid: str
@@ -70,6 +71,7 @@ class InferOrder:
     destinations: Sequence[str]
     priority: Priority
     maximum_attempts: int
+    speculative: bool = False
 
 
 @dataclass(frozen=True)

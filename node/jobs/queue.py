@@ -22,7 +22,8 @@ from node.jobs.job import (
 )
 from node.jobs.state import JobEvent, next_state
 from node.jobs.transition import AGEING_PER_LANE, change_job, claim_order_at, insert_job, record_event
-from node.store.tables import JobKind, JobState, Priority, ResultState, result
+from node.store.catalogue import Decision, record_for_model
+from node.store.tables import DecisionOutcome, JobKind, JobState, Priority, ResultState, result
 from node.store.tables import job as job_table
 
 _OPEN = (JobState.QUEUED, JobState.RUNNING)
@@ -36,7 +37,7 @@ def enqueue_infer(connection: Connection, order: InferOrder, now: datetime) -> J
     earlier ones. An unfinished job that is there already learns further destinations, and a higher lane
     while it waits.
     """
-    known = _find_infer(connection, order)
+    known = find_infer(connection, order)
     if known is not None:
         return _merge(connection, known, order)
     mine = and_(job_table.c.study_instance_uid == order.study_instance_uid, job_table.c.model == order.model)
@@ -55,9 +56,21 @@ def enqueue_infer(connection: Connection, order: InferOrder, now: datetime) -> J
         inputs={name: list(uids) for name, uids in order.inputs.items()},
         destinations=list(order.destinations),
         revision=last + 1,
+        speculative=order.speculative,
     )
-    _cancel_all(connection, and_(mine, job_table.c.revision <= last), now, f"revision {last + 1} replaces it")
+    if not order.speculative:
+        cancel_earlier(connection, job, now)
     return job
+
+
+def cancel_earlier(connection: Connection, job: Job, now: datetime) -> list[Job]:
+    """Cancel the unfinished jobs of the same study and model that are of earlier revisions."""
+    mine = and_(
+        job_table.c.study_instance_uid == job.study_instance_uid,
+        job_table.c.model == job.model,
+        job_table.c.revision < job.revision,
+    )
+    return _cancel_all(connection, mine, now, f"revision {job.revision} replaces it")
 
 
 def enqueue_delivery(
@@ -187,10 +200,13 @@ def finish(
     now: datetime,
     message: str | None = None,
     run_after: datetime | None = None,
+    code: str = "cannot-run",
 ) -> Job:
-    """End the attempt that `job` names: SUCCEED, RETRY (not before `run_after`), FAIL, RELEASE or CANCEL.
+    """End the attempt that `job` names: SUCCEED, RETRY (not before `run_after`), FAIL (because of `code`), RELEASE or
+    CANCEL.
 
-    What would queue the job again cancels it instead when somebody asked for that meanwhile.
+    What would queue the job again cancels it instead when somebody asked for that meanwhile; a request to cancel that
+    was taken back meanwhile releases it.
 
     Raises
     ------
@@ -202,12 +218,25 @@ def finish(
     now_held = held(connection, job)
     if now_held.cancel_requested and event in (JobEvent.RETRY, JobEvent.RELEASE):
         event = JobEvent.CANCEL
+    elif event is JobEvent.CANCEL and not now_held.cancel_requested:
+        event = JobEvent.RELEASE
     changes: dict[str, Any] = {"last_error": message}
     if event is JobEvent.RETRY:
         changes["run_after"] = run_after or now
     elif event is JobEvent.RELEASE:
         changes = {"run_after": now, "attempt": job.attempt - 1}
-    return change_job(connection, now_held, event, now, message, **_NO_LEASE, **changes)
+    finished = change_job(connection, now_held, event, now, message, **_NO_LEASE, **changes)
+    _record_not_analysed(connection, finished, code, message, now)
+    return finished
+
+
+def _record_not_analysed(connection: Connection, job: Job, code: str, message: str | None, now: datetime) -> None:
+    """Why a study that was wanted is not analysed, where its job has failed; early work is tried again anyway."""
+    if job.kind is JobKind.INFER and job.state is JobState.FAILED and not job.speculative:
+        outcome = DecisionOutcome.NOT_ANALYSED
+        said = (message or "").removeprefix("NotAnalysed: ")
+        answer = Decision(job.study_instance_uid, job.route or "", job.model or "", outcome, code, said, now)
+        record_for_model(connection, answer)
 
 
 def rescue(connection: Connection, now: datetime, is_dead: Callable[[str], bool] = lambda worker: False) -> list[Job]:
@@ -304,7 +333,8 @@ def _held_by_worker_of(job: Job) -> ColumnElement[bool]:
     )
 
 
-def _find_infer(connection: Connection, order: InferOrder) -> Job | None:
+def find_infer(connection: Connection, order: InferOrder) -> Job | None:
+    """The job of this study, model and input set, if it was ever made."""
     row = connection.execute(
         select(job_table).where(
             job_table.c.study_instance_uid == order.study_instance_uid,
@@ -350,7 +380,9 @@ def _rescue(connection: Connection, job: Job, now: datetime) -> Job:
         event = JobEvent.RESCUE
     else:
         event = JobEvent.EXHAUST
-    return change_job(connection, job, event, now, message, **_NO_LEASE, last_error=message, run_after=now)
+    rescued = change_job(connection, job, event, now, message, **_NO_LEASE, last_error=message, run_after=now)
+    _record_not_analysed(connection, rescued, "worker-died", message, now)
+    return rescued
 
 
 def _cancel(connection: Connection, job: Job, now: datetime, reason: str | None) -> Job:

@@ -29,9 +29,10 @@ class Retry:
 
 @dataclass(frozen=True)
 class GiveUp:
-    """Park the job as FAILED. `message` is what the history says about the failed attempt."""
+    """Park the job as FAILED. `message` is what the history says about the failed attempt, `code` names the reason."""
 
     message: str
+    code: str
 
 
 def decide(
@@ -44,7 +45,9 @@ def decide(
     repeated (see `describe_error`).
     """
     message = describe_error(error)
-    if isinstance(error, Permanent) or attempt >= maximum_attempts:
-        return GiveUp(message)
+    if isinstance(error, Permanent):
+        return GiveUp(message, error.code)
+    if attempt >= maximum_attempts:
+        return GiveUp(message, "attempts-used-up")
     doubled = policy.first_seconds * 2.0 ** min(attempt - 1, 64)
     return Retry(min(doubled, policy.longest_seconds) * (1 - policy.jitter * random), message)

@@ -14,13 +14,13 @@ from node.store.tables import job_event as event_table
 AGEING_PER_LANE = timedelta(hours=1)
 
 
-def claim_order_at(priority: Priority, now: datetime) -> datetime:
+def claim_order_at(priority: Priority, now: datetime, *, speculative: bool = False) -> datetime:
     """Jobs are claimed in the order of this time: a lane down counts like `AGEING_PER_LANE` of waiting less.
 
     A STAT job goes before everything that has waited less than that, and no steady stream of STAT jobs can
-    starve a routine job for longer.
+    starve a routine job for longer. What nobody waits for yet comes after all lanes.
     """
-    return now + priority * AGEING_PER_LANE
+    return now + (priority + (len(Priority) if speculative else 0)) * AGEING_PER_LANE
 
 
 def insert_job(connection: Connection, now: datetime, priority: Priority, **columns: Any) -> Job:
@@ -29,7 +29,7 @@ def insert_job(connection: Connection, now: datetime, priority: Priority, **colu
         .values(
             state=next_state(None, JobEvent.ENQUEUE),
             priority=priority,
-            claim_order_at=claim_order_at(priority, now),
+            claim_order_at=claim_order_at(priority, now, speculative=bool(columns.get("speculative"))),
             run_after=now,
             attempt=0,
             cancel_requested=False,

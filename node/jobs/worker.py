@@ -231,7 +231,7 @@ class JobLoop:
         with write_transaction(self._engine) as connection:
             now = self._now()
             if isinstance(verdict, GiveUp):
-                return queue.finish(connection, job, JobEvent.FAIL, now, verdict.message)
+                return queue.finish(connection, job, JobEvent.FAIL, now, verdict.message, code=verdict.code)
             run_after = now + timedelta(seconds=verdict.wait_seconds)
             return queue.finish(connection, job, JobEvent.RETRY, now, verdict.message, run_after)
 

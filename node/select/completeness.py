@@ -72,12 +72,16 @@ class Patience:
 
 @dataclass(frozen=True)
 class SeriesEvidence:
-    """One series of the study: images here, when the last came, its release after that (None: not), its shape."""
+    """One series of the study: images here, when the last came, its release after that (None: not), its shape.
+
+    `was_resumed`: images came after an earlier release of it.
+    """
 
     received: int
     last_received_at: datetime
     released_at: datetime | None
     shape: Shape
+    was_resumed: bool = False
 
 
 @dataclass(frozen=True)
@@ -165,6 +169,19 @@ def assess(evidence: StudyEvidence, patience: Patience) -> Verdict:
     said = "released, no hole in the stack" if whole else "released, no stack to judge"
     return Verdict(
         settle_at, SettledBy.RELEASED_WHOLE if whole else SettledBy.RELEASED, f"{said}, quiet for {waited:g} s"
+    )
+
+
+def may_begin_early(evidence: StudyEvidence) -> frozenset[str]:
+    """The series with new images on which work is worth beginning before the study settles; none while images miss.
+
+    A stack without holes that came in one association. One that was resumed after a release may be resumed again, and
+    work on each piece of it would be for nothing.
+    """
+    if evidence.released_at is None or evidence.shape is Shape.HOLED or missing_by_count(evidence):
+        return frozenset()
+    return frozenset(
+        uid for uid, each in evidence.receiving.items() if each.shape is Shape.WHOLE and not each.was_resumed
     )
 
 

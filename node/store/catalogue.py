@@ -5,7 +5,7 @@ Functions that write want a connection of `write_transaction`.
 """
 
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache
 from typing import Any, Literal
@@ -259,6 +259,13 @@ def record_decisions(connection: Connection, decisions: Sequence[Decision]) -> N
         )
 
 
+def record_for_model(connection: Connection, one: Decision) -> None:
+    """Keep an answer for all routes that wanted this model for the study."""
+    mine = (decision.c.study_instance_uid == one.study_instance_uid, decision.c.model == one.model)
+    routes = connection.scalars(select(decision.c.route).where(*mine)).all()
+    record_decisions(connection, [replace(one, route=route) for route in {*routes, one.route}])
+
+
 def forget_decisions(connection: Connection, study_instance_uid: str) -> None:
     """Drop the answers of an earlier settling, before those of a new one are recorded."""
     connection.execute(delete(decision).where(decision.c.study_instance_uid == study_instance_uid))
@@ -272,6 +279,12 @@ def decisions_of_study(connection: Connection, study_instance_uid: str) -> list[
         .order_by(decision.c.route, decision.c.model)
     )
     return [_decision(row) for row in rows]
+
+
+def not_analysed_of_study(connection: Connection, study_instance_uid: str) -> list[Decision]:
+    """Those of the answers for a study that say why it could not be analysed."""
+    found = decisions_of_study(connection, study_instance_uid)
+    return [each for each in found if each.outcome is DecisionOutcome.NOT_ANALYSED]
 
 
 def recent_decisions(

@@ -3,7 +3,7 @@
 Per study and model there is at most one CURRENT result, which the database enforces.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -69,16 +69,39 @@ def record_result(connection: Connection, new: NewResult) -> RecordedResult:
 
     When a later revision is current already, the new one is kept as SUPERSEDED.
     """
-    current = current_result(connection, new.study_instance_uid, new.model)
-    is_current = current is None or current.revision <= new.revision
-    superseded = supersede(connection, new.study_instance_uid, new.model) if is_current else ()
+    result_id = hold_result(connection, new)
+    return promote_result(connection, result_id, new)
+
+
+def hold_result(connection: Connection, new: NewResult) -> int:
+    """Keep a result and its objects as HELD: it replaces nothing yet."""
     values = {name: value for name, value in vars(new).items() if name != "objects"}
-    state = ResultState.CURRENT if is_current else ResultState.SUPERSEDED
-    result_id = connection.execute(insert(result).values(**values, state=state).returning(result.c.id)).scalar_one()
+    result_id: int = connection.execute(
+        insert(result).values(**values, state=ResultState.HELD).returning(result.c.id)
+    ).scalar_one()
     if new.objects:
         rows = [{**vars(one), "result_id": result_id} for one in new.objects]
         connection.execute(insert(result_object), rows)
+    return result_id
+
+
+def promote_result(connection: Connection, result_id: int, new: NewResult) -> RecordedResult:
+    """Let a held result take effect: as the current one, or as SUPERSEDED where a later revision is current already."""
+    current = current_result(connection, new.study_instance_uid, new.model)
+    is_current = current is None or current.revision <= new.revision
+    superseded = supersede(connection, new.study_instance_uid, new.model) if is_current else ()
+    state = ResultState.CURRENT if is_current else ResultState.SUPERSEDED
+    connection.execute(update(result).where(result.c.id == result_id).values(state=state))
     return RecordedResult(result_id, is_current, superseded)
+
+
+def withdraw_results(connection: Connection, job_ids: Sequence[int]) -> int:
+    """The held results of these jobs are not wanted; how many there were."""
+    return connection.execute(
+        update(result)
+        .where(result.c.job_id.in_(job_ids), result.c.state == ResultState.HELD)
+        .values(state=ResultState.WITHDRAWN)
+    ).rowcount
 
 
 def supersede(connection: Connection, study_instance_uid: str, model: str) -> tuple[int, ...]:

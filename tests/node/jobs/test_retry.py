@@ -28,11 +28,11 @@ def test_jitter_spreads() -> None:
 
 @pytest.mark.parametrize("error", [Permanent("no such model"), NotAnalysed("gap-in-stack", "no such model")])
 def test_permanent_gives_up_at_once(error: Permanent) -> None:
-    assert decide(error, 1, 3, POLICY, 0.0) == GiveUp(f"{type(error).__name__}: no such model")
+    assert decide(error, 1, 3, POLICY, 0.0) == GiveUp(f"{type(error).__name__}: no such model", error.code)
 
 
 def test_the_last_attempt_gives_up() -> None:
-    assert decide(Transient("away"), 3, 3, POLICY, 0.0) == GiveUp("Transient: away")
+    assert decide(Transient("away"), 3, 3, POLICY, 0.0) == GiveUp("Transient: away", "attempts-used-up")
 
 
 def test_of_an_unforeseen_error_only_the_class_is_told() -> None:
