@@ -1,6 +1,6 @@
 """What was acknowledged is there: after `kill -9`, after a power cut, and when the disk was full.
 
-`OVERREAD_KILLS` sets how many kills are made (10, or 1000 with `OVERREAD_SOAK`). Power cut and full disk need a
+`OVERREAD_KILLS` sets how many kills are made (30, or 1000 with `OVERREAD_SOAK`). Power cut and full disk need a
 loop-mounted file system, and so root; elsewhere they are left out.
 """
 
@@ -27,7 +27,7 @@ from tests.node.receive.receiver_process import Receivers
 from tests.node.receive.wire import CT, EXPLICIT, Client, Encoded, encode
 from tests.phantoms import make_series
 
-KILLS = int(os.environ.get("OVERREAD_KILLS") or ("1000" if os.environ.get("OVERREAD_SOAK") else "10"))
+KILLS = int(os.environ.get("OVERREAD_KILLS") or ("1000" if os.environ.get("OVERREAD_SOAK") else "30"))
 
 
 @pytest.fixture
@@ -115,13 +115,13 @@ def test_kill_while_sending_loses_nothing_acknowledged(tmp_path: Path, receivers
     data_dir = tmp_path / "data"
     chance = random.Random(20)
     acknowledged: dict[str, str] = {}
-    batches = make_batches(8, 20)
+    batches = make_batches(7, 20) + make_batches(1, 8, side=600)
     for number in range(KILLS):
         pid, port = receivers.start(data_dir)
         assert number == 0 or len(list((data_dir / "incoming").iterdir())) <= 1, "temporary files were not swept"
         sending = Sending()
         sending.begin(port, renew(batches, chance))
-        time.sleep(chance.uniform(0.02, 0.5))
+        time.sleep(chance.uniform(0.02, 0.3))
         receivers.kill(pid)
         sending.join()
         acknowledged |= sending.acknowledged
