@@ -87,7 +87,8 @@ def stored(data_dir: Path) -> dict[str, tuple[str, Path]]:
     engine = open_database(f"sqlite:///{data_dir / 'overread.sqlite'}")
     try:
         with read_transaction(engine) as connection:
-            rows = connection.execute(select(tables.instance)).all()
+            instance = tables.instance.c
+            rows = connection.execute(select(instance.sop_instance_uid, instance.sha256, instance.path)).all()
     finally:
         engine.dispose()
     return {row.sop_instance_uid: (row.sha256, data_dir / row.path) for row in rows}
