@@ -29,6 +29,9 @@ SHEAR_TOLERANCE = 2e-3
 tilted.
 """
 
+LARGEST_UNEVENNESS = 3.0
+"""How many times the smallest distance of neighbours the largest may be: what lies between is interpolated."""
+
 LARGEST_TILT_DEGREES = 45.0
 """A gantry tilts by up to 30 degrees; what is shifted more is no stack of one scan."""
 
@@ -51,16 +54,20 @@ class Plane:
 class Stack:
     """`order[i]` is the index of the plane that becomes slice i; `affine_lps` maps (slice, row, column, 1)
     to LPS mm, exactly also for a tilted stack, whose slices do not lie straight above each other; `tilt_degrees` is 0
-    for one that is upright.
+    for one that is upright. `levels` is None for evenly spaced slices; else it says where each of them lies on the
+    first axis of `affine_lps`, whose step is then the mean one. `distances_mm` are the smallest and largest between
+    neighbours.
     """
 
     order: tuple[int, ...]
     affine_lps: np.ndarray
     tilt_degrees: float = 0.0
+    levels: tuple[float, ...] | None = None
+    distances_mm: tuple[float, float] = (0.0, 0.0)
 
 
 def stack_planes(planes: Sequence[Plane]) -> Stack:
-    """Order the planes and place them, or say why they are not one evenly spaced stack.
+    """Order the planes and place them, or say why they are not one stack.
 
     Raises
     ------
@@ -82,15 +89,22 @@ def stack_planes(planes: Sequence[Plane]) -> Stack:
     positions, heights = positions[list(order)], heights[list(order)]
     _check_duplicates([planes[i] for i in order], heights)
     step = (positions[-1] - positions[0]) / (len(planes) - 1)
-    tilt_degrees = _check_shear(positions, normal)
-    _check_spacing(heights)
+    tilt_degrees = _check_shear(positions, heights, normal)
+    is_even = _check_spacing(heights)
     affine = np.eye(4)
     affine[:3, 0] = step
     affine[:3, 1] = column_direction * first.pixel_spacing_mm[0]
     affine[:3, 2] = row_direction * first.pixel_spacing_mm[1]
     affine[:3, 3] = positions[0]
     affine.setflags(write=False)
-    return Stack(order, affine, tilt_degrees)
+    distances = np.diff(heights)
+    return Stack(
+        order,
+        affine,
+        tilt_degrees,
+        None if is_even else tuple(float(v) for v in (heights - heights[0]) / (normal @ step)),
+        (float(distances.min()), float(distances.max())),
+    )
 
 
 def _check_alike(planes: Sequence[Plane]) -> None:
@@ -159,7 +173,7 @@ def _check_duplicates(planes: Sequence[Plane], heights: np.ndarray) -> None:
     )
 
 
-def _check_shear(positions: np.ndarray, normal: np.ndarray) -> float:
+def _check_shear(positions: np.ndarray, heights: np.ndarray, normal: np.ndarray) -> float:
     """The tilt in degrees, 0 within rounding; slices lie on one line."""
     travel = positions[-1] - positions[0]
     along = float(travel @ normal)
@@ -171,7 +185,7 @@ def _check_shear(positions: np.ndarray, normal: np.ndarray) -> float:
             f"slices are shifted sideways by {sideways:.3f} mm over {along:.3f} mm, a tilt of {angle:.2f} "
             f"degrees; wanted at most {LARGEST_TILT_DEGREES:g} degrees",
         )
-    off_line = positions - positions[0] - np.linspace(0, 1, len(positions))[:, None] * travel
+    off_line = positions - positions[0] - ((heights - heights[0]) / along)[:, None] * travel
     off_line -= np.outer(off_line @ normal, normal)
     worst = float(np.linalg.norm(off_line, axis=1).max())
     allowed = max(PLACE_TOLERANCE * along / (len(positions) - 1), PLACE_TOLERANCE_MM)
@@ -183,7 +197,8 @@ def _check_shear(positions: np.ndarray, normal: np.ndarray) -> float:
     return angle if sideways > SHEAR_TOLERANCE * along else 0.0
 
 
-def _check_spacing(heights: np.ndarray) -> None:
+def _check_spacing(heights: np.ndarray) -> bool:
+    """Whether slices are evenly spaced; refuses gaps, and distances that differ too much to be filled in between."""
     distances = np.diff(heights)
     usual = float(np.median(distances))
     for index in np.flatnonzero(distances > 1.5 * usual):
@@ -198,12 +213,15 @@ def _check_spacing(heights: np.ndarray) -> None:
     even = heights[0] + np.arange(len(heights)) * (heights[-1] - heights[0]) / (len(heights) - 1)
     worst = float(np.abs(heights - even).max())
     allowed = max(PLACE_TOLERANCE * usual, PLACE_TOLERANCE_MM)
-    if worst > allowed or float(np.abs(distances - usual).max()) > 2 * allowed:
+    if worst <= allowed and float(np.abs(distances - usual).max()) <= 2 * allowed:
+        return True
+    if distances.max() > LARGEST_UNEVENNESS * distances.min():
         raise refusal(
             Reason.UNEVEN_SPACING,
-            f"slices are not evenly spaced: found {distances.min():.3f} to {distances.max():.3f} mm between "
-            f"neighbours, a slice {worst:.3f} mm from its even place; wanted at most {allowed:.3f} mm",
+            f"slices are too unevenly spaced: found {distances.min():.3f} to {distances.max():.3f} mm between "
+            f"neighbours; wanted at most {LARGEST_UNEVENNESS:g} times the smallest distance",
         )
+    return False
 
 
 def _millimetres(values: Sequence[float]) -> str:

@@ -21,6 +21,7 @@ from node.volume.known import KnownInstance
 from node.volume.pixels import PALETTE, PixelFormat, read_image_format
 from node.volume.presentation import Presentation, read_presentation
 from node.volume.reason import Reason, refusal
+from node.volume.slices import Slice
 from node.volume.spacing import read_pixel_size
 from node.volume.values import Rescale, read_rescale, rescale_image, value_range
 
@@ -159,7 +160,8 @@ def _read_frames(instance: Instance, form: PixelFormat, decoders: Decoders | Non
         )
     with open_instance(instance.path) as stream:
         places = find_frames(stream, instance, form)
-        ahead = decoders.reader([instance] * form.frames, [form] * form.frames, places) if decoders else None
+        frames = [Slice(instance, instance.header, form, number, places) for number in range(1, form.frames + 1)]
+        ahead = decoders.reader(frames) if decoders else None
         stored = np.empty((form.frames, *form.frame_shape), form.dtype)
         for index, frame in enumerate(stored):
             if ahead is not None:

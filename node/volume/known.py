@@ -1,7 +1,8 @@
-"""A stack of plain images whose headers were already read once, when they were received.
+"""A stack of images whose headers were already read once, when they were received.
 
 What reception noted of each image (place, format, where its pixels begin) is enough to place it; one header is read
-whole, and the pixels of all go straight into the volume. This is for the ordinary case only: whatever differs, lacks or
+whole, and the pixels of all go straight into the volume, plain ones from their files, compressed ones decoded or from
+where they were decoded before. This is for the ordinary case only: whatever differs, lacks or
 does not agree with the bytes on disk makes `read_known` give None, and the caller reads every header instead, which
 ends in the same volume or in the exact reason why not.
 """
@@ -19,10 +20,12 @@ from pydicom.tag import Tag
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from node.errors import NotAnalysed
+from node.volume.codecs import CODECS
 from node.volume.decode import keep_stored_bits
 from node.volume.geometry import Plane, Stack, stack_planes
-from node.volume.instance import Instance, read_instance
+from node.volume.instance import UNDEFINED_LENGTH, Instance, read_instance
 from node.volume.pixels import PixelFormat, read_format
+from node.volume.slices import Slice
 from node.volume.values import Rescale, read_rescale
 from node.volume.voxels import ReadImage
 
@@ -87,14 +90,23 @@ class KnownInstance:
 
 @dataclass(frozen=True, eq=False)
 class KnownStack:
-    """Plain images in slice order, ready to be read; `first` is the one whose header was read."""
+    """Images in slice order, ready to be read; `first` is the one whose header was read.
+
+    `read_image` reads plain ones; others are read as `slices`.
+    """
 
     stack: Stack
     first: Instance
     form: PixelFormat
     rescale: Rescale
     headers: "KnownHeaders"
+    slices: tuple[Slice, ...]
     read_image: ReadImage
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether pixels lie in the files as they are."""
+        return self.first.transfer_syntax_uid in PLAIN
 
 
 class NotAsKnown(Exception):
@@ -124,9 +136,13 @@ def read_known(known: Sequence[KnownInstance]) -> KnownStack | None:
         and str(header.get("SeriesInstanceUID", "")) == noted.series_instance_uid
         and bool(header.get("StudyInstanceUID"))
         and first.transfer_syntax_uid == noted.transfer_syntax_uid
-        and (first.pixel_offset, first.pixel_length) == (noted.pixel_offset, noted.pixel_length)
+        and first.pixel_offset == noted.pixel_offset
+        and first.pixel_length == (UNDEFINED_LENGTH if noted.pixel_length is None else noted.pixel_length)
     )
-    if not is_as_noted or form.bits_allocated != 16 or rescale.table is not None:
+    is_plain = first.transfer_syntax_uid in PLAIN
+    if not is_as_noted or form.high_bit is not None or rescale.table is not None:
+        return None
+    if is_plain and form.bits_allocated != 16:
         return None
     if str(header.get("LossyImageCompression", "")) == "01":  # ratios differ from image to image
         return None
@@ -134,7 +150,17 @@ def read_known(known: Sequence[KnownInstance]) -> KnownStack | None:
     def read_image(index: int, into: np.ndarray) -> None:
         _read_plain(ordered[index], form, into)
 
-    return KnownStack(stack, first, form, rescale, KnownHeaders(header, ordered), read_image)
+    slices = () if is_plain else tuple(_slice(each, form) for each in ordered)
+    return KnownStack(stack, first, form, rescale, KnownHeaders(header, ordered), slices, read_image)
+
+
+def _slice(known: KnownInstance, form: PixelFormat) -> Slice:
+    """A compressed image as far as it has to be known to be decoded."""
+    named = Dataset()
+    named.SOPInstanceUID = known.sop_instance_uid
+    syntax = UID(known.transfer_syntax_uid)
+    instance = Instance(known.path, named, syntax, False, True, known.pixel_offset, UNDEFINED_LENGTH, "OB")
+    return Slice(instance, named, form)
 
 
 def _is_ordinary(known: Sequence[KnownInstance]) -> bool:
@@ -146,10 +172,8 @@ def _is_ordinary(known: Sequence[KnownInstance]) -> bool:
         if (
             facts is None
             or each.pixel_offset is None
-            or each.pixel_length is None
             or each.pixel_offset < START_BYTES
-            or each.pixel_length < 2 * facts.get("Rows", 0) * facts.get("Columns", 0)
-            or UID(each.transfer_syntax_uid) not in PLAIN
+            or not _has_place(each, facts)
             or each.transfer_syntax_uid != first.transfer_syntax_uid
             or each.series_instance_uid != first.series_instance_uid
             or any(keyword not in facts for keyword in NEEDED)
@@ -161,6 +185,14 @@ def _is_ordinary(known: Sequence[KnownInstance]) -> bool:
             return False
     shared = {repr([(each.geometry or {}).get(keyword) for keyword in SAME_IN_ALL]) for each in known}
     return len(shared) == 1
+
+
+def _has_place(known: KnownInstance, facts: Mapping[str, Any]) -> bool:
+    """Whether plain pixels are long enough, or others are encapsulated in a known way."""
+    syntax = UID(known.transfer_syntax_uid)
+    if known.pixel_length is None:
+        return syntax in CODECS and facts.get("NumberOfFrames", 1) == 1
+    return syntax in PLAIN and known.pixel_length >= 2 * facts.get("Rows", 0) * facts.get("Columns", 0)
 
 
 def _plane(known: KnownInstance) -> Plane:

@@ -5,43 +5,51 @@ else.
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
+from pydicom import uid
 from pydicom.dataset import Dataset
-from pydicom.tag import BaseTag, Tag
-from pydicom.uid import UID, CTImageStorage, MRImageStorage
+from pydicom.tag import Tag
 
-from node.errors import Transient
-from node.volume.decode import check_readable, read_stored_values
+from node.errors import NotAnalysed, Transient
 from node.volume.decoders import Decoders
 from node.volume.geometry import Plane, Stack, stack_planes
-from node.volume.instance import Instance, open_instance, read_instance
+from node.volume.instance import Instance, read_instance
 from node.volume.known import KnownInstance, NotAsKnown, read_known, reading_threads
-from node.volume.pixels import FORMAT_TAGS, PixelFormat, is_given, numbers, raw_values, read_format
+from node.volume.pixels import PixelFormat, is_given, numbers
 from node.volume.reason import Reason, refusal
+from node.volume.slices import Slice, shared, slices_of
+from node.volume.split import DISTINGUISHING, raw_value, split_slices
+from node.volume.suv import SuvScale, suv_scale
 from node.volume.values import RESCALE_TAGS, Rescale, read_rescale
 from node.volume.volume import Volume
 from node.volume.voxels import ReadImage, read_voxels
 
-T = TypeVar("T")
-MODALITIES = {CTImageStorage: "CT", MRImageStorage: "MR"}
+MODALITIES = {
+    uid.CTImageStorage: "CT",
+    uid.EnhancedCTImageStorage: "CT",
+    uid.LegacyConvertedEnhancedCTImageStorage: "CT",
+    uid.MRImageStorage: "MR",
+    uid.EnhancedMRImageStorage: "MR",
+    uid.LegacyConvertedEnhancedMRImageStorage: "MR",
+    uid.PositronEmissionTomographyImageStorage: "PT",
+    uid.EnhancedPETImageStorage: "PT",
+    uid.LegacyConvertedEnhancedPETImageStorage: "PT",
+}
 LARGEST_VOLUME_BYTES = 1 << 32
 """Largest volume of 16 bit values read (4 GiB); more is refused before it is allocated."""
 
 DIRECTION_TAGS = (Tag("ImageOrientationPatient"), Tag("PixelSpacing"))
-DISTINGUISHING = (
-    "EchoTime",
-    "TemporalPositionIdentifier",
-    "AcquisitionNumber",
-    "DiffusionBValue",
-    "TriggerTime",
-    "ImageType",
-)
 
 
-def load_volume(paths: Sequence[Path], known: Sequence[KnownInstance] = (), decoders: Decoders | None = None) -> Volume:
-    """Load the single-frame CT or MR images of one series as one volume.
+def load_volume(
+    paths: Sequence[Path],
+    known: Sequence[KnownInstance] = (),
+    decoders: Decoders | None = None,
+    *,
+    check: Callable[[], None] = lambda: None,
+) -> Volume:
+    """Load the CT, MR or PT images of one series as one volume: single-frame instances or enhanced multi-frame ones.
 
     Parameters
     ----------
@@ -51,26 +59,47 @@ def load_volume(paths: Sequence[Path], known: Sequence[KnownInstance] = (), deco
         What reception noted of the same files: plain images are then read without their headers. The result is the
         same, but for the headers after the first, which hold only what names and places an image.
     decoders : Decoders, optional
-        Processes that decode the images of a JPEG 2000 series; without them it is done here.
+        Processes that decode compressed images; without them it is done here.
+    check : callable
+        Called again and again meanwhile; may raise to stop.
 
     Raises
     ------
     NotAnalysed
-        With a code of `Reason`, the value found and the value wanted.
+        With a code of `Reason`, the value found and the value wanted; also where the images make several volumes.
     Transient
         When a file cannot be read, or memory does not suffice.
     """
-    if not paths:
-        raise refusal(Reason.TOO_FEW_SLICES, "the series has 0 slices; wanted at least 2")
+    _check_any(paths)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom's quote values of the data set
-        return (_load_known(known) if known else None) or _load(paths, decoders)
+        return (_load_known(known, decoders, check) if known else None) or _load(paths, decoders, check)
 
 
-def _load_known(known: Sequence[KnownInstance]) -> Volume | None:
+def load_volumes(paths: Sequence[Path], decoders: Decoders | None = None) -> dict[str, Volume]:
+    """All volumes that the images of one series make, by what sets them apart (echo, time, b-value, phase, energy).
+
+    One volume has the name ``""``. Raises as `load_volume`.
+    """
+    _check_any(paths)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        modality, slices = _read_headers(paths)
+        return {
+            name: _load_slices(part, modality, decoders, lambda: None) for name, part in split_slices(slices).items()
+        }
+
+
+def _check_any(paths: Sequence[Path]) -> None:
+    if not paths:
+        raise refusal(Reason.TOO_FEW_SLICES, "the series has 0 slices; wanted at least 2")
+
+
+def _load_known(known: Sequence[KnownInstance], decoders: Decoders | None, check: Callable[[], None]) -> Volume | None:
     """The volume of plain images by what is known of them; None when they have to be read one by one."""
+    check()
     found = read_known(known)
-    if found is None or str(found.first.header.get("SOPClassUID", "")) not in MODALITIES:
+    if found is None or MODALITIES.get(uid.UID(str(found.first.header.get("SOPClassUID", "")))) not in ("CT", "MR"):
         return None
     modality = _check_series([found.first])
     count = len(found.headers)
@@ -78,40 +107,74 @@ def _load_known(known: Sequence[KnownInstance]) -> Volume | None:
         return None
     try:
         voxels, corrections = _voxels(
-            found.read_image,
+            found.read_image if found.is_plain else _as_known(images_reader(found.slices, decoders, check)),
             [found.form] * count,
             [found.rescale] * count,
             modality=modality,
-            threads=reading_threads(),
+            threads=reading_threads() if found.is_plain else 1,
         )
     except NotAsKnown:
         return None
-    return _volume(voxels, found.stack, found.headers, modality, corrections)
+    return _volume(voxels, found.stack, found.headers, (), modality, corrections)
 
 
-def _load(paths: Sequence[Path], decoders: Decoders | None) -> Volume:
+def _load(paths: Sequence[Path], decoders: Decoders | None, check: Callable[[], None]) -> Volume:
+    modality, slices = _read_headers(paths)
+    return _load_slices(slices, modality, decoders, check)
+
+
+def _read_headers(paths: Sequence[Path]) -> tuple[str, list[Slice]]:
     instances = [read_instance(Path(path), position) for position, path in enumerate(paths, start=1)]
     modality = _check_series(instances)
-    for instance in instances:
-        check_readable(instance)
-    forms = _shared(instances, FORMAT_TAGS, read_format)
-    stack = stack_planes(_planes(instances, forms))
-    instances, forms = [instances[i] for i in stack.order], [forms[i] for i in stack.order]
-    rescales = _shared(instances, RESCALE_TAGS, read_rescale)
+    return modality, slices_of(instances)
+
+
+def _load_slices(
+    slices: Sequence[Slice], modality: str, decoders: Decoders | None, check: Callable[[], None]
+) -> Volume:
+    stack = stack_planes(_planes(slices))
+    slices = [slices[i] for i in stack.order]
+    suv = suv_scale([each.header for each in slices], slices[0].name) if modality == "PT" else SuvScale()
+    rescales = [each.times(suv.factor) for each in _rescales(slices)]
+    forms = [each.form for each in slices]
     size = len(forms) * forms[0].rows * forms[0].columns
     if size * 2 > LARGEST_VOLUME_BYTES:
         raise refusal(
             Reason.UNSUPPORTED_PIXEL_FORMAT,
             f"the series is too large: found {size} voxels, wanted at most {LARGEST_VOLUME_BYTES // 2}",
         )
+    read_image = images_reader(slices, decoders, check)
+    voxels, corrections = _voxels(read_image, forms, rescales, modality=modality)
+    headers = [each.instance.header for each in slices]
+    numbers_of_frames = tuple(each.frame_number for each in slices if each.frame_number is not None)
+    return _volume(voxels, stack, headers, numbers_of_frames, modality, (*suv.remarks, *corrections))
 
-    def read_image(index: int, into: np.ndarray) -> None:
-        with open_instance(instances[index].path) as stream:
-            read_stored_values(stream, instances[index], forms[index], into)
 
-    ahead = decoders.reader(instances, forms) if decoders else None
-    voxels, corrections = _voxels(ahead or read_image, forms, rescales, modality=modality)
-    return _volume(voxels, stack, [instance.header for instance in instances], modality, corrections)
+def images_reader(slices: Sequence[Slice], decoders: Decoders | None, check: Callable[[], None]) -> ReadImage:
+    """Reads each image, from where it was decoded before or by other processes if that is quicker."""
+    ahead = decoders.reader(slices, check) if decoders else None
+
+    def read(index: int, into: np.ndarray) -> None:
+        check()
+        slices[index].read(into)
+
+    return ahead or read
+
+
+def _as_known(read_image: ReadImage) -> ReadImage:
+    """The same, but a file that is not what was noted of it has its header read before it is refused."""
+
+    def read(index: int, into: np.ndarray) -> None:
+        try:
+            read_image(index, into)
+        except NotAnalysed:
+            raise NotAsKnown from None
+
+    return read
+
+
+def _rescales(slices: Sequence[Slice]) -> list[Rescale]:
+    return shared([(each.header, each.name) for each in slices], RESCALE_TAGS, read_rescale)
 
 
 def _voxels(
@@ -132,7 +195,12 @@ def _voxels(
 
 
 def _volume(
-    voxels: np.ndarray, stack: Stack, headers: Sequence[Dataset], modality: str, corrections: tuple[str, ...]
+    voxels: np.ndarray,
+    stack: Stack,
+    headers: Sequence[Dataset],
+    frame_numbers: tuple[int, ...],
+    modality: str,
+    corrections: tuple[str, ...],
 ) -> Volume:
     voxels.setflags(write=False)
     return Volume(
@@ -141,7 +209,9 @@ def _volume(
         headers=headers,
         modality=modality,
         frame_of_reference_uid=str(headers[0].FrameOfReferenceUID),
-        corrections=(*_notes(headers[0], stack.tilt_degrees), *corrections),
+        corrections=(*_notes(headers[0], stack), *corrections),
+        frame_numbers=frame_numbers,
+        levels=stack.levels,
     )
 
 
@@ -156,31 +226,16 @@ def _check_series(instances: Sequence[Instance]) -> str:
     classes = {str(instance.header.get("SOPClassUID", "")) for instance in instances}
     unsupported = sorted(classes - set(MODALITIES))
     if unsupported or len(classes) > 1:
-        found = ", ".join(UID(each).name if each else "none" for each in (unsupported or sorted(classes)))
+        found = ", ".join(uid.UID(each).name if each else "none" for each in (unsupported or sorted(classes)))
         raise refusal(
             Reason.UNSUPPORTED_MODALITY,
-            f"found SOP Class {found}; wanted CT Image Storage or MR Image Storage",
+            f"found SOP Class {found}; wanted CT, MR or PT images, single-frame or enhanced",
         )
     for instance in instances:
         for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
             if not instance.header.get(keyword):
                 raise refusal(Reason.MISSING_GEOMETRY, f"{instance.name} has no {keyword}; wanted a UID")
-    return MODALITIES[UID(classes.pop())]
-
-
-def _shared(instances: Sequence[Instance], tags: Sequence[BaseTag], read: Callable[[Dataset, str], T]) -> list[T]:
-    """`read` for each instance, done once for all that have the same bytes in `tags`: most of a series is alike."""
-    known: dict[tuple[bytes | None, ...], T] = {}
-    results = []
-    for instance in instances:
-        key = raw_values(instance.header, tags)
-        if key is None:
-            results.append(read(instance.header, instance.name))
-            continue
-        if key not in known:
-            known[key] = read(instance.header, instance.name)
-        results.append(known[key])
-    return results
+    return MODALITIES[uid.UID(classes.pop())]
 
 
 Directions = tuple[tuple[float, float, float, float, float, float], tuple[float, float]]
@@ -197,23 +252,23 @@ def _directions(header: Dataset, name: str) -> Directions:
     return (a, b, c, d, e, f), (rows, columns)
 
 
-def _planes(instances: Sequence[Instance], forms: Sequence[PixelFormat]) -> list[Plane]:
+def _planes(slices: Sequence[Slice]) -> list[Plane]:
     """Geometry of each image; what else tells images apart only where positions occur twice."""
-    positions = [_needed(each.header, each.name, "ImagePositionPatient", 3) for each in instances]
-    directions = _shared(instances, DIRECTION_TAGS, _directions)
+    positions = [_needed(each.header, each.name, "ImagePositionPatient", 3) for each in slices]
+    directions = shared([(each.header, each.name) for each in slices], DIRECTION_TAGS, _directions)
     doubled = len(set(positions)) < len(positions)
     planes = []
-    for instance, form, (x, y, z), (orientation, spacing) in zip(instances, forms, positions, directions, strict=True):
-        header = instance.header
+    for each, (x, y, z), (orientation, spacing) in zip(slices, positions, directions, strict=True):
+        header = each.header
         if not header.get("FrameOfReferenceUID"):
-            raise refusal(Reason.MISSING_GEOMETRY, f"{instance.name} has no FrameOfReferenceUID; wanted a UID")
+            raise refusal(Reason.MISSING_GEOMETRY, f"{each.name} has no FrameOfReferenceUID; wanted a UID")
         planes.append(
             Plane(
                 position_mm=(x, y, z),
                 orientation=orientation,
                 pixel_spacing_mm=spacing,
-                rows=form.rows,
-                columns=form.columns,
+                rows=each.form.rows,
+                columns=each.form.columns,
                 frame_of_reference_uid=str(header.FrameOfReferenceUID),
                 distinguishing=tuple((key, _raw(header, key)) for key in DISTINGUISHING) if doubled else (),
             )
@@ -234,20 +289,28 @@ def _needed(header: Dataset, name: str, keyword: str, count: int) -> tuple[float
 
 def _raw(header: Dataset, keyword: str) -> str:
     """A value only for comparing; it is never shown."""
-    return repr(header.get_item(keyword).value) if keyword in header else ""
+    return repr(raw_value(header, keyword))
 
 
-def _notes(header: Dataset, tilt_degrees: float) -> list[str]:
-    """What was done about a tilt, and what the header says against the geometry that was found."""
-    if tilt_degrees:
-        return [
-            f"Slices are tilted by {tilt_degrees:.1f} degrees against their normal: resampled upright for the model, "
-            "and the result brought back to the original slices."
-        ]
+def _notes(header: Dataset, stack: Stack) -> list[str]:
+    """What was done about a tilt and uneven spacing, and what the header says against the geometry that was found."""
+    notes = []
+    if stack.levels is not None:
+        low, high = stack.distances_mm
+        notes.append(
+            f"Slices are unevenly spaced, {low:.3g} to {high:.3g} mm apart: resampled evenly for the model, and the "
+            "result brought back to the original slices; volumes are counted with the mean distance."
+        )
+    if stack.tilt_degrees:
+        notes.append(
+            f"Slices are tilted by {stack.tilt_degrees:.1f} degrees against their normal: resampled upright for the "
+            "model, and the result brought back to the original slices."
+        )
+        return notes
     tilt = numbers(header, "GantryDetectorTilt", 1)
     if tilt and abs(tilt[0]) > 0.1:
-        return [
+        notes.append(
             f"Gantry/Detector Tilt says {tilt[0]:g} degrees, but the slices lie straight above each other: "
             "the positions were trusted."
-        ]
-    return []
+        )
+    return notes

@@ -10,7 +10,7 @@ class Reason(StrEnum):
 
     NOT_DICOM = "not-dicom"  # no Part 10 file, or a data set that cannot be read
     SEVERAL_SERIES = "several-series"  # more than one Series Instance UID
-    UNSUPPORTED_MODALITY = "unsupported-modality"  # another SOP Class than single-frame CT or MR
+    UNSUPPORTED_MODALITY = "unsupported-modality"  # another SOP Class than CT, MR or PT
     UNSUPPORTED_TRANSFER_SYNTAX = "unsupported-transfer-syntax"  # no decoder
     UNSUPPORTED_PIXEL_FORMAT = "unsupported-pixel-format"  # colour, floating point, odd bit depths, too large
     NO_PIXEL_DATA = "no-pixel-data"
@@ -26,6 +26,7 @@ class Reason(StrEnum):
     DUPLICATE_POSITION = "duplicate-position"
     GAP_IN_STACK = "gap-in-stack"
     UNEVEN_SPACING = "uneven-spacing"
+    NO_UPTAKE_VALUE = "no-uptake-value"  # PET without what a standardised uptake value needs
     GANTRY_TILT = "gantry-tilt"  # slices are shifted sideways by more than a gantry can tilt
 
 

@@ -27,6 +27,12 @@ class Rescale:
     intercept: float = 0.0
     table: LookupTable | None = None
 
+    def times(self, factor: float) -> "Rescale":
+        """The same with its result multiplied; what a table gives is left as it is."""
+        if factor == 1 or self.table is not None:
+            return self
+        return Rescale(self.slope * factor, self.intercept * factor)
+
     @property
     def is_whole(self) -> bool:
         """Whether integers stay integers."""

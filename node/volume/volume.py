@@ -5,7 +5,7 @@ images.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from pydicom.dataset import Dataset
@@ -27,10 +27,13 @@ class Grid:
         Voxels along each of the three axes.
     affine_lps : ndarray of float64, shape (4, 4)
         Maps (index on axis 0, 1, 2, 1) of a voxel centre to LPS millimetres.
+    levels : tuple of float, optional
+        Index on axis 0 of each slice where slices are not evenly spaced; the first is 0, the last shape[0] - 1.
     """
 
     shape: tuple[int, int, int]
     affine_lps: np.ndarray
+    levels: tuple[float, ...] | None = None
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
@@ -52,9 +55,12 @@ class Grid:
     def upright(self) -> "Grid":
         """A grid whose slices lie straight above each other and that covers this one, with the same planes, the same
         rows and columns in the first of them, and the same distances; this one itself where it is upright already.
+        Slices are evenly spaced in it.
 
         Axis 0 counts slices. A scan with a tilted gantry is the case: its slices are shifted against each other.
         """
+        if self.levels is not None:
+            return Grid(self.shape, self.affine_lps).upright()
         step, row, column = self.affine_lps[:3, 0], self.affine_lps[:3, 1], self.affine_lps[:3, 2]
         normal = np.cross(row, column)
         along = (step @ normal) / (normal @ normal) * normal
@@ -88,13 +94,17 @@ class Volume:
     affine_lps : ndarray of float64, shape (4, 4)
         Maps (slice, row, column, 1) to LPS millimetres.
     headers : sequence of Dataset
-        The data sets without pixel data, in slice order. The first is complete; the others hold at least what names
-        and places an image (`node.volume.known`).
+        The data sets without pixel data, one for each slice, in slice order. The first is complete; the others hold at
+        least what names and places an image (`node.volume.known`). Frames of one instance have the same one.
     modality : str
-        ``"CT"`` or ``"MR"``.
+        ``"CT"``, ``"MR"`` or ``"PT"``.
     frame_of_reference_uid : str
     corrections : tuple of str
         What was corrected or left open, in words for the report.
+    frame_numbers : tuple of int
+        Of each slice, from 1, where it is a frame of a multi-frame instance; else empty.
+    levels : tuple of float, optional
+        Where slices are not evenly spaced: index of each on the first axis of `affine_lps`, whose step is the mean one.
     """
 
     voxels: np.ndarray
@@ -103,12 +113,38 @@ class Volume:
     modality: str
     frame_of_reference_uid: str
     corrections: tuple[str, ...] = ()
+    frame_numbers: tuple[int, ...] = ()
+    levels: tuple[float, ...] | None = None
 
     @property
     def grid(self) -> Grid:
         """Where the voxels are."""
         slices, rows, columns = self.voxels.shape
-        return Grid((slices, rows, columns), self.affine_lps)
+        return Grid((slices, rows, columns), self.affine_lps, self.levels)
+
+    @property
+    def sources(self) -> tuple[Dataset, ...]:
+        """The header of each instance once, in the order in which its first slice comes."""
+        if not self.frame_numbers:
+            return tuple(self.headers)
+        return tuple({str(header.SOPInstanceUID): header for header in reversed(self.headers)}.values())[::-1]
+
+    def evenly_spaced(self) -> "Volume":
+        """The same with as many slices at equal distances, interpolated between neighbours along the stack; this one
+        itself where they are so already.
+        """
+        if self.levels is None:
+            return self
+        levels = np.array(self.levels)
+        below = np.clip(np.searchsorted(levels, np.arange(len(levels)), side="right") - 1, 0, len(levels) - 2)
+        share = (np.arange(len(levels)) - levels[below]) / (levels[below + 1] - levels[below])
+        voxels = np.empty(self.voxels.shape, np.float32)
+        for index, (first, part) in enumerate(zip(below, np.clip(share, 0, 1), strict=True)):
+            voxels[index] = self.voxels[first] * np.float32(1 - part) + self.voxels[first + 1] * np.float32(part)
+        if self.voxels.dtype.kind in "iu":
+            voxels = np.rint(voxels, out=voxels).astype(self.voxels.dtype)
+        voxels.setflags(write=False)
+        return replace(self, voxels=voxels, levels=None)
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:

@@ -86,12 +86,22 @@ def test_gap_says_between_which_slices_and_how_many_are_missing() -> None:
     assert "found 6.000 mm between slices 3 and 4 of 7, wanted 2.000 mm everywhere; 3 missing in all" in message
 
 
-def test_uneven_spacing() -> None:
-    assert "2.000 to 2.600 mm" in refused("uneven-spacing", planes([0, 2, 4.6, 6.6, 8.6]))
+@pytest.mark.parametrize("places", [[0, 2, 4.6, 6.6, 8.6], [2.0 * i + 0.003 * i * i for i in range(20)]])
+@pytest.mark.parametrize("drift_mm", [0.0, 0.2])
+def test_uneven_slices_have_levels_that_place_each_of_them(places: list[float], drift_mm: float) -> None:
+    given_planes = planes(places, drift_mm=drift_mm)
+    stack = stack_planes(given_planes)
+    assert stack.levels is not None and stack.levels[0] == 0
+    assert stack.levels[-1] == pytest.approx(len(places) - 1)
+    for level, index in zip(stack.levels, stack.order, strict=True):
+        np.testing.assert_allclose(
+            (stack.affine_lps @ [level, 0, 0, 1])[:3], given_planes[index].position_mm, atol=1e-9
+        )
+    assert stack.distances_mm == pytest.approx((min(np.diff(places)), max(np.diff(places))))
 
 
-def test_spacing_that_drifts_is_uneven() -> None:
-    refused("uneven-spacing", planes([2.0 * i + 0.003 * i * i for i in range(20)]))
+def test_distances_that_differ_too_much() -> None:
+    assert "1.000 to 3.300 mm" in refused("uneven-spacing", planes([0, 1, 2.4, 5.7, 7.1]))
 
 
 def test_rounded_positions_are_even_enough() -> None:

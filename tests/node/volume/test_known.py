@@ -13,7 +13,7 @@ from dicom_sr import conformance
 from dicom_sr.render import render
 from node.errors import NotAnalysed
 from node.infer import Model, Registry, analyse
-from node.pipeline import AnalysisRequest, build_result
+from node.pipeline import AnalysisRequest, InputImages, build_result
 from node.receive.header import read_header
 from node.volume import KnownInstance, Volume, load_volume
 from node.volume.known import KnownHeaders
@@ -113,10 +113,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
 @pytest.mark.parametrize("modality", ["MR", "CT"])
 def test_objects_are_the_same_byte_for_byte(tmp_path: Path, modality: str, model: Model) -> None:
     paths = write_series(tmp_path, shape=SHAPE, orientation="oblique", modality=modality)
-    request = AnalysisRequest(tuple(paths), "0" * 64, 1, datetime(2024, 3, 5, tzinfo=UTC))
+    request = AnalysisRequest({"image": InputImages(tuple(paths))}, "0" * 64, 1, datetime(2024, 3, 5, tzinfo=UTC))
     rendered = []
     for volume in load_both(paths):
-        result = build_result(request, model, volume, analyse(model, volume, device="cpu", threads=1))
+        result = build_result(
+            request, model, {"image": volume}, analyse(model, {"image": volume}, device="cpu", threads=1)
+        )
         objects = render(result, volume.headers)
         assert conformance.check([each.dataset for each in objects], volume.headers) == []
         rendered.append([each.to_bytes() for each in objects])
@@ -142,12 +144,34 @@ def test_one_image_that_differs_is_read_in_full(tmp_path: Path, changed) -> None
 
 
 @pytest.mark.parametrize(
-    "transfer_syntax",
-    [uid.JPEGLSLossless, uid.RLELossless, uid.DeflatedExplicitVRLittleEndian],
-    ids=lambda u: u.keyword,
+    "transfer_syntax", [uid.JPEGLSLossless, uid.RLELossless, uid.JPEG2000Lossless], ids=lambda u: u.keyword
 )
-def test_other_syntaxes_are_read_in_full(tmp_path: Path, transfer_syntax: uid.UID) -> None:
-    _, quick = load_both(write_series(tmp_path, shape=SHAPE, voxels=VOXELS, transfer_syntax=transfer_syntax))
+def test_compressed_images_are_decoded_without_their_headers(tmp_path: Path, transfer_syntax: uid.UID) -> None:
+    paths = write_series(tmp_path, shape=SHAPE, voxels=VOXELS, transfer_syntax=transfer_syntax)
+    _, quick = load_both(paths)
+    assert is_quick(quick)
+    known = known_of(paths)
+    change(paths[3], StudyDescription="A longer description than before")
+    assert not is_quick(load_volume(paths, known))
+
+
+def test_a_damaged_compressed_image_is_refused_as_when_it_is_read_in_full(tmp_path: Path) -> None:
+    paths = write_series(tmp_path, shape=SHAPE, voxels=VOXELS, transfer_syntax=uid.JPEGLSLossless)
+    known = known_of(paths)
+    content = bytearray(paths[3].read_bytes())
+    content[-200:-100] = bytes(100)
+    paths[3].write_bytes(content)
+    messages = []
+    for each in ([], known):
+        with pytest.raises(NotAnalysed) as caught:
+            load_volume(paths, each)
+        messages.append((caught.value.code, str(caught.value)))
+    assert messages[0] == messages[1]
+
+
+def test_deflated_images_are_read_in_full(tmp_path: Path) -> None:
+    syntax = uid.DeflatedExplicitVRLittleEndian
+    _, quick = load_both(write_series(tmp_path, shape=SHAPE, voxels=VOXELS, transfer_syntax=syntax))
     assert not is_quick(quick)
 
 

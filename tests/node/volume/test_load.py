@@ -337,8 +337,8 @@ def test_same_file_twice(tmp_path: Path) -> None:
 
 
 def test_other_sop_class(tmp_path: Path) -> None:
-    paths = write_series(tmp_path, shape=SHAPE, SOPClassUID=uid.EnhancedMRImageStorage)
-    assert "found SOP Class Enhanced MR Image Storage" in refused("unsupported-modality", paths)
+    paths = write_series(tmp_path, shape=SHAPE, SOPClassUID=uid.NuclearMedicineImageStorage)
+    assert "found SOP Class Nuclear Medicine Image Storage" in refused("unsupported-modality", paths)
 
 
 @pytest.mark.parametrize(

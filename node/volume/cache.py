@@ -1,0 +1,130 @@
+"""Decoded frames on disk, between the processes that decode them and the one that loads them.
+
+An entry holds the stored values of one frame and nothing else: no header, no patient. It is named by the file it came
+from, as that is now (path, size, time of change), so that another content never finds it. Entries are not synced to the
+disk, therefore those of an earlier start of the machine are never used; what is missing is decoded again.
+"""
+
+import contextlib
+import hashlib
+import os
+import secrets
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+
+from node.volume.pixels import PixelFormat
+
+LAYOUT = 1
+"""Changes when entries of another version would be read wrongly."""
+
+LONGEST_SECONDS = 3600.0
+"""Entries live no longer than this: they are there for the next job, not for keeping."""
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+@dataclass(frozen=True)
+class FrameCache:
+    """Decoded frames below a folder, which several processes share.
+
+    Parameters
+    ----------
+    folder : Path
+        Its own; everything else in it is taken away by `begin`.
+    maximum_bytes : int
+        What `trim` leaves at most.
+    """
+
+    folder: Path
+    maximum_bytes: int
+
+    @property
+    def _current(self) -> Path:
+        return self.folder / f"{_start_of_machine()}-{imagecodecs.__version__}-{LAYOUT}"
+
+    def begin(self) -> None:
+        """Make the folder, and take away what an earlier start of the machine or another version left."""
+        current = self._current
+        current.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for each in self.folder.iterdir():
+            if each != current:
+                shutil.rmtree(each, ignore_errors=True)
+
+    def has(self, source: Path, frame: int, form: PixelFormat) -> bool:
+        """Whether a frame (from 0) of this file is there."""
+        try:
+            return self._entry(source, frame).stat().st_size == form.frame_bytes
+        except OSError:
+            return False
+
+    def read(self, source: Path, frame: int, form: PixelFormat, into: np.ndarray) -> bool:
+        """Read a frame into a C-contiguous array of `form.frame_shape`; False when it is not there."""
+        try:
+            with open(self._entry(source, frame), "rb", buffering=0) as file:  # noqa: PTH123 - as known._read_plain
+                if os.fstat(file.fileno()).st_size != form.frame_bytes:
+                    return False
+                if into.itemsize != form.dtype.itemsize:
+                    into[...] = np.frombuffer(file.read(), form.dtype).reshape(form.frame_shape)
+                    return True
+                target, done = into.reshape(-1).view(np.uint8).data, 0
+                while done < len(target):
+                    count = file.readinto(target[done:])
+                    if not count:
+                        return False
+                    done += count
+                return True
+        except OSError:
+            return False
+
+    def write(self, source: Path, frame: int, values: np.ndarray) -> None:
+        """Keep a frame. Raises OSError when the disk does not take it."""
+        entry = self._entry(source, frame)
+        temporary = entry.with_name(f"{entry.name}.{os.getpid()}-{secrets.token_hex(4)}")
+        try:
+            with open(temporary, "wb", buffering=0) as file:  # noqa: PTH123
+                left = np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
+                while left:
+                    left = left[file.write(left) :]
+            temporary.rename(entry)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+
+    def trim(self, now: float) -> int:
+        """Take away entries that are too old, and the oldest beyond `maximum_bytes`; the bytes that stay.
+
+        `now` is seconds since the epoch, as of file times.
+        """
+        entries = []
+        with contextlib.suppress(FileNotFoundError):
+            for entry in os.scandir(self._current):
+                with contextlib.suppress(OSError):
+                    found = entry.stat()
+                    entries.append((found.st_mtime, found.st_size, entry.path))
+        entries.sort(reverse=True)
+        kept = 0
+        for changed, size, path in entries:
+            if now - changed > LONGEST_SECONDS or kept + size > self.maximum_bytes:
+                Path(path).unlink(missing_ok=True)
+            else:
+                kept += size
+        return kept
+
+    def _entry(self, source: Path, frame: int) -> Path:
+        """Raises OSError when the source is gone."""
+        found = source.stat()
+        said = f"{source.resolve()}\0{found.st_size}\0{found.st_mtime_ns}\0{frame}"
+        return self._current / hashlib.sha256(os.fsencode(said)).hexdigest()[:40]
+
+
+def _start_of_machine() -> str:
+    """Names the time since the machine was started; where it is not known, that of this process."""
+    try:
+        return _BOOT_ID.read_text().strip()
+    except OSError:
+        return f"{os.getpid()}-{time.time_ns()}"
