@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from node.destination_settings import Tls
+from node.destination_settings import Tls, absolute_paths
 from node.settings_types import Name, Port, Section
 
 NoticeField = Literal[
@@ -53,8 +53,8 @@ class NoticeSettings(Section):
     )
     retry_seconds: float = Field(30, gt=0, description="Wait before a recipient who could not be told is told again.")
     maximum_tries: int = Field(3, ge=1, description="Tries to tell a recipient before the next one is told.")
-    secret_file: Path | None = Field(
-        None, description="File that holds the secret by which links and webhooks are signed; needed for both."
+    secret_file: str = Field(
+        "", description="File that holds the secret by which links and webhooks are signed; needed for both."
     )
     acknowledge_url: str = Field(
         "",
@@ -68,11 +68,11 @@ class NoticeSettings(Section):
     smtp_security: Literal["starttls", "tls", "none"] = Field(
         "starttls", description="STARTTLS (it must be offered), TLS from the beginning, or nothing."
     )
-    smtp_ca_file: Path | None = Field(
-        None, description="Certificates of the authorities to trust (PEM); without it those of the system."
+    smtp_ca_file: str = Field(
+        "", description="Certificates of the authorities to trust (PEM); empty: those of the system."
     )
     smtp_user: str = Field("", description="User name, if the mail server wants one.")
-    smtp_password_file: Path | None = Field(None, description="File that holds the password; read for each mail.")
+    smtp_password_file: str = Field("", description="File that holds the password; read for each mail.")
     mail_from: str = Field("", pattern=r"^$|^[^\s@]+@[^\s@]+$", description="Sender's address.")
 
     @model_validator(mode="after")
@@ -83,8 +83,15 @@ class NoticeSettings(Section):
         if any(one.mail for one in self.recipients) and not (self.smtp_host and self.mail_from):
             raise ValueError("a recipient is told by mail, which needs smtp_host and mail_from: give them")
         wants_secret = self.acknowledge_url or any(one.webhook for one in self.recipients)
-        if wants_secret and self.secret_file is None:
+        if wants_secret and not self.secret_file:
             raise ValueError("links and webhooks are signed, which needs secret_file: give it")
-        if bool(self.smtp_user) != (self.smtp_password_file is not None):
+        if bool(self.smtp_user) != bool(self.smtp_password_file):
             raise ValueError("smtp_user and smtp_password_file belong together: give both or none")
         return self
+
+    def with_absolute_paths(self, base: Path) -> "NoticeSettings":
+        """The same with every file made absolute against a folder."""
+        names = ("secret_file", "smtp_ca_file", "smtp_password_file")
+        files = {name: str((base / getattr(self, name)).resolve()) for name in names if getattr(self, name)}
+        recipients = tuple(absolute_paths(recipient, base) for recipient in self.recipients)
+        return self.model_copy(update={**files, "recipients": recipients})

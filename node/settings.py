@@ -372,17 +372,14 @@ def _with_absolute_paths(settings: Settings, base: Path) -> Settings:
     )
     destinations = tuple(absolute_paths(destination, base) for destination in settings.destinations)
     dimse = settings.dimse.model_copy(update=_absolute_tls_files(settings.dimse, base))
-    recipients = tuple(absolute_paths(recipient, base) for recipient in settings.notices.recipients)
-    notices = absolute_paths(settings.notices, base).model_copy(update={"recipients": recipients})
-    audit = absolute_paths(settings.audit, base)
     tables = {
         "node": node,
         "models": models,
         "profiles": profiles,
         "destinations": destinations,
         "dimse": dimse,
-        "notices": notices,
-        "audit": audit,
+        "notices": settings.notices.with_absolute_paths(base),
+        "audit": settings.audit.with_absolute_paths(base),
     }
     return settings.model_copy(update={**tables, "web": settings.web.with_absolute_paths(base)})
 

@@ -81,7 +81,7 @@ class Forwarder:
             except BlockingIOError:  # another process forwards
                 return 0
             pending = []
-            reached = self._cursor()
+            reached = read_cursor(self._folder)
             for line, after in lines_after(self._folder, reached):
                 reached = after
                 if line is not None:
@@ -109,12 +109,6 @@ class Forwarder:
         if self._stopping.is_set():
             raise LineLost("the node stops")
 
-    def _cursor(self) -> Cursor:
-        try:
-            return Cursor(**json.loads((self._folder / _CURSOR).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
-            return Cursor()
-
     def _keep(self, cursor: Cursor) -> None:
         partial = self._folder / f"{_CURSOR}.part"
         with partial.open("w", encoding="utf-8") as file:
@@ -122,6 +116,14 @@ class Forwarder:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(self._folder / _CURSOR)
+
+
+def read_cursor(folder: Path) -> Cursor:
+    """How far the collector has the trail; the beginning where that is not known."""
+    try:
+        return Cursor(**json.loads((folder / _CURSOR).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return Cursor()
 
 
 def lines_after(folder: Path, cursor: Cursor) -> Iterator[tuple[Line | None, Cursor]]:

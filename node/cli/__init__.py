@@ -31,6 +31,7 @@ COMMANDS = {
     "deliveries": "deliveries",
     "destinations": "deliveries",
     "notices": "notices",
+    "audit": "audit",
     "models": "models",
     "render": "render",
     "demo": "demo",

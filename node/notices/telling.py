@@ -34,14 +34,12 @@ def tell(settings: NoticeSettings, recipient: Recipient, words: Words, identifie
     return _post(settings, recipient, words, identifier, now)
 
 
-def read_secret(path: Path | None) -> bytes:
+def read_secret(file: str) -> bytes:
     """The signing secret, read each time so that it can be renewed; `Permanent` names the file."""
-    if path is None:
-        raise Permanent("notices.secret_file is not set: links and webhooks cannot be signed")
     try:
-        return path.read_bytes().strip()
+        return Path(file).read_bytes().strip()
     except OSError as error:
-        raise Permanent(f"notices.secret_file {path} cannot be read ({error.strerror})") from None
+        raise Permanent(f"notices.secret_file {file} cannot be read ({error.strerror})") from None
 
 
 def _send_mail(settings: NoticeSettings, recipient: Recipient, words: Words, identifier: str) -> None:
@@ -69,7 +67,7 @@ def _send_mail(settings: NoticeSettings, recipient: Recipient, words: Words, ide
 
 
 def _connect(settings: NoticeSettings) -> smtplib.SMTP:
-    context = ssl.create_default_context(cafile=settings.smtp_ca_file)
+    context = ssl.create_default_context(cafile=settings.smtp_ca_file or None)
     host, port = settings.smtp_host, settings.smtp_port
     if settings.smtp_security == "tls":
         return smtplib.SMTP_SSL(host, port, timeout=_TIMEOUT_SECONDS, context=context)
@@ -84,9 +82,8 @@ def _connect(settings: NoticeSettings) -> smtplib.SMTP:
 
 
 def _password(settings: NoticeSettings) -> str:
-    assert settings.smtp_password_file is not None
     try:
-        return settings.smtp_password_file.read_text(encoding="utf-8").strip()
+        return Path(settings.smtp_password_file).read_text(encoding="utf-8").strip()
     except OSError as error:
         raise Permanent(
             f"notices.smtp_password_file {settings.smtp_password_file} cannot be read ({error.strerror})"

@@ -18,7 +18,6 @@ from node.audit.forward import Cursor, Forwarder, frame, lines_after
 from node.audit.message import Source
 from node.audit.trail import Line, Trail, files
 from node.audit_settings import AuditSettings
-from node.destination_settings import Tls
 from tests.certificates import Authority, make_authority
 from tests.counterparts import LOOPBACK, Program, answers, free_port, start_on_free_ports, wait_until
 from tests.node.audit.test_message import SCHEMA
@@ -42,11 +41,14 @@ def record(trail: Trail, count: int) -> None:
         trail.record(security_alert("NODE", f"PEER{number}", "10.0.0.1", "Überraschung"))
 
 
-def forwarder_to(tmp_path: Path, port: int, authority: Authority, **tls: Path) -> Forwarder:
-    certificate, key = authority.folder / "node.pem", authority.folder / "node.key"
-    given = {"ca_file": authority.ca, "certificate_file": certificate, "key_file": key}
+def forwarder_to(tmp_path: Path, port: int, authority: Authority, ca: Path | None = None) -> Forwarder:
     settings = AuditSettings(
-        collector_host=LOOPBACK, collector_port=port, collector_tls=Tls(**{**given, **tls}), retry_seconds=0.05
+        collector_host=LOOPBACK,
+        collector_port=port,
+        collector_ca_file=str(ca or authority.ca),
+        collector_certificate_file=str(authority.folder / "node.pem"),
+        collector_key_file=str(authority.folder / "node.key"),
+        retry_seconds=0.05,
     )
     return Forwarder(tmp_path / "audit", settings, poll_seconds=0.05)
 
@@ -222,7 +224,7 @@ def test_collector_that_is_not_trusted_gets_nothing(
     record(trail, 1)
     with capture_logs() as said, collector.running():
         if wrong == "authority":
-            forwarder_to(tmp_path, collector.port, authority, ca_file=make_authority(tmp_path / "other").ca).step()
+            forwarder_to(tmp_path, collector.port, authority, ca=make_authority(tmp_path / "other").ca).step()
         else:
             with socket.create_server((LOOPBACK, 0)) as plain:
                 threading.Thread(target=lambda: plain.accept()[0].close()).start()

@@ -110,7 +110,12 @@ class Ward:
 def ward_of(site: Node, recipients: list[Recipient], **more: Any) -> Ward:
     secret = site.folder / "secret"
     secret.write_text("s3cret\n")
-    given = {"smtp_host": LOOPBACK, "smtp_security": "none", "mail_from": "node@example.org", "secret_file": secret}
+    given = {
+        "smtp_host": LOOPBACK,
+        "smtp_security": "none",
+        "mail_from": "node@example.org",
+        "secret_file": str(secret),
+    }
     notices = NoticeSettings(recipients=tuple(recipients), **{**given, **more})
     return Ward(site, site.settings().model_copy(update={"notices": notices}))
 

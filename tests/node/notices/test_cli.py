@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from node.audit.trail import lines, read_line
+from node.errors import Permanent
 from tests.node.cli.test_deliveries import Site
 from tests.node.deliver.conftest import Node
 from tests.node.notices.conftest import HEMORRHAGE
@@ -31,8 +32,19 @@ def test_notice_is_listed_acknowledged_once_and_audited(site: Site):
     assert "Critical result notice" in line and row["reference"] in line and 'UserID="Dr. A"' in line
 
 
+def test_audit_verify_finds_a_changed_line(site: Site):
+    with pytest.raises(Permanent, match="there is no audit trail"):
+        raise site.overread("audit", "verify").exception or AssertionError
+    site.node.add_result("pacs", critical=[HEMORRHAGE])
+    (row,) = site.json("notices", "list")
+    site.overread("notices", "acknowledge", row["reference"], "--by", "Dr. A")
+    assert "1 messages follow each other" in site.overread("audit", "verify").stdout
+    (path,) = (site.folder / "audit").glob("*.log")
+    path.write_text(path.read_text().replace("Dr. A", "Dr. B"))
+    ended = site.overread("audit", "verify")
+    assert ended.exit_code == 1 and "line 1: was changed" in ended.stdout
+
+
 def test_notice_that_is_not_there_is_one_clear_line(site: Site):
-    with pytest.raises(Exception, match="there is no notice 'AB'"):
-        ended = site.overread("notices", "show", "AB")
-        assert ended.exception is not None
-        raise ended.exception
+    with pytest.raises(Permanent, match="there is no notice 'AB'"):
+        raise site.overread("notices", "show", "AB").exception or AssertionError

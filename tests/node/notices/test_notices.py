@@ -121,8 +121,8 @@ def test_password_and_starttls(tmp_path: Path, node: Node):
     password = tmp_path / "password"
     password.write_text("wrong\n")
     with MailServer(tls=context, password="right").running() as server:
-        secure = {"smtp_security": "starttls", "smtp_ca_file": authority.ca, "smtp_port": server.port}
-        login = {"smtp_user": "node", "smtp_password_file": password}
+        secure = {"smtp_security": "starttls", "smtp_ca_file": str(authority.ca), "smtp_port": server.port}
+        login = {"smtp_user": "node", "smtp_password_file": str(password)}
         ward = ward_of(node, [by_mail("first")], **secure, **login)
         node.add_result("pacs", critical=[HEMORRHAGE])
         ward.after()
