@@ -68,6 +68,11 @@ class ObjectDestination(AnyDestination):
         description="Which objects it gets, in which flavour: `conservative`, `ohif`, `slicer`, `weasis`, "
         "`mammography-cad`, `labelmap`, `legacy`, or the name of a file in `profiles.paths`.",
     )
+    retract: bool = Field(
+        False,
+        description="When a later result replaces one that it has, send a rejection note (IHE IOCM, a Key Object "
+        "Selection) for the old objects behind the new ones.",
+    )
 
 
 class Destination(ObjectDestination):

@@ -37,7 +37,7 @@ class DicomwebTransport:
         read = stow.read_answer(answer.content)
         if read is None or not (read.stored or read.failed):
             if answer.status_code == 200:  # it stored everything, and does not say what
-                return Receipt(accepted_objects(parcel), {one.sop_instance_uid: 0 for one in parcel.result.objects})
+                return Receipt(accepted_objects(parcel), {one.sop_instance_uid: 0 for one in parcel.objects})
             raise self._peer.problem(answer, "STOW-RS", {})
         return self._receipt(parcel, paths, read)
 
@@ -62,7 +62,7 @@ class DicomwebTransport:
         """All taken, or the error for the first that is not."""
         statuses = {**read.stored, **read.failed}
         warnings = {uid: describe_status(reason) for uid, reason in read.stored.items() if reason}
-        for one, path in zip(parcel.result.objects, paths, strict=True):
+        for one, path in zip(parcel.objects, paths, strict=True):
             uid = one.sop_instance_uid
             if uid in read.stored:
                 continue

@@ -47,6 +47,18 @@ class DimseTransport:
         self._now = now
 
     def send(self, parcel: Parcel, check: Check) -> Receipt:
+        try:
+            return self._send_result(parcel, check)
+        except ContextsRefused as error:
+            refused = _refused_further(parcel, error)
+            if not refused:
+                raise
+        receipt = self._send_result(replace(parcel, further=()), check)
+        said = f"the earlier result is not retracted, because the destination refuses {', '.join(refused)}"
+        return replace(receipt, reservation="; ".join(each for each in (receipt.reservation, said) if each))
+
+    def _send_result(self, parcel: Parcel, check: Check) -> Receipt:
+        """In the usual form, or in the first that the destination takes; what is further is refused or not."""
         refusals = self._recall() if self._destination.fallback else Refusals()
         for _ in range(_MOST_NEGOTIATIONS):
             try:
@@ -57,7 +69,9 @@ class DimseTransport:
                     refusals.classes.keys(),
                     refusals.explicit.keys(),
                 )
-                if not self._destination.fallback or not is_new or choose_form(further) is None:
+                if _refused_further(parcel, error) or not self._destination.fallback:
+                    raise
+                if not is_new or choose_form(further) is None:
                     raise
                 refusals = further
                 self._remember(refusals)
@@ -73,6 +87,7 @@ class DimseTransport:
         """Send in the form that these refusals leave."""
         form = choose_form(refusals) or USUAL
         objects = parcel.result.objects if form == USUAL else objects_in_form(self._engine, parcel, form)
+        objects = (*objects, *parcel.further)
         paths = [parcel.data_dir / one.path for one in objects]
         with ExitStack() as stack:
             if refusals.explicit:
@@ -140,6 +155,11 @@ def _reservation(refusals: Refusals, form: Form) -> str | None:
         return None
     refused = ", ".join(name_of(uid) for uid in refusals.classes)
     return f"sent as {form.name}, because the destination refuses {refused}"
+
+
+def _refused_further(parcel: Parcel, error: ContextsRefused) -> list[str]:
+    """Names of the SOP classes of what goes behind the result that were refused."""
+    return sorted({name_of(one.sop_class_uid) for one in parcel.further} & {name_of(uid) for uid, _ in error.refused})
 
 
 def _first_missing(objects: Sequence[ResultObject], paths: Sequence[Path]) -> str:

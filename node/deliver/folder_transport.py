@@ -21,7 +21,7 @@ class FolderTransport:
             if not self._destination.folder.is_dir():
                 raise FileNotFoundError(2, "there is no such folder")
             folder.mkdir(exist_ok=True)
-            for one, path in zip(parcel.result.objects, paths, strict=True):
+            for one, path in zip(parcel.objects, paths, strict=True):
                 check()
                 _put(path, folder / f"{one.sop_instance_uid}.dcm")
         except OSError as error:
@@ -29,7 +29,7 @@ class FolderTransport:
                 f"destination {self._destination.name!r} ({self._destination.folder}): {error.strerror}; is it "
                 "mounted, and may this node write there?"
             ) from None
-        return Receipt(accepted_objects(parcel), {one.sop_instance_uid: 0 for one in parcel.result.objects})
+        return Receipt(accepted_objects(parcel), {one.sop_instance_uid: 0 for one in parcel.objects})
 
     def probe(self) -> None:
         if not os.access(self._destination.folder, os.W_OK):

@@ -20,7 +20,9 @@ from sqlalchemy import Connection, Engine
 from node.audit.trail import AnyTrail, NoTrail
 from node.deliver.audit import DeliveryWitness
 from node.deliver.lanes import Route, routes_of
+from node.deliver.retraction import with_rejection_note
 from node.deliver.transport import NeverTaken, NotTaken, Parcel, Receipt, Unreachable
+from node.destination_settings import ObjectDestination
 from node.errors import Permanent
 from node.jobs.heartbeat import Heartbeat, Interrupted, StopReason
 from node.jobs.job import Job, Lane
@@ -66,7 +68,10 @@ def delivery_handler(
         receipt = Receipt(())
         error: Exception | None = None
         try:
-            receipt = route.transport.send(Parcel(job, result, settings.node.data_dir), heartbeat.check)
+            parcel = Parcel(job, result, settings.node.data_dir)
+            if isinstance(route.destination, ObjectDestination) and route.destination.retract:
+                parcel = with_rejection_note(engine, parcel)
+            receipt = route.transport.send(parcel, heartbeat.check)
         except (NotTaken, NeverTaken) as failure:
             receipt, error = Receipt((), failure.statuses), failure
             with write_transaction(engine) as connection:

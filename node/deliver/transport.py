@@ -8,7 +8,7 @@ from typing import Protocol
 from node.errors import Permanent, Transient
 from node.jobs.job import Job
 from node.store.deliveries import AcceptedObject
-from node.store.results import StoredResult
+from node.store.results import ResultObject, StoredResult
 
 Check = Callable[[], None]
 """Called again and again while waiting; raises to give up, e.g. because the process is asked to stop."""
@@ -43,20 +43,29 @@ class NeverTaken(Permanent):
 
 @dataclass(frozen=True)
 class Parcel:
-    """A result on its way: its job, its row, and the data folder that its paths are relative to."""
+    """A result on its way: its job, its row, and the data folder that its paths are relative to.
+
+    `further` are objects that go behind those of the result, whatever form those are sent in.
+    """
 
     job: Job
     result: StoredResult
     data_dir: Path
+    further: tuple[ResultObject, ...] = ()
+
+    @property
+    def objects(self) -> tuple[ResultObject, ...]:
+        """Everything that is sent, in the order of delivery."""
+        return (*self.result.objects, *self.further)
 
     @property
     def paths(self) -> list[Path]:
         """Files of the objects, in the order of delivery."""
-        return [self.data_dir / one.path for one in self.result.objects]
+        return [self.data_dir / one.path for one in self.objects]
 
     def existing_paths(self) -> list[Path]:
         """The same, or `Permanent` when one is not there."""
-        for one, path in zip(self.result.objects, self.paths, strict=True):
+        for one, path in zip(self.objects, self.paths, strict=True):
             if not path.is_file():
                 raise Permanent(
                     f"object {one.sop_instance_uid} of result {self.result.result_id} is not on disk: restore "
@@ -81,8 +90,7 @@ class Receipt:
 def accepted_objects(parcel: Parcel) -> tuple[AcceptedObject, ...]:
     """All objects of a parcel, as those that were accepted."""
     return tuple(
-        AcceptedObject(one.sop_class_uid, one.sop_instance_uid, one.series_instance_uid)
-        for one in parcel.result.objects
+        AcceptedObject(one.sop_class_uid, one.sop_instance_uid, one.series_instance_uid) for one in parcel.objects
     )
 
 

@@ -68,6 +68,16 @@ def reports(peer: OrthancPeer) -> list[pydicom.Dataset]:
     return [pydicom.dcmread(pydicom.filebase.DicomBytesIO(peer.download(one["id"]))) for one in found]
 
 
+def retracted_by(peer: OrthancPeer) -> set[str]:
+    """What the one rejection note in Orthanc lists."""
+    (note,) = [one for one in peer.instances() if one["Modality"] == "KO"]
+    document = pydicom.dcmread(pydicom.filebase.DicomBytesIO(peer.download(note["id"])))
+    assert document.ConceptNameCodeSequence[0].CodeValue == "113001"
+    (study,) = document.CurrentRequestedProcedureEvidenceSequence
+    series = [one for each in study.ReferencedSeriesSequence for one in each.ReferencedSOPSequence]
+    return {str(one.ReferencedSOPInstanceUID) for one in series}
+
+
 def wait_for_deliveries(node: NodeUnderTest, peer: OrthancPeer, number: int) -> None:
     peer.wait_for(number, seconds=90, Modality="SR")
     node.wait_for_jobs(
@@ -82,7 +92,8 @@ def test_late_images_make_one_current_report_that_names_its_predecessor(
     paths = write_series(tmp_path / "images", shape=(SLICES, 24, 24))
     study = str(pydicom.dcmread(paths[0], stop_before_pixels=True).StudyInstanceUID)
     early = SLICES * 9 // 10
-    with running_node(tmp_path / "node", models, "ball", peer.dicom_port) as node:
+    retract = ('ae_title = "PACS"\n', 'ae_title = "PACS"\nretract = true\n')
+    with running_node(tmp_path / "node", models, "ball", peer.dicom_port, [retract]) as node:
         to_node = Destination(name="node", ae_title=node.ae_title, host="127.0.0.1", port=node.port)
         send(to_node, "MODALITY", paths[:early], 10)
         wait_for_deliveries(node, peer, 1)
@@ -104,6 +115,7 @@ def test_late_images_make_one_current_report_that_names_its_predecessor(
         current = {one.sop_instance_uid for one in found[1].objects}
         assert second.SOPInstanceUID in current
         assert "PredecessorDocumentsSequence" not in first
+        assert retracted_by(peer) == {one.sop_instance_uid for one in found[0].objects}
 
 
 @pytest.mark.parametrize("kind", ["dimse", "dicomweb"])
