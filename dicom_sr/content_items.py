@@ -25,7 +25,10 @@ def image_library(evidence: Evidence) -> Dataset:
     at some milliseconds each.
     """
     first = evidence.images[0]
-    shared = [_item("UIDREF", FRAME_OF_REFERENCE_UID, "HAS ACQ CONTEXT", UID=first.FrameOfReferenceUID)]
+    shared = []
+    if evidence.frame_of_reference_uid:
+        uid = evidence.frame_of_reference_uid
+        shared.append(_item("UIDREF", FRAME_OF_REFERENCE_UID, "HAS ACQ CONTEXT", UID=uid))
     modality = codes.MODALITIES.get(str(first.get("Modality", "")))
     if modality is not None:
         concept = [sr.CodedConcept.from_code(modality)]

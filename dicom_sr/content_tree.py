@@ -1,6 +1,6 @@
 """Reading a Structured Report's content tree (PS3.3 C.17.3), as plain data sets."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from pydicom.dataset import Dataset
@@ -13,6 +13,20 @@ def walk(item: Dataset) -> Iterator[Dataset]:
     for child in item.get("ContentSequence", ()):
         yield child
         yield from walk(child)
+
+
+def item_at(report: Dataset, path: Sequence[int]) -> Dataset | None:
+    """The content item that a Referenced Content Item Identifier names: 1 is the root, then places from 1 (PS3.3
+    C.17.3.2.5); None where there is none.
+    """
+    places = [int(place) for place in (path if isinstance(path, Sequence) else [path])]
+    item = report
+    for place in places[1:]:
+        children = item.get("ContentSequence", ())
+        if not 1 <= place <= len(children):
+            return None
+        item = children[place - 1]
+    return item if places[:1] == [1] else None
 
 
 def concept_value(item: Dataset) -> str:

@@ -47,7 +47,7 @@ def sentence(finding: Finding, result: Result, phrases: Mapping[str, Any] | None
     name = phrases["names"].get(_key(finding.finding), finding.finding.meaning)
     side = finding.laterality.meaning.lower() if finding.laterality else ""
     site = finding.finding_site.meaning.lower() if finding.finding_site else ""
-    if finding.finding_site == finding.finding and kind != "structure":
+    if finding.finding_site and _key(finding.finding_site) == _key(finding.finding) and kind != "structure":
         site = ""
     values = {
         "finding": name if kind != "absent" else name[:1].lower() + name[1:],

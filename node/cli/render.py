@@ -53,7 +53,7 @@ def render(
     except EncodingError as error:
         raise Permanent(str(error)) from error
     written = _write(rendered, out)
-    problems = conformance.check([each.dataset for each in rendered], sources)
+    problems = conformance.check([each.dataset for each in rendered], sources, result=loaded)
     if json_output:
         print_json({"profile": chosen.name, "objects": written, "problems": [vars(each) for each in problems]})
     else:
