@@ -6,12 +6,15 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from pydicom.dataset import Dataset
 
 from dicom_sr import archive, conformance
 from dicom_sr.errors import EncodingError
@@ -19,10 +22,11 @@ from dicom_sr.findings import Equipment, Predecessor, Result, SourceImage
 from dicom_sr.profile import DestinationProfile
 from dicom_sr.render import RenderedObject, file_names, render
 from node import __version__
-from node.errors import Permanent
+from node.errors import NotAnalysed, Permanent
 from node.infer import Inference, Model, analyse
 from node.preview import write_preview
 from node.volume import Decoders, KnownInstance, Volume, load_volume
+from node.volume.images import ImageSet, load_image
 
 Progress = Callable[[str, float], None]
 """Told the stage (``load``, ``infer``, ``encode``) and its share done, 0 to 1."""
@@ -36,13 +40,23 @@ EQUIPMENT = Equipment(
 
 
 @dataclass(frozen=True)
+class InputImages:
+    """The instances chosen for one input; `known` is what reception noted of them, if anything: loading is then
+    quicker.
+    """
+
+    paths: tuple[Path, ...]
+    known: tuple[KnownInstance, ...] = ()
+
+
+@dataclass(frozen=True)
 class AnalysisRequest:
     """One run of one model on one input set.
 
     Parameters
     ----------
-    paths : tuple of Path
-        The instances chosen for the model's input.
+    inputs : mapping of str to InputImages
+        The instances chosen, by name of the model's input.
     input_digest : str
         SHA-256 (hex) that names the input set (`node.select.choose.input_digest`).
     revision : int
@@ -51,16 +65,13 @@ class AnalysisRequest:
         Aware; date and time of the result's content, the same in every attempt.
     predecessors : tuple of Predecessor
         The reports that this result replaces.
-    known : tuple of KnownInstance
-        What reception noted of the same instances, if anything: loading is then quicker.
     """
 
-    paths: tuple[Path, ...]
+    inputs: Mapping[str, InputImages]
     input_digest: str
     revision: int
     created_at: datetime
     predecessors: tuple[Predecessor, ...] = ()
-    known: tuple[KnownInstance, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -83,15 +94,22 @@ class Analysis:
     result: Result
     objects: tuple[WrittenObject, ...]
     timings: dict[str, float] = field(default_factory=dict)
+    embeddings: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def summary(self) -> list[dict[str, Any]]:
-        """Findings for people and JSON: label, finding, and measurements with name, value and unit."""
+        """Findings for people and JSON: label, finding, presence, score, answers, and measurements with name, value and
+        unit.
+        """
         names = {segment.number: segment.label for segment in self.result.segments}
         return [
             {
-                "label": names.get(finding.segment_number or 0, finding.finding.meaning),
+                "label": names.get(finding.segment_number or 0, finding.tracking_identifier),
                 "finding": finding.finding.meaning,
+                "presence": finding.presence.value,
+                **({"likelihood": round(finding.likelihood.value, 6)} if finding.likelihood else {}),
+                **({"answers": [each.value.meaning for each in finding.qualifiers]} if finding.qualifiers else {}),
+                **({"critical": True} if finding.is_alarm else {}),
                 "measurements": [
                     {"name": m.concept.meaning, "value": m.value, "unit": m.unit.value} for m in finding.measurements
                 ],
@@ -128,17 +146,17 @@ def run_analysis(
     timings: dict[str, float] = {}
     progress("load", 0)
     with _timed(timings, "load"):
-        volume = load_volume(request.paths, request.known, decoders)
+        inputs = load_inputs(request.inputs, model, decoders)
     progress("infer", 0)
     with _timed(timings, "infer"):
         inference = analyse(
-            model, volume, device=device, threads=threads, progress=lambda _, share: progress("infer", share)
+            model, inputs, device=device, threads=threads, progress=lambda _, share: progress("infer", share)
         )
     timings.update({f"infer.{stage}": seconds for stage, seconds in inference.timings.items()})
     progress("encode", 0)
     with _timed(timings, "encode"):
-        result = build_result(request, model, volume, inference)
-        rendered = _render_checked(result, volume, profile)
+        result = build_result(request, model, inputs, inference)
+        rendered = _render_checked(result, headers_of(result, inputs), profile)
         staging = folder.with_name(folder.name + ".part")
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(parents=True)
@@ -148,19 +166,41 @@ def run_analysis(
         )
         archive.save_result(result, staging)
     with _timed(timings, "preview"):
-        write_preview(staging / "preview.png", volume, result)
+        write_preview(staging / "preview.png", inputs, result)
     _publish(staging, folder)
     progress("encode", 1)
-    return Analysis(result=result, objects=objects, timings=timings)
+    return Analysis(result=result, objects=objects, timings=timings, embeddings=inference.embeddings)
 
 
-def _render_checked(result: Result, volume: Volume, profile: DestinationProfile) -> list[RenderedObject]:
+def load_inputs(
+    wanted: Mapping[str, InputImages], model: Model, decoders: Decoders | None = None
+) -> dict[str, Volume | ImageSet]:
+    """The inputs of a model in the order of its manifest: volumes, or single images where it takes those.
+
+    Raises
+    ------
+    NotAnalysed
+        As `load_volume` and `load_image`; also where an input that takes one image was given several.
+    """
+    loaded: dict[str, Volume | ImageSet] = {}
+    for name in (each.name for each in model.manifest.inputs if each.name in wanted):
+        images = wanted[name]
+        if model.manifest.preprocessing.dimensions == 3:
+            loaded[name] = load_volume(images.paths, images.known, decoders)
+            continue
+        if len(images.paths) != 1:
+            raise NotAnalysed("several-images", f"input {name}: found {len(images.paths)} images, expected one")
+        loaded[name] = load_image(images.paths[0], images.known[0] if images.known else None, decoders)
+    return loaded
+
+
+def _render_checked(result: Result, headers: Sequence[Dataset], profile: DestinationProfile) -> list[RenderedObject]:
     """The objects of the result, all of which pass the conformance gate."""
     try:
-        rendered = render(result, volume.headers, profile)
+        rendered = render(result, headers, profile)
     except EncodingError as error:
         raise Permanent(f"the result cannot be written as DICOM: {error}") from error
-    problems = conformance.check([each.dataset for each in rendered], volume.headers)
+    problems = conformance.check([each.dataset for each in rendered], headers, result=result, profile=profile)
     if problems:
         raise Permanent(
             f"the result does not pass the conformance gate ({len(problems)} problems) and is not sent: "
@@ -200,24 +240,77 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def build_result(request: AnalysisRequest, model: Model, volume: Volume, inference: Inference) -> Result:
-    """The one Result of an inference, from which every object is rendered."""
-    first = volume.headers[0]
+def build_result(
+    request: AnalysisRequest, model: Model, inputs: Mapping[str, Volume | ImageSet], inference: Inference
+) -> Result:
+    """The one Result of an inference, from which every object is rendered.
+
+    Its images are those of the first input, on which labels and maps lie; where there are none, and all inputs are
+    single images of one study, they are all its images. Whatever else was used is named as further images.
+    """
+    own = _own_images(inputs, inference)
+    first = _headers(own[0])[0]
+    study, series = str(first.StudyInstanceUID), str(first.SeriesInstanceUID)
+    further = [given for given in inputs.values() if given not in own]
     return Result(
-        study_instance_uid=str(first.StudyInstanceUID),
-        series_instance_uid=str(first.SeriesInstanceUID),
+        study_instance_uid=study,
+        series_instance_uid=series,
         input_digest=request.input_digest,
         revision=request.revision,
         created_at=request.created_at,
         algorithm=model.algorithm(inference.provider),
         equipment=EQUIPMENT,
-        source_images=tuple(SourceImage(str(h.SOPClassUID), str(h.SOPInstanceUID)) for h in volume.headers),
+        source_images=tuple(each for given in own for each in _references(given, series, study)),
+        further_images=tuple(each for given in further for each in _references(given, series, study)),
         labels=inference.labels,
+        overlapping_labels=inference.overlapping_labels,
         segments=inference.segments,
         findings=inference.findings,
-        remarks=(*volume.corrections, *inference.remarks),
+        maps=inference.maps,
+        text=inference.text,
+        remarks=(*dict.fromkeys(text for given in inputs.values() for text in given.corrections), *inference.remarks),
         predecessors=request.predecessors,
         not_for_clinical_use=model.not_for_clinical_use,
+    )
+
+
+def headers_of(result: Result, inputs: Mapping[str, Volume | ImageSet]) -> Sequence[Dataset]:
+    """The headers of the result's own images, in their order, as the renderers want them."""
+    given = list(inputs.values())
+    first = _headers(given[0])
+    if len(result.source_images) == len(first):
+        return first
+    return [header for each in given for header in _headers(each)][: len(result.source_images)]
+
+
+def _own_images(inputs: Mapping[str, Volume | ImageSet], inference: Inference) -> list[Volume | ImageSet]:
+    given = list(inputs.values())
+    studies = {str(_headers(each)[0].StudyInstanceUID) for each in given}
+    has_place = inference.labels is not None or bool(inference.maps)
+    if has_place or len(studies) > 1 or not all(isinstance(each, ImageSet) for each in given):
+        return given[:1]
+    return given
+
+
+def _headers(given: Volume | ImageSet) -> Sequence[Dataset]:
+    return given.headers if isinstance(given, Volume) else (given.header,)
+
+
+def _references(given: Volume | ImageSet, series_instance_uid: str, study_instance_uid: str) -> list[SourceImage]:
+    """Each image, or each frame of a volume that is made of frames."""
+    found = [_reference(header, series_instance_uid, study_instance_uid) for header in _headers(given)]
+    if not isinstance(given, Volume) or not given.frame_numbers:
+        return found
+    return [replace(each, frame_number=number) for each, number in zip(found, given.frame_numbers, strict=True)]
+
+
+def _reference(header: Dataset, series_instance_uid: str, study_instance_uid: str) -> SourceImage:
+    series, study = str(header.SeriesInstanceUID), str(header.StudyInstanceUID)
+    return SourceImage(
+        str(header.SOPClassUID),
+        str(header.SOPInstanceUID),
+        series_instance_uid="" if series == series_instance_uid else series,
+        study_instance_uid="" if study == study_instance_uid else study,
     )
 
 

@@ -1,5 +1,6 @@
-"""A picture of a result on three planes, for people who run or try the node. It is no diagnostic image."""
+"""A picture of a result, of volumes on three planes, for people who run or try the node. It is no diagnostic image."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,13 +8,17 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from dicom_sr.findings import Result, Segment
+from dicom_sr.findings import PlanarRegion, Presence, Result, Segment
 from node.volume import Volume
+from node.volume.images import ImageSet
 
 PANEL_HEIGHT_PX = 420
 MARGIN_PX = 12
 LINE_PX = 22
 OVERLAY_OPACITY = 0.4
+REGION_COLOUR = (255, 90, 60)
+MOST_LINES = 40
+LEAST_WIDTH_PX = 420
 WARNING = "AI result, unverified. Not for clinical use."
 
 
@@ -30,17 +35,22 @@ class _Plane:
     pixel_mm: tuple[float, float]
 
 
-def write_preview(path: Path, volume: Volume, result: Result) -> None:
-    """Write a PNG with axial, coronal and sagittal sections through the middle of what was found.
+def write_preview(path: Path, inputs: Mapping[str, Volume | ImageSet], result: Result) -> None:
+    """Write a PNG of what was found: axial, coronal and sagittal sections through the middle of it, or the images with
+    labels, boxes and points.
 
     Planes are shown in radiological convention (patient right on the left of the image). Nothing of the patient's
-    identity
-    is written into the picture.
+    identity is written into the picture.
     """
-    labels = result.labels if result.labels is not None else np.zeros(volume.voxels.shape, np.uint8)
-    panels = [_panel(plane, result.segments) for plane in _planes(volume, labels)]
-    lines = _legend(result)
-    width = sum(panel.width for panel in panels) + MARGIN_PX * (len(panels) + 1)
+    first = next(iter(inputs.values()))
+    if isinstance(first, Volume):
+        labels = result.labels if result.labels is not None else np.zeros(first.voxels.shape, np.uint8)
+        panels = [_panel(plane, result.segments) for plane in _planes(first, labels)]
+    else:
+        images = [(name, given) for name, given in inputs.items() if isinstance(given, ImageSet)]
+        panels = [_image_panel(name, given, result) for name, given in images]
+    lines = _legend(result)[:MOST_LINES]
+    width = max(sum(panel.width for panel in panels) + MARGIN_PX * (len(panels) + 1), LEAST_WIDTH_PX)
     height = PANEL_HEIGHT_PX + LINE_PX * (len(lines) + 3) + MARGIN_PX
     sheet = Image.new("RGB", (width, height), "black")
     left = MARGIN_PX
@@ -59,6 +69,36 @@ def write_preview(path: Path, volume: Volume, result: Result) -> None:
     sheet.save(path, format="PNG", optimize=True)
 
 
+def _image_panel(name: str, image: ImageSet, result: Result) -> Image.Image:
+    """The first frame of an image on which something was found, with labels, boxes and points of it."""
+    own = result.source_images[0].sop_instance_uid == image.sop_instance_uid
+    has_labels = own and result.labels is not None and result.labels.shape == image.pixels.shape[:3]
+    labels = result.labels if has_labels else None
+    regions = [
+        region
+        for finding in result.findings
+        for region in finding.regions
+        if isinstance(region, PlanarRegion) and region.sop_instance_uid == image.sop_instance_uid
+    ]
+    frame = next((region.frame_number - 1 for region in regions if region.frame_number), 0)
+    if labels is not None and labels.any():
+        frame = int(labels.any(axis=(1, 2)).argmax())
+    shown = (image.presented()[frame] * 255).astype(np.uint8)
+    mask = np.zeros(shown.shape[:2], np.uint8) if labels is None else labels[frame]
+    picture = _panel(_Plane(name, ("", ""), shown, mask, image.spacing_mm or (1.0, 1.0)), result.segments)
+    draw = ImageDraw.Draw(picture)
+    across, down = picture.width / shown.shape[1], picture.height / shown.shape[0]
+    for region in regions:
+        if region.frame_number in (None, frame + 1):
+            points = [(column * across, row * down) for column, row in region.points]
+            if len(points) > 1:
+                draw.line(points, fill=REGION_COLOUR, width=2)
+            else:
+                column, row = points[0]
+                draw.ellipse((column - 3, row - 3, column + 3, row + 3), outline=REGION_COLOUR, width=2)
+    return picture
+
+
 def _legend(result: Result) -> list[tuple[tuple[int, int, int], str]]:
     """Colour and text for each finding: its label and what was measured."""
     colours = {segment.number: segment.rgb for segment in result.segments}
@@ -67,13 +107,14 @@ def _legend(result: Result) -> list[tuple[tuple[int, int, int], str]]:
     for finding in result.findings:
         number = finding.segment_number
         name = names.get(number, finding.finding.meaning) if number is not None else finding.finding.meaning
-        numbers = ", ".join(f"{m.concept.meaning} {m.value:.1f} {m.unit.value}" for m in finding.measurements)
-        lines.append(
-            (
-                colours.get(number, (128, 128, 128)) if number is not None else (128, 128, 128),
-                f"{name}: {numbers}",
-            )
-        )
+        said = [f"{m.concept.meaning} {m.value:.1f} {m.unit.value}" for m in finding.measurements]
+        said += [each.value.meaning for each in finding.qualifiers]
+        if finding.likelihood is not None:
+            said.append(f"{finding.likelihood.meaning.meaning} {finding.likelihood.value:.2f}")
+        if finding.presence is not Presence.PRESENT:
+            said.insert(0, finding.presence.value)
+        grey = (128, 128, 128)
+        lines.append((colours.get(number, grey) if number is not None else grey, f"{name}: {', '.join(said)}"))
     return lines
 
 
@@ -125,14 +166,14 @@ def _middle(found: np.ndarray) -> tuple[int, int, int]:
 
 def _panel(plane: _Plane, segments: tuple[Segment, ...]) -> Image.Image:
     """The section as a picture of PANEL_HEIGHT_PX, with segments filled, outlined, and the edges named."""
-    rows, columns = plane.grey.shape
+    rows, columns = plane.grey.shape[:2]
     scale = PANEL_HEIGHT_PX / (rows * plane.pixel_mm[0])
     size = (max(1, round(columns * plane.pixel_mm[1] * scale)), PANEL_HEIGHT_PX)
     grey = np.asarray(Image.fromarray(np.ascontiguousarray(plane.grey)).resize(size, Image.Resampling.BICUBIC))
     labels = np.asarray(
         Image.fromarray(np.ascontiguousarray(plane.labels.astype(np.uint8))).resize(size, Image.Resampling.NEAREST)
     )
-    colour = np.repeat(grey[..., None], 3, axis=2).astype(np.float32)
+    colour = (np.repeat(grey[..., None], 3, axis=2) if grey.ndim == 2 else grey).astype(np.float32)
     for segment in segments:
         mask = labels == segment.number
         edge = mask & ~ndimage.binary_erosion(mask)

@@ -14,7 +14,7 @@ from node.jobs.completion import complete_inference
 from node.jobs.heartbeat import Heartbeat
 from node.jobs.job import Job
 from node.jobs.worker import Completion
-from node.pipeline import Analysis, AnalysisRequest, run_analysis
+from node.pipeline import Analysis, AnalysisRequest, InputImages, run_analysis
 from node.settings import Settings
 from node.store import catalogue
 from node.store.database import read_transaction, write_transaction
@@ -89,15 +89,22 @@ class InferHandler:
         return model
 
     def _request(self, job: Job) -> AnalysisRequest:
-        uids = [uid for members in (job.inputs or {}).values() for uid in members]
+        chosen = job.inputs or {}
         with read_transaction(self._engine) as connection:
-            stored = catalogue.instances(connection, uids)
+            stored = catalogue.instances(connection, [uid for members in chosen.values() for uid in members])
             current = current_result(connection, job.study_instance_uid, str(job.model))
         replaced = current if current is not None and current.revision < (job.revision or 1) else None
         reports = [each for each in (replaced.objects if replaced else ()) if each.role == Role.REPORT.value]
+        by_uid = {each.sop_instance_uid: each for each in stored}
+        data_dir = self._settings.node.data_dir
         return AnalysisRequest(
-            paths=tuple(self._settings.node.data_dir / each.path for each in stored),
-            known=tuple(known_instance(each, self._settings.node.data_dir) for each in stored),
+            inputs={
+                name: InputImages(
+                    paths=tuple(data_dir / by_uid[uid].path for uid in members),
+                    known=tuple(known_instance(by_uid[uid], data_dir) for uid in members),
+                )
+                for name, members in chosen.items()
+            },
             input_digest=str(job.input_digest),
             revision=job.revision or 1,
             created_at=job.created_at,

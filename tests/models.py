@@ -31,16 +31,17 @@ orientation = "SPL"
 alignment = "acquisition"
 grid = {{ kind = "source" }}
 
-[run]
+[[outputs]]
+task = "segmentation"
 channels = 2
 
-[[labels]]
+[[outputs.labels]]
 name = "Ball"
 channels = [1]
 type = {{ value = "12738006", meaning = "Brain" }}
 rgb = [255, 0, 0]
 
-[[measurements]]
+[[outputs.measurements]]
 kind = "volume"
 labels = ["Ball"]
 """

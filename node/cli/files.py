@@ -13,7 +13,7 @@ from node.cli.shared import ConfigOption, JsonOption, console, print_json, read_
 from node.errors import NotAnalysed
 from node.infer import Model, Registry
 from node.logs import configure_logs
-from node.pipeline import Analysis, AnalysisRequest, run_analysis
+from node.pipeline import Analysis, AnalysisRequest, InputImages, run_analysis
 from node.private_attributes import with_private
 from node.select.candidates import Priors
 from node.select.choose import input_digest
@@ -100,7 +100,11 @@ def _wanted(
 
 def _analyse(settings: Settings, model: Model, trace: ModelTrace, folder: Path, *, quiet: bool) -> Analysis:
     request = AnalysisRequest(
-        paths=tuple(Path(each.path) for choice in trace.choices if choice.chosen for each in choice.chosen.instances),
+        inputs={
+            choice.input_name: InputImages(tuple(Path(each.path) for each in choice.chosen.instances))
+            for choice in trace.choices
+            if choice.chosen
+        },
         input_digest=input_digest(trace.choices),
         revision=1,
         created_at=datetime.now(UTC),

@@ -1,22 +1,18 @@
-"""One inference in order: prepare, run, decide on the source grid, clean, measure."""
+"""One inference in order: each stage prepares, runs and interprets; what it found leads the next."""
 
-import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from dicom_sr.findings import Finding, Segment
-from node.errors import Transient
-from node.infer.measure import measure
-from node.infer.paint import paint_labels
-from node.infer.postprocess import clean, make_decision
+from dicom_sr.findings import Finding, Map, Segment
+from node.errors import NotAnalysed, Transient
 from node.infer.registry import Model
-from node.infer.session import Session
-from node.infer.sliding_window import Scores, run_network
-from node.infer.transforms import prepare
+from node.infer.stages import Outcome, StageRunner
+from node.infer.subject import subject_of
+from node.volume.images import ImageSet
 from node.volume.volume import Volume
 
 Progress = Callable[[str, float], None]
@@ -29,30 +25,41 @@ FALL_BACK = "Computed on the CPU, because the GPU that was asked for could not b
 
 @dataclass(frozen=True, eq=False)
 class Inference:
-    """What one model found in one volume.
+    """What one model found in one exam.
 
     Parameters
     ----------
-    labels : ndarray of uint8, shape (slice, row, column)
-        On the source grid, 0 is background; read-only.
+    labels : ndarray of uint8 or uint16, shape (slice, row, column), optional
+        On the voxels of the first input, 0 is background; read-only.
+    overlapping_labels : tuple of ndarray
+        Further maps, where segments overlap.
     segments : tuple of Segment
         Every label the model can give.
     findings : tuple of Finding
+    maps : tuple of Map
+    text : str
+        What the model itself wrote.
+    embeddings : dict
+        Vectors by name.
     provider : str
         The ONNX Runtime execution provider that really ran.
     degraded : bool
         Whether a GPU was asked for and the CPU was used.
     timings : dict
-        Seconds of each stage.
+        Seconds of each step.
     remarks : tuple of str
         For the report: empty labels, what could not be measured, a fall back to the CPU.
     """
 
-    labels: np.ndarray
+    labels: np.ndarray | None
     segments: tuple[Segment, ...]
     findings: tuple[Finding, ...]
     provider: str
     degraded: bool
+    overlapping_labels: tuple[np.ndarray, ...] = ()
+    maps: tuple[Map, ...] = ()
+    text: str = ""
+    embeddings: dict[str, np.ndarray] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
 
@@ -62,15 +69,21 @@ def _silent(stage: str, share: float) -> None:
 
 
 def analyse(
-    model: Model, volume: Volume, *, progress: Progress = _silent, device: str = "prefer-gpu", threads: int = 0
+    model: Model,
+    inputs: Mapping[str, Volume | ImageSet],
+    *,
+    progress: Progress = _silent,
+    device: str = "prefer-gpu",
+    threads: int = 0,
 ) -> Inference:
-    """Run a model on a volume.
+    """Run a model on an exam.
 
     Parameters
     ----------
     model : Model
-        From the registry; its session stays warm.
-    volume : Volume
+        From the registry; its sessions stay warm.
+    inputs : mapping of str to Volume or ImageSet
+        By name of the model's inputs; optional ones may be missing.
     progress : callable
         Called between steps; an exception it raises stops the inference.
     device : {'prefer-gpu', 'require-gpu', 'cpu'}
@@ -79,73 +92,86 @@ def analyse(
 
     Raises
     ------
+    NotAnalysed
+        When inputs are missing, of the wrong kind, or do not fit together.
     Transient
         When memory does not suffice, or a GPU is required and none can be used.
     Permanent
         When the model's files differ from its manifest, it cannot be loaded, raises, or gives another shape
         than it says.
     """
+    present = ordered_inputs(model, inputs)
     try:
-        return _analyse(model, volume, progress, device, threads)
+        return _analyse(model, present, progress, device, threads)
     except MemoryError:
-        raise Transient(f"model {model.identifier}: not enough memory for a volume of {volume.voxels.shape}") from None
+        sizes = ", ".join(str(subject_of(name, given).source.shape) for name, given in present.items())
+        raise Transient(f"model {model.identifier}: not enough memory for a volume of {sizes}") from None
 
 
-def _analyse(model: Model, volume: Volume, progress: Progress, device: str, threads: int) -> Inference:
-    manifest = model.manifest
+def ordered_inputs(model: Model, inputs: Mapping[str, Volume | ImageSet]) -> dict[str, Volume | ImageSet]:
+    """The inputs in the order of the manifest.
+
+    Raises
+    ------
+    NotAnalysed
+        When one that is not optional is missing, or there is none at all.
+    """
+    wanted = model.manifest.inputs
+    missing = [each.name for each in wanted if each.name not in inputs and not each.requires.optional]
+    if missing or not inputs:
+        raise NotAnalysed("input-missing", f"found inputs {', '.join(inputs) or 'none'}, expected also {missing}")
+    return {each.name: inputs[each.name] for each in wanted if each.name in inputs}
+
+
+def _analyse(
+    model: Model, inputs: Mapping[str, Volume | ImageSet], progress: Progress, device: str, threads: int
+) -> Inference:
     timings: dict[str, float] = {}
-    with _timed(timings, "session"):
-        session = model.session(device, threads)
-    progress("prepare", 0)
-    with _timed(timings, "prepare"):
-        prepared = prepare(volume, manifest.preprocessing, threads or os.cpu_count() or 1)
-    wanted = manifest.postprocessing
-    with _timed(timings, "run"):
-        scores = _run(session, prepared.image, model, progress)
-        labels = paint_labels(
-            scores.blocks,
-            scores.layout,
-            prepared.grid,
-            volume.grid,
-            make_decision(wanted, manifest.labels, manifest.run.channels),
-            activation=wanted.activation,
-            resample=wanted.resample,
-        )
-    progress("finish", 0)
-    with _timed(timings, "finish"):
-        clean(labels, volume.voxels, volume.voxel_ml, wanted)
-    with _timed(timings, "measure"):
-        measured = measure(labels, manifest.labels, manifest.measurements, volume.voxel_ml)
-    labels.setflags(write=False)
+    timed = Stopwatch(timings)
+    with timed("session"):
+        sessions = model.sessions(device, threads)
+    runner = StageRunner(model, inputs, sessions, threads, progress, timed)
+    outcomes: list[Outcome] = []
+    for stage in model.manifest.sequence:
+        outcomes.append(runner.run(stage, outcomes))
+    parts = [part for outcome in outcomes for part in outcome.reported]
+    label_maps = _merged([labels for part in parts for labels in part.label_maps])
+    degraded = any(session.degraded for session in sessions.values())
+    remarks = [remark for outcome in outcomes for remark in outcome.remarks]
+    remarks += [remark for part in parts for remark in part.remarks]
     progress("finish", 1)
     return Inference(
-        labels=labels,
-        segments=model.segments,
-        findings=measured.findings,
-        provider=session.provider,
-        degraded=session.degraded,
+        labels=label_maps[0] if label_maps else None,
+        overlapping_labels=tuple(label_maps[1:]),
+        segments=tuple(segment for part in parts for segment in part.segments),
+        findings=tuple(finding for part in parts for finding in part.findings),
+        maps=tuple(each for part in parts for each in part.maps),
+        text="\n".join(part.text for part in parts if part.text),
+        embeddings={name: vector for part in parts for name, vector in part.embeddings.items()},
+        provider=next(iter(sessions.values())).provider,
+        degraded=degraded,
         timings=timings,
-        remarks=(*measured.remarks, *([FALL_BACK] if session.degraded else [])),
+        remarks=(*dict.fromkeys(remarks), *([FALL_BACK] if degraded else [])),
     )
 
 
-def _run(session: Session, image: np.ndarray, model: Model, progress: Progress) -> Scores:
-    """Scores of the network, which runs while they are taken; `progress` hears from it between and during calls."""
-    done = 0.0
-
-    def report(share: float) -> None:
-        nonlocal done
-        done = share
-        progress("run", share)
-
-    def network(batch: np.ndarray) -> np.ndarray:
-        return session.run(batch, lambda: progress("run", done))
-
-    return run_network(network, image, model.manifest.run, model.identifier, report)
+def _merged(maps: list[np.ndarray]) -> list[np.ndarray]:
+    """Label maps of one kind of numbers, read-only; those of several outputs stay apart."""
+    kind = np.result_type(*maps) if maps else np.uint8
+    merged = [labels.astype(kind, copy=False) for labels in maps]
+    for labels in merged:
+        labels.setflags(write=False)
+    return merged
 
 
-@contextmanager
-def _timed(timings: dict[str, float], stage: str) -> Iterator[None]:
-    started = time.perf_counter()
-    yield
-    timings[stage] = round(time.perf_counter() - started, 3)
+class Stopwatch:
+    """Adds up the seconds of steps by name."""
+
+    def __init__(self, timings: dict[str, float]) -> None:
+        self._timings = timings
+
+    @contextmanager
+    def __call__(self, step: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self._timings[step] = round(self._timings.get(step, 0.0) + time.perf_counter() - started, 3)

@@ -1,21 +1,24 @@
 """Measurements of labels on the images' own voxels, as findings of the Result. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from pydicom.sr.coding import Code
 
-from dicom_sr.findings import Finding, Measurement
-from node.infer.sections import Label, MeasurementSection
+from dicom_sr.findings import Finding, Measurement, Presence
+from node.infer.output_sections import Label, MeasurementSection
 
 UNITS = {
     "mL": Code("mL", "UCUM", "milliliter"),
     "mm3": Code("mm3", "UCUM", "cubic millimeter"),
+    "mm2": Code("mm2", "UCUM", "square millimeter"),
+    "cm2": Code("cm2", "UCUM", "square centimeter"),
     "%": Code("%", "UCUM", "percent"),
     "1": Code("1", "UCUM", "no units"),
 }
-FACTORS = {"mL": 1.0, "mm3": 1000.0, "%": 100.0, "1": 1.0}
+FACTORS = {"mL": 1.0, "mm3": 1000.0, "mm2": 1.0, "cm2": 0.01, "%": 100.0, "1": 1.0}
+CONCEPTS = {"volume": Code("118565006", "SCT", "Volume"), "area": Code("42798000", "SCT", "Area")}
 
 
 @dataclass(frozen=True)
@@ -26,57 +29,83 @@ class Measured:
     remarks: tuple[str, ...]
 
 
-def label_volumes_ml(labels: np.ndarray, count: int, voxel_ml: float) -> tuple[float, ...]:
-    """Volume of labels 1 to `count` in mL: voxels counted, times the exact volume of one."""
-    voxels = np.bincount(labels.ravel(), minlength=count + 1)[1 : count + 1]
-    return tuple(float(number) * voxel_ml for number in voxels)
+def count_voxels(label_maps: Sequence[np.ndarray], highest: int) -> tuple[int, ...]:
+    """Voxels of labels 1 to `highest` in all maps together."""
+    counts = np.zeros(highest + 1, np.int64)
+    for labels in label_maps:
+        for plane in labels:  # plane by plane: bincount makes an int64 copy of what it counts
+            if plane.any():
+                counts += np.bincount(plane.ravel(), minlength=highest + 1)
+    return tuple(int(count) for count in counts[1:])
 
 
 def measure(
-    labels: np.ndarray, sections: Sequence[Label], wanted: Sequence[MeasurementSection], voxel_ml: float
+    counts: Mapping[int, int],
+    sections: Mapping[int, Label],
+    wanted: Sequence[MeasurementSection],
+    voxel_size: float | None,
 ) -> Measured:
     """Measure what the manifest asks for.
 
     Measurements of one label, its ratios to others among them, make one finding that points to its segment,
     where the label is present; a measurement of several labels added up is a finding of its own without a place.
+
+    Parameters
+    ----------
+    counts : mapping of int to int
+        Voxels of each segment, by number.
+    sections : mapping of int to Label
+        The labels, by segment number.
+    voxel_size : float, optional
+        mL of a voxel, or mm2 of a pixel; None where the size of pixels is not known.
     """
-    volumes = dict(
-        zip((label.name for label in sections), label_volumes_ml(labels, len(sections), voxel_ml), strict=True)
-    )
-    remarks = [f"{name}: no voxel found." for name, volume in volumes.items() if volume == 0]
+    voxels = {sections[number].name: count for number, count in counts.items()}
+    remarks = [f"{name}: no voxel found." for name, count in voxels.items() if count == 0]
     findings: dict[str, Finding] = {}
     for section in wanted:
-        measurement = _measurement(section, volumes)
-        if measurement is None:
-            name = section.name or section.labels[0]
-            remarks.append(f"{name}: no ratio, because the volume of {' + '.join(section.of)} is 0.")
+        name = section.name or section.labels[0]
+        value = _value(section, voxels, voxel_size)
+        if isinstance(value, str):
+            remarks.append(f"{name}: {value}")
             continue
-        finding = _finding(section, sections, volumes)
+        finding = _finding(section, sections, voxels)
         kept = findings.get(finding.tracking_identifier, finding)
-        findings[finding.tracking_identifier] = replace(kept, measurements=(*kept.measurements, measurement))
+        presence = kept.presence
+        if section.present_above is not None:
+            presence = Presence.PRESENT if value.value > section.present_above else Presence.ABSENT
+        findings[finding.tracking_identifier] = replace(
+            kept,
+            measurements=(*kept.measurements, value),
+            presence=presence,
+            critical=kept.critical or section.critical,
+        )
     return Measured(tuple(findings.values()), tuple(remarks))
 
 
-def _measurement(section: MeasurementSection, volumes: dict[str, float]) -> Measurement | None:
-    value = sum(volumes[name] for name in section.labels)
+def _value(section: MeasurementSection, voxels: Mapping[str, int], voxel_size: float | None) -> Measurement | str:
+    """The measurement, or why there is none."""
+    size = 1.0 if section.kind == "ratio" else voxel_size
+    if size is None:
+        return "no area, because the size of the pixels is not known."
+    value = sum(voxels[name] for name in section.labels) * size
     if section.kind == "ratio":
-        whole = sum(volumes[name] for name in section.of)
+        whole = sum(voxels[name] for name in section.of)
         if whole == 0:
-            return None
+            return f"no ratio, because the volume of {' + '.join(section.of)} is 0."
         value /= whole
-    return Measurement(section.concept.code, value * FACTORS[section.unit], UNITS[section.unit])
+    unit = section.unit or ("mL" if section.kind == "volume" else "mm2")
+    concept = section.concept.code if section.concept else CONCEPTS[section.kind]
+    return Measurement(concept, value * FACTORS[unit], UNITS[unit])
 
 
-def _finding(section: MeasurementSection, sections: Sequence[Label], volumes: dict[str, float]) -> Finding:
-    names = [label.name for label in sections]
+def _finding(section: MeasurementSection, sections: Mapping[int, Label], voxels: Mapping[str, int]) -> Finding:
     site = section.finding_site.code if section.finding_site else None
     if len(section.labels) == 1:
-        number = names.index(section.labels[0]) + 1
-        label = sections[number - 1]
+        number, label = next((n, each) for n, each in sections.items() if each.name == section.labels[0])
         return Finding(
             finding=section.finding.code if section.finding else label.type.code,
             tracking_identifier=section.name or label.name,
-            segment_number=number if volumes[label.name] > 0 else None,
+            segment_number=number if voxels[label.name] > 0 else None,
             finding_site=site or (label.region.code if label.region else None),
             laterality=label.laterality.code if label.laterality else None,
         )

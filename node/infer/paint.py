@@ -16,6 +16,9 @@ from node.infer.postprocess import Decision, activate
 from node.infer.transforms import index_map, is_shared
 from node.volume.volume import Grid
 
+Axes = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Index of each slice, row and column of a grid, in the units of its affine."""
+
 SLAB_VOXELS = 1 << 20
 MIXED = -1
 
@@ -44,30 +47,66 @@ def paint_labels(
     ndarray of uint8, shape target.shape
         0 more than half a voxel outside `grid`.
     """
-    matrix, offset = index_map(grid, target)
-    result = np.zeros(target.shape, np.uint8)
-    if resample == "labels" or is_shared(matrix, offset):
-        labels = np.zeros(grid.shape, np.uint8)
-        for block in blocks:
-            labels[block.box] = decision.numbers[decision.states(activate(block.scores, activation))]
-        _take_nearest(labels, result, matrix, offset)
-        return result
-    painter = _Painter(result, grid.shape, matrix, offset, decision)
-    maker = CellMaker(layout)
+    painting = Painting(layout, grid, target, decision, activation=activation, resample=resample)
     for block in blocks:
-        activate(block.scores, activation)
-        for cells in maker.take(block):
-            painter.paint(cells)
-    return result
+        painting.take(block)
+    return painting.finish()
+
+
+class Painting:
+    """Labels that grow with every block that is taken; see `paint_labels`."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        grid: Grid,
+        target: Grid,
+        decision: Decision,
+        *,
+        activation: str = "none",
+        resample: str = "probabilities",
+    ) -> None:
+        self._matrix, self._offset = index_map(grid, target)
+        self._result = np.zeros(target.shape, np.uint8)
+        self._axes = _axes_of(target)
+        self._decision, self._activation = decision, activation
+        self._nearest: np.ndarray | None = None
+        is_copied = target.levels is None and is_shared(self._matrix, self._offset)
+        if resample == "labels" or is_copied:
+            self._nearest = np.zeros(grid.shape, np.uint8)
+        else:
+            self._painter = _Painter(self._result, self._axes, grid.shape, self._matrix, self._offset, decision)
+            self._maker = CellMaker(layout)
+
+    def take(self, block: Block) -> None:
+        """Add a block; its scores are changed."""
+        activate(block.scores, self._activation)
+        if self._nearest is not None:
+            self._nearest[block.box] = self._decision.numbers[self._decision.states(block.scores)]
+            return
+        for cells in self._maker.take(block):
+            self._painter.paint(cells)
+
+    def finish(self) -> np.ndarray:
+        """The labels, once all blocks were taken."""
+        if self._nearest is not None:
+            _take_nearest(self._nearest, self._result, self._axes, self._matrix, self._offset)
+        return self._result
 
 
 class _Painter:
     """Paints the voxels of the target that lie in given cells of the model's grid."""
 
     def __init__(
-        self, result: np.ndarray, sides: tuple[int, ...], matrix: np.ndarray, offset: np.ndarray, decision: Decision
+        self,
+        result: np.ndarray,
+        axes: Axes,
+        sides: tuple[int, ...],
+        matrix: np.ndarray,
+        offset: np.ndarray,
+        decision: Decision,
     ) -> None:
-        self._result, self._sides = result, sides
+        self._result, self._axes, self._sides = result, axes, sides
         self._matrix, self._offset = matrix, offset
         self._decision = decision
 
@@ -78,7 +117,7 @@ class _Painter:
         if not wanted.any():
             return
         low, high = self._bounds(cells, _box_of(wanted))
-        for box, places in _places(self._result.shape, self._matrix, self._offset, low, high):
+        for box, places in _places(self._axes, self._matrix, self._offset, low, high):
             inside: np.ndarray = np.ones((1, 1, 1), bool)
             for place, least, most in zip(places, low, high, strict=True):
                 inside = inside & ((place >= least) & (place < most))
@@ -157,18 +196,18 @@ def _box_of(wanted: np.ndarray) -> tuple[slice, ...]:
 
 
 def _places(
-    shape: tuple[int, ...], matrix: np.ndarray, offset: np.ndarray, low: list[float], high: list[float]
+    axes: Axes, matrix: np.ndarray, offset: np.ndarray, low: list[float], high: list[float]
 ) -> Iterator[tuple[tuple[slice, slice, slice], list[np.ndarray]]]:
     """Boxes of the target that can lie between `low` and `high`, with the places of their voxels on the model's grid
     (three arrays that broadcast), some million voxels at a time.
     """
     corners = np.array(list(itertools.product(*zip(low, high, strict=True)))) - offset
     reached = np.linalg.solve(matrix, corners.T).T
-    first = np.maximum(0, np.floor(reached.min(axis=0) - 1e-6)).astype(int)
-    last = np.minimum(shape, np.ceil(reached.max(axis=0) + 1e-6) + 1).astype(int)
-    if (last <= first).any():
+    first = [int(np.searchsorted(axis, place)) for axis, place in zip(axes, reached.min(axis=0) - 1e-6, strict=True)]
+    last = [int(np.searchsorted(axis, place)) for axis, place in zip(axes, reached.max(axis=0) + 1e-6, strict=True)]
+    slices, rows, columns = (axis[a:b] for axis, a, b in zip(axes, first, last, strict=True))
+    if not (len(slices) and len(rows) and len(columns)):
         return
-    slices, rows, columns = (np.arange(a, b, dtype=np.float64) for a, b in zip(first, last, strict=True))
     thickness = max(1, SLAB_VOXELS // (len(rows) * len(columns)))
     for start in range(0, len(slices), thickness):
         chosen = slices[start : start + thickness]
@@ -179,13 +218,19 @@ def _places(
             + offset[axis]
             for axis in range(3)
         ]
-        begin = int(first[0]) + start
+        begin = first[0] + start
         box = (
             slice(begin, begin + len(chosen)),
-            slice(int(first[1]), int(last[1])),
-            slice(int(first[2]), int(last[2])),
+            slice(first[1], last[1]),
+            slice(first[2], last[2]),
         )
         yield box, places
+
+
+def _axes_of(grid: Grid) -> Axes:
+    """Slices that are not evenly spaced have levels; everything else is counted."""
+    slices, rows, columns = (np.arange(side, dtype=np.float64) for side in grid.shape)
+    return slices if grid.levels is None else np.array(grid.levels), rows, columns
 
 
 def _term(factor: float, values: np.ndarray) -> np.ndarray:
@@ -193,14 +238,14 @@ def _term(factor: float, values: np.ndarray) -> np.ndarray:
     return np.zeros((1, 1, 1)) if factor == 0 else factor * values
 
 
-def _take_nearest(labels: np.ndarray, result: np.ndarray, matrix: np.ndarray, offset: np.ndarray) -> None:
+def _take_nearest(labels: np.ndarray, result: np.ndarray, axes: Axes, matrix: np.ndarray, offset: np.ndarray) -> None:
     """Give each voxel of the target the label of the nearest voxel."""
     if not labels.any():
         return
     box = _box_of(labels > 0)
     low = [part.start - 0.5 for part in box]
     high = [part.stop - 0.5 for part in box]
-    for part, places in _places(result.shape, matrix, offset, low, high):
+    for part, places in _places(axes, matrix, offset, low, high):
         nearest = [np.floor(place + 0.5).astype(np.intp) for place in places]
         inside: np.ndarray = np.ones((1, 1, 1), bool)
         for index, side in zip(nearest, labels.shape, strict=True):

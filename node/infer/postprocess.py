@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from node.infer.sections import Label, Postprocessing
+from node.infer.output_sections import Label, Postprocessing
 
 
 @dataclass(frozen=True, eq=False)
@@ -14,11 +14,12 @@ class Decision:
     """How scores become labels.
 
     A *state* is which channel won: the index in `order` (argmax), or 1 + index of the first channel in
-    `order` above the threshold, else 0. `numbers[state]` is the label, 0 for background.
+    `order` above its threshold, else 0; or what the one channel holds itself (values). `numbers[state]` is the label, 0
+    for background.
     """
 
     kind: str
-    threshold: float
+    thresholds: np.ndarray
     order: np.ndarray
     numbers: np.ndarray
 
@@ -26,22 +27,28 @@ class Decision:
         """State of each voxel, int16; `scores` has the channel first."""
         if self.kind == "argmax":
             return scores.argmax(axis=0).astype(np.int16)
+        if self.kind == "values":
+            return np.clip(np.rint(scores[0]), 0, len(self.numbers) - 1).astype(np.int16)
         states = np.zeros(scores.shape[1:], np.int16)
         for place in range(len(self.order) - 1, -1, -1):
-            states[scores[self.order[place]] > self.threshold] = place + 1
+            states[scores[self.order[place]] > self.thresholds[place]] = place + 1
         return states
 
 
 def make_decision(postprocessing: Postprocessing, labels: Sequence[Label], channels: int) -> Decision:
     """The decision that the manifest asks for; label numbers are places in `labels`, from 1."""
     number_of = {channel: number for number, label in enumerate(labels, start=1) for channel in label.channels}
+    order = np.arange(channels)
     if postprocessing.decision == "argmax":
-        order = np.arange(channels)
         numbers = [number_of.get(channel, 0) for channel in range(channels)]
+    elif postprocessing.decision == "values":
+        numbers = [number_of.get(value, 0) for value in range(max(number_of) + 2)]  # what is higher is background
     else:
         order = np.array(sorted(number_of, key=lambda channel: -number_of[channel]))
         numbers = [0, *(number_of[int(channel)] for channel in order)]
-    return Decision(postprocessing.decision, postprocessing.threshold, order, np.array(numbers, np.uint8))
+    own = [labels[number_of[int(channel)] - 1].threshold if int(channel) in number_of else None for channel in order]
+    thresholds = np.array([postprocessing.threshold if each is None else each for each in own])
+    return Decision(postprocessing.decision, thresholds, order, np.array(numbers, np.uint8))
 
 
 def activate(scores: np.ndarray, activation: str) -> np.ndarray:
@@ -62,25 +69,37 @@ def activate(scores: np.ndarray, activation: str) -> np.ndarray:
     return scores
 
 
-def clean(labels: np.ndarray, voxels: np.ndarray, voxel_ml: float, wanted: Postprocessing) -> np.ndarray:
-    """Body mask, components and holes as the manifest asks, in place, on the images' own voxels.
+def clean(
+    labels: np.ndarray,
+    voxels: np.ndarray,
+    voxel_ml: float,
+    wanted: Postprocessing,
+    spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0),
+) -> np.ndarray:
+    """Body mask, smoothing, components and holes as the manifest asks, in place, on the images' own voxels.
 
     Parameters
     ----------
     labels : ndarray of uint8, shape (slice, row, column)
+        Of an image, slice counts frames, and each is looked at on its own.
     voxels : ndarray, same shape
         Modality values, for the body mask.
     voxel_ml : float
+        Infinite where it is not known: then no volume is too small.
+    spacing_mm : tuple of float
+        For smoothing.
     """
     structure = ndimage.generate_binary_structure(3, 1 if wanted.connectivity == "faces" else 3)
     if wanted.body is not None:
         for plane, values in zip(labels, voxels, strict=True):
             if plane.any():
                 plane[~body_mask(values, wanted.body.above)] = 0
+    if wanted.smoothing_mm:
+        smooth(labels, [wanted.smoothing_mm / spacing for spacing in spacing_mm])
     if wanted.largest_component == "foreground":
         _drop_components(labels, labels > 0, structure, keep_largest=True, minimum_voxels=0)
     each = wanted.largest_component == "each-label"
-    minimum = wanted.minimum_component_ml / voxel_ml
+    minimum = max(wanted.minimum_component_ml / voxel_ml, wanted.minimum_component_voxels)
     for number in np.unique(labels):
         if number and (each or minimum > 0):
             _drop_components(labels, labels == number, structure, each, minimum)
@@ -91,6 +110,18 @@ def clean(labels: np.ndarray, voxels: np.ndarray, voxel_ml: float, wanted: Postp
                 part = labels[box]
                 part[ndimage.binary_fill_holes(part == number) & (part == 0)] = number
     return labels
+
+
+def smooth(labels: np.ndarray, sigma_voxels: Sequence[float]) -> None:
+    """Replace each label by where its share of a Gaussian neighbourhood is more than that of any other, in place."""
+    best = np.full(labels.shape, 0.5, np.float32)
+    result = np.zeros_like(labels)
+    for number in np.unique(labels):
+        if number:
+            share = ndimage.gaussian_filter((labels == number).astype(np.float32), sigma_voxels, mode="nearest")
+            np.copyto(result, number, where=share >= best)
+            np.maximum(best, share, out=best)
+    labels[...] = result
 
 
 def body_mask(values: np.ndarray, above: float) -> np.ndarray:

@@ -8,7 +8,13 @@ from pathlib import Path
 from dicom_sr.findings import Algorithm, Segment
 from node.errors import Permanent
 from node.infer.manifest import FILE_NAME, Manifest, ManifestError, load_manifest
+from node.infer.networks import input_tensors, output_tensors
+from node.infer.output_sections import Segmentation
+from node.infer.segmentation import segment_of
 from node.infer.session import Session, open_session
+
+PLAIN_FILES = (".md", ".txt", ".npz", ".json", ".png")
+"""Files that no network refers to."""
 
 
 class ModelRefused(Permanent):
@@ -28,7 +34,7 @@ class Model:
         self.folder = folder
         self.manifest = manifest
         self.digest = manifest.digest
-        self._sessions: dict[tuple[str, int], Session] = {}
+        self._sessions: dict[tuple[str, int], dict[str, Session]] = {}
         self._lock = threading.Lock()
 
     @property
@@ -44,18 +50,10 @@ class Model:
     @property
     def segments(self) -> tuple[Segment, ...]:
         """All labels the model can give, numbered from 1."""
-        return tuple(
-            Segment(
-                number=number,
-                label=label.name,
-                category=label.category.code,
-                type=label.type.code,
-                rgb=label.rgb,
-                anatomic_region=label.region.code if label.region else None,
-                laterality=label.laterality.code if label.laterality else None,
-            )
-            for number, label in enumerate(self.manifest.labels, start=1)
-        )
+        labels = [
+            label for output in self.manifest.reported if isinstance(output, Segmentation) for label in output.labels
+        ]
+        return tuple(segment_of(label, number) for number, label in enumerate(labels, start=1))
 
     def algorithm(self, provider: str) -> Algorithm:
         """How the objects name it; `provider` is what it really ran on."""
@@ -71,37 +69,43 @@ class Model:
             parameters=(("Execution provider", provider),),
         )
 
-    def verify(self) -> bytes:
-        """Hash every file of the manifest; the content of the ONNX file.
+    def verify(self) -> dict[str, bytes]:
+        """Hash every file of the manifest; the content of the ONNX files by name.
 
         Raises
         ------
         ModelRefused
             When a file is missing or a byte of it differs.
         """
-        content = b""
+        networks = {name for stage in self.manifest.sequence for name in stage.run.files}
+        contents: dict[str, bytes] = {}
         for name, wanted in self.manifest.files.items():
-            found_content, found = self._hash(name)
+            content = self._read(name)
+            found = hashlib.sha256(content).hexdigest()
             if found != wanted:
                 raise ModelRefused(
                     f"model {self.identifier}: {name}: found SHA-256 {found}, expected {wanted}: the file was changed "
                     "or the manifest is of another version"
                 )
-            if name == self.manifest.run.file:
-                content = found_content
-        return content
+            if name in networks:
+                contents[name] = content
+        return contents
 
-    def _hash(self, name: str) -> tuple[bytes, str]:
+    def _read(self, name: str) -> bytes:
         try:
-            content = (self.folder / name).read_bytes()
+            return (self.folder / name).read_bytes()
         except OSError as error:
             raise ModelRefused(
                 f"model {self.identifier}: {name} cannot be read ({error.strerror}), expected the file named in [files]"
             ) from None
-        return content, hashlib.sha256(content).hexdigest()
 
-    def session(self, device: str, threads: int) -> Session:
-        """The warm session for a device and thread count; the bytes that were hashed are the bytes that run.
+    def vocabulary(self, name: str) -> tuple[str, ...]:
+        """The words of a vocabulary file, one on each line."""
+        return tuple(self._read(name).decode("utf-8").splitlines())
+
+    def sessions(self, device: str, threads: int) -> dict[str, Session]:
+        """The warm sessions for a device and thread count by ONNX file; the bytes that were hashed are the bytes that
+        run.
 
         Raises
         ------
@@ -112,18 +116,30 @@ class Model:
         """
         with self._lock:
             if (device, threads) not in self._sessions:
-                content = self.verify()
-                alone = sum(not name.endswith((".md", ".txt", ".npz")) for name in self.manifest.files) == 1
-                run = self.manifest.run
-                self._sessions[device, threads] = open_session(
-                    self.identifier,
-                    content if alone else self.folder / run.file,
-                    input_name=run.input,
-                    output_name=run.output,
-                    device=device,
-                    threads=threads,
-                )
+                self._sessions[device, threads] = self._open(device, threads)
             return self._sessions[device, threads]
+
+    def _open(self, device: str, threads: int) -> dict[str, Session]:
+        contents = self.verify()
+        # What is neither a network nor words may be weights beside a network, which ONNX Runtime reads by itself.
+        others = [name for name in self.manifest.files if name not in contents and not name.endswith(PLAIN_FILES)]
+        inputs = [each.name for each in self.manifest.inputs]
+        tensors: dict[str, tuple[str, ...]] = {}
+        for stage in self.manifest.sequence:
+            for name in stage.run.files:  # a network may serve several stages
+                tensors[name] = tuple(dict.fromkeys((*tensors.get(name, ()), *output_tensors(stage))))
+        return {
+            name: open_session(
+                self.identifier,
+                self.folder / name if others else contents[name],
+                input_names=tuple(input_tensors(stage, inputs)),
+                output_names=tensors[name],
+                device=device,
+                threads=threads,
+            )
+            for stage in self.manifest.sequence
+            for name in stage.run.files
+        }
 
 
 class Registry:

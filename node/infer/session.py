@@ -8,7 +8,7 @@ import contextlib
 import importlib.util
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,15 +60,15 @@ class Session:
     provider: str
     degraded: bool
     engine: onnxruntime.InferenceSession
-    input_name: str
-    output_name: str
+    output_names: tuple[str, ...]
 
-    def run(self, image: np.ndarray, check: Callable[[], None] = lambda: None) -> np.ndarray:
-        """Output of the network as float32.
+    def run(self, feeds: Mapping[str, np.ndarray], check: Callable[[], None] = lambda: None) -> dict[str, np.ndarray]:
+        """Outputs of the network by name: float32, int64, or text.
 
         Parameters
         ----------
-        image : ndarray
+        feeds : mapping of str to ndarray
+            Each input tensor.
         check : callable
             Called several times a second while the network runs; an exception it raises ends the run and goes on.
 
@@ -77,27 +77,34 @@ class Session:
         Transient
             When memory does not suffice.
         Permanent
-            When the model raises or its output is not of floating point or integers.
+            When the model raises or an output is neither of numbers nor of text.
         """
         options = onnxruntime.RunOptions()
         if self.provider == CPU:
             options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
-        expected = INPUT_TYPES[self.engine.get_inputs()[0].type]
+        types = {each.name: INPUT_TYPES[each.type] for each in self.engine.get_inputs()}
+        shapes = ", ".join(str(array.shape) for array in feeds.values())
         try:
-            output = self._run_watched(image.astype(expected, copy=False), options, check)
+            given = {name: array.astype(types[name], copy=False) for name, array in feeds.items()}
+            outputs = self._run_watched(given, options, check)
         except MemoryError:
-            raise Transient(f"model {self.model}: not enough memory for an input of shape {image.shape}") from None
+            raise Transient(f"model {self.model}: not enough memory for an input of shape {shapes}") from None
         except ORT_ERRORS as error:
-            raise self._explain(error, image.shape) from None
-        if not isinstance(output[0], np.ndarray) or output[0].dtype.kind not in "fiub":
-            raise Permanent(f"model {self.model}: output {self.output_name!r} is no tensor of numbers")
-        return output[0].astype(np.float32, copy=False)
+            raise self._explain(error, shapes) from None
+        return {name: self._plain(name, output) for name, output in zip(self.output_names, outputs, strict=True)}
+
+    def _plain(self, name: str, output: Any) -> np.ndarray:
+        if not isinstance(output, np.ndarray) or output.dtype.kind not in "fiubOUS":
+            raise Permanent(f"model {self.model}: output {name!r} is no tensor of numbers or text")
+        if output.dtype.kind in "iu":
+            return output.astype(np.int64, copy=False)
+        return output.astype(np.float32, copy=False) if output.dtype.kind in "fb" else output
 
     def _run_watched(
-        self, image: np.ndarray, options: onnxruntime.RunOptions, check: Callable[[], None]
+        self, feeds: Mapping[str, np.ndarray], options: onnxruntime.RunOptions, check: Callable[[], None]
     ) -> Sequence[Any]:
         with ThreadPoolExecutor(1) as pool:
-            running = pool.submit(self.engine.run, [self.output_name], {self.input_name: image}, options)
+            running = pool.submit(self.engine.run, list(self.output_names), dict(feeds), options)
             try:
                 while not wait([running], CHECK_SECONDS).done:
                     check()
@@ -106,7 +113,7 @@ class Session:
                 raise
         return running.result()
 
-    def _explain(self, error: Exception, shape: tuple[int, ...]) -> Transient | Permanent:
+    def _explain(self, error: Exception, shape: str) -> Transient | Permanent:
         """Our words for an error of the engine: which node failed on which shape; its text may quote
         values.
         """
@@ -119,11 +126,24 @@ class Session:
 
 
 CHECK_SECONDS = 0.2
-INPUT_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
+INPUT_TYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+    "tensor(uint8)": np.uint8,
+    "tensor(int16)": np.int16,
+    "tensor(int32)": np.int32,
+}
 
 
 def open_session(
-    model: str, weights: bytes | Path, *, input_name: str, output_name: str, device: str, threads: int
+    model: str,
+    weights: bytes | Path,
+    *,
+    input_names: Sequence[str],
+    output_names: Sequence[str],
+    device: str,
+    threads: int,
 ) -> Session:
     """Make a session and check what it runs on.
 
@@ -133,6 +153,8 @@ def open_session(
         Identifier, for messages.
     weights : bytes or Path
         The ONNX file, or its path when it has external data.
+    input_names, output_names : sequence of str
+        All inputs that the model has, and the outputs that are wanted.
     device : {'prefer-gpu', 'require-gpu', 'cpu'}
     threads : int
         CPU threads of one run; 0 means all cores.
@@ -166,8 +188,8 @@ def open_session(
     provider = engine.get_providers()[0]
     if device == "require-gpu" and provider not in GPUS:
         raise Transient(f"model {model}: a GPU is required and the session runs on {provider}")
-    _check_tensors(model, engine, input_name, output_name)
-    return Session(model, provider, device == "prefer-gpu" and provider not in GPUS, engine, input_name, output_name)
+    _check_tensors(model, engine, input_names, output_names)
+    return Session(model, provider, device == "prefer-gpu" and provider not in GPUS, engine, tuple(output_names))
 
 
 def _options(threads: int) -> onnxruntime.SessionOptions:
@@ -190,13 +212,16 @@ def _preload() -> None:
             onnxruntime.preload_dlls()
 
 
-def _check_tensors(model: str, engine: onnxruntime.InferenceSession, input_name: str, output_name: str) -> None:
+def _check_tensors(
+    model: str, engine: onnxruntime.InferenceSession, input_names: Sequence[str], output_names: Sequence[str]
+) -> None:
     inputs = [each.name for each in engine.get_inputs()]
     outputs = [each.name for each in engine.get_outputs()]
-    if inputs != [input_name]:
-        raise Permanent(f"model {model}: found input tensors {inputs}, expected [{input_name!r}]")
-    if output_name not in outputs:
-        raise Permanent(f"model {model}: found output tensors {outputs}, expected {output_name!r} among them")
-    kind = engine.get_inputs()[0].type
-    if kind not in INPUT_TYPES:
-        raise Permanent(f"model {model}: found input of type {kind}, expected one of {', '.join(INPUT_TYPES)}")
+    if sorted(inputs) != sorted(input_names):
+        raise Permanent(f"model {model}: found input tensors {inputs}, expected {list(input_names)}")
+    for name in output_names:
+        if name not in outputs:
+            raise Permanent(f"model {model}: found output tensors {outputs}, expected {name!r} among them")
+    for each in engine.get_inputs():
+        if each.type not in INPUT_TYPES:
+            raise Permanent(f"model {model}: found input of type {each.type}, expected one of {', '.join(INPUT_TYPES)}")

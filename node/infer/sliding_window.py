@@ -10,12 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from node.errors import Permanent
 from node.infer.mosaic import Block, Layout, Mosaic
 from node.infer.sections import Run
 
 Network = Callable[[np.ndarray], np.ndarray]
-"""Input tensor to output tensor, float32."""
+"""Patches (batch, channel, *sides) to their scores (batch, channel, *sides), float32, checked."""
 Progress = Callable[[float], None]
 """Told the share done, 0 to 1; may raise to stop."""
 
@@ -43,90 +42,64 @@ class Scores:
         return whole
 
 
-def run_network(network: Network, image: np.ndarray, run: Run, model: str, progress: Progress) -> Scores:
+def run_network(network: Network, image: np.ndarray, run: Run, progress: Progress, *, slices: bool = False) -> Scores:
     """Output of the network for every voxel; the network runs while the blocks are taken.
 
     Parameters
     ----------
     network : callable
-    image : ndarray of float32, shape (axis 0, axis 1, axis 2)
+        Its scores have the sides of its input.
+    image : ndarray of float32, shape (channel, axis 0, axis 1, axis 2)
     run : Run
-    model : str
-        Identifier, for messages.
-
-    Raises
-    ------
-    Permanent
-        While blocks are taken: when the output has another shape than the manifest says, or holds values that are not
-        finite.
+    slices : bool
+        Call it for planes of axis 0, as `run.mode` = slices says, too.
     """
+    slices = slices or run.mode == "slices"
     least = run.patch or (1, 1, 1)
     padded = pad_to(image, least, run.multiple, run.padding_value)
-    match run.mode:
-        case "whole":
-            patch, starts = padded.shape, [[0], [0], [0]]
-        case "slices":
-            patch, starts = (1, *padded.shape[1:]), [list(range(len(padded))), [0], [0]]
-        case "sliding-window":
-            patch, starts = least, patch_starts(padded.shape, least, run.overlap)
-    layout = Layout.of(image.shape, patch, starts)
-    return Scores(layout, _blocks(_Checked(network, run, model), padded, layout, run, progress))
+    sides = padded.shape[1:]
+    if slices:
+        patch, starts = (1, *sides[1:]), [list(range(sides[0])), [0], [0]]
+    elif run.mode == "sliding-window":
+        patch, starts = least, patch_starts(sides, least, run.overlap)
+    else:
+        patch, starts = sides, [[0], [0], [0]]
+    layout = Layout.of(image.shape[1:], patch, starts)
+    return Scores(layout, _blocks(network, padded, layout, run, progress))
 
 
-def _blocks(network: "_Checked", image: np.ndarray, layout: Layout, run: Run, progress: Progress) -> Iterator[Block]:
+def _blocks(network: Network, image: np.ndarray, layout: Layout, run: Run, progress: Progress) -> Iterator[Block]:
     mosaic = Mosaic(layout, patch_weights(layout.patch, run.blending if run.patch else "constant"), HELD_BYTES)
     starts = layout.patches()
-    batch = 1 if run.mode == "whole" else run.batch
     progress(0)
-    for first in range(0, len(starts), batch):
-        chosen = starts[first : first + batch]
-        parts = [_patch(image, start, layout.patch) for start in chosen]
-        output = network(parts[0][None, None] if len(parts) == 1 else np.stack(parts)[:, None], run.mode)
+    for first in range(0, len(starts), run.batch):
+        chosen = starts[first : first + run.batch]
+        parts = [_patch(image, start, layout.patch, run.neighbours) for start in chosen]
+        output = network(parts[0][None] if len(parts) == 1 else np.stack(parts))
         del parts
         for start, scores in zip(chosen, output, strict=True):
             yield from mosaic.add(start, scores)
         progress((first + len(chosen)) / len(starts))
 
 
-def _patch(image: np.ndarray, start: tuple[int, ...], patch: tuple[int, ...]) -> np.ndarray:
-    return image[tuple(slice(first, first + length) for first, length in zip(start, patch, strict=True))]
-
-
-class _Checked:
-    """A network whose output is compared with the manifest at every call."""
-
-    def __init__(self, network: Network, run: Run, model: str) -> None:
-        self._network, self._run, self._model = network, run, model
-
-    def __call__(self, batch: np.ndarray, mode: str) -> np.ndarray:
-        """Scores of patches, shape (batch, channel, axis 0, axis 1, axis 2); `batch` has one channel."""
-        if mode == "slices":  # the network is one of images
-            return self._scores(batch[:, :, 0])[:, :, None]
-        return self._scores(batch)
-
-    def _scores(self, batch: np.ndarray) -> np.ndarray:
-        output = self._network(batch)
-        expected = (batch.shape[0], self._run.channels, *batch.shape[2:])
-        if output.shape != expected:
-            raise Permanent(
-                f"model {self._model}: output {self._run.output!r} has shape {output.shape} for an input of shape "
-                f"{batch.shape}, expected {expected}"
-            )
-        if output.size and not (np.isfinite(output.min()) and np.isfinite(output.max())):
-            raise Permanent(f"model {self._model}: output {self._run.output!r} holds values that are not finite")
-        return output
+def _patch(image: np.ndarray, start: tuple[int, ...], patch: tuple[int, ...], neighbours: int) -> np.ndarray:
+    """(channel, *patch); with neighbours the planes before and behind stand as channels beside each channel."""
+    if not neighbours:
+        return image[(slice(None), *(slice(first, first + side) for first, side in zip(start, patch, strict=True)))]
+    planes = np.clip(np.arange(start[0] - neighbours, start[0] + neighbours + 1), 0, image.shape[1] - 1)
+    return image[:, planes].reshape(-1, 1, *image.shape[2:])
 
 
 def pad_to(image: np.ndarray, minimum: tuple[int, ...], multiple: tuple[int, int, int], value: float) -> np.ndarray:
-    """The image with `value` added at its far ends, so that each side is at least `minimum` and a
+    """The image (channel first) with `value` added at its far ends, so that each side is at least `minimum` and a
     multiple.
     """
-    sides = [max(side, least) for side, least in zip(image.shape, minimum, strict=True)]
+    sides = [max(side, least) for side, least in zip(image.shape[1:], minimum, strict=True)]
     wanted = [math.ceil(side / step) * step for side, step in zip(sides, multiple, strict=True)]
-    if tuple(wanted) == image.shape:
+    if tuple(wanted) == image.shape[1:]:
         return image
-    padded = np.full(wanted, value, np.float32)
-    padded[tuple(slice(0, side) for side in image.shape)] = image
+    padded = np.full((len(image), *wanted), value, np.float32)
+    padded[(slice(None), *(slice(0, side) for side in image.shape[1:]))] = image
     return padded
 
 

@@ -1,32 +1,19 @@
-"""From a volume to what a network sees, and where each of its voxels lies. Pure.
+"""Grids of what a network sees, and values on them. Pure.
 
 Orient, resample, crop and pad all change a `Grid`; their common inverse is the way from one grid to another
 (`paint.paint_labels`), exact to rounding. Where two grids share their voxels (turned, cropped,
-padded), values are copied and never interpolated. Intensity steps become an `IntensityMap`, which has an
-inverse within its limits.
+padded), values are copied and never interpolated.
 """
 
 import itertools
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from scipy import ndimage
 
-from node.infer.sections import (
-    AffineStep,
-    Clip,
-    ClipPercentiles,
-    Crop,
-    IntensityStep,
-    MinMax,
-    Preprocessing,
-    Window,
-    ZScore,
-)
-from node.volume.volume import Grid, Volume
+from node.infer.preprocessing_sections import Crop, Preprocessing
+from node.volume.volume import Grid, evenly_spaced
 
 DIRECTIONS = {
     "L": (1.0, 0.0, 0.0),
@@ -43,61 +30,9 @@ SNAP = 1e-9
 """Entries of an index map this close to a whole number are taken to be it: rounding, not geometry."""
 
 
-LEAST_SPREAD = 1e-30
-"""An image whose values spread less than this counts as one of a single value: its scale would not fit float32."""
-
-
-@dataclass(frozen=True, eq=False)
-class Prepared:
-    """What the network sees: a float32 array and its grid."""
-
-    image: np.ndarray
-    grid: Grid
-
-
-@dataclass(frozen=True)
-class IntensityMap:
-    """y = (clip(x, low, high) - shift) x scale + offset, in this order: nothing cancels that need not."""
-
-    low: float = -np.inf
-    high: float = np.inf
-    shift: float = 0.0
-    scale: float = 1.0
-    offset: float = 0.0
-
-    def apply(self, values: np.ndarray) -> np.ndarray:
-        """Change float values in place, and return them."""
-        if self.low > -np.inf or self.high < np.inf:
-            np.clip(values, self.low, self.high, out=values)
-        if self.shift:
-            values -= self.shift
-        if self.scale != 1:
-            values *= self.scale
-        if self.offset:
-            values += self.offset
-        return values
-
-    def invert(self, values: np.ndarray) -> np.ndarray:
-        """The values that `apply` maps here; what was clipped stays at the limit."""
-        return np.asarray((values - self.offset) / self.scale + self.shift)
-
-
-def prepare(volume: Volume, preprocessing: Preprocessing, threads: int = 1) -> Prepared:
-    """Resample, scale and crop a volume as the manifest says."""
-    grid = model_grid(volume.grid, preprocessing)
-    outside = float(volume.voxels.min()) if preprocessing.outside == "minimum" else float(preprocessing.outside)
-    image = resample(volume.voxels, volume.grid, grid, preprocessing.interpolation, outside, threads)
-    scale_intensities(image, volume.voxels, preprocessing.intensity)
-    if preprocessing.crop is None:
-        return Prepared(image, grid)
-    start, shape = body_box(image, preprocessing.crop)
-    box = tuple(slice(first, first + size) for first, size in zip(start, shape, strict=True))
-    return Prepared(np.ascontiguousarray(image[box]), grid.part(start, shape))
-
-
-def model_grid(source: Grid, preprocessing: Preprocessing) -> Grid:
+def model_grid(source: Grid, preprocessing: Preprocessing, centre_lps: np.ndarray | None = None) -> Grid:
     """The grid that the manifest asks for over the field of view of `source`, before cropping; upright also where the
-    slices of the source are not.
+    slices of the source are not. `centre_lps` is the middle of a fixed grid, if it is not that of the source.
     """
     source = source.upright()
     if preprocessing.grid.kind == "source":
@@ -110,7 +45,9 @@ def model_grid(source: Grid, preprocessing: Preprocessing) -> Grid:
         axes = turned.affine_lps[:3, :3] / np.array(turned.spacing_mm)
         spacing = np.array(preprocessing.spacing_mm or turned.spacing_mm, dtype=np.float64)
     if preprocessing.grid.shape is not None:
-        return centred_grid(axes * spacing, preprocessing.grid.shape, source.centre_lps)
+        return centred_grid(
+            axes * spacing, preprocessing.grid.shape, source.centre_lps if centre_lps is None else centre_lps
+        )
     corners = np.array(list(itertools.product(*((-0.5, size - 0.5) for size in source.shape))))
     corners = corners @ source.affine_lps[:3, :3].T + source.affine_lps[:3, 3]
     along = corners @ np.linalg.inv(axes).T
@@ -167,8 +104,10 @@ def resample(
     Parameters
     ----------
     values : ndarray
-        On `source`; not copied (cubic excepted).
+        On `source`; not copied (cubic and slices that are not evenly spaced excepted).
     """
+    if source.levels is not None:
+        values = evenly_spaced(values, source.levels)
     matrix, offset = index_map(source, target)
     if is_shared(matrix, offset):
         return _copy(values, matrix, offset, target.shape, outside)
@@ -219,58 +158,6 @@ def _copy(
         out_of.append(indices[inside])
     result[np.ix_(*into)] = values.transpose(axes)[np.ix_(*out_of)]
     return result
-
-
-def scale_intensities(image: np.ndarray, source: np.ndarray, steps: Sequence[IntensityStep]) -> list[IntensityMap]:
-    """Apply the steps to `image` in place; the maps that were fitted, in order."""
-    maps: list[IntensityMap] = []
-    for step in steps:
-        fitted = _fit(step, image, source, maps)
-        fitted.apply(image)
-        maps.append(fitted)
-    return maps
-
-
-def _fit(step: IntensityStep, image: np.ndarray, source: np.ndarray, earlier: Sequence[IntensityMap]) -> IntensityMap:
-    match step:
-        case Clip():
-            return IntensityMap(step.low, step.high)
-        case ClipPercentiles():
-            low, high = _percentiles(step, image, source, earlier)
-            return IntensityMap(low if step.low > 0 else -np.inf, high if step.high < 100 else np.inf)
-        case MinMax():
-            return _onto(float(image.min()), float(image.max()), step.low, step.high)
-        case Window():
-            low, high = step.centre - step.width / 2, step.centre + step.width / 2
-            fitted = _onto(low, high, step.low, step.high)
-            return replace(fitted, low=low, high=high)
-        case ZScore():
-            chosen = image[image > 0] if step.over == "positive" and step.mean is None else image
-            mean = step.mean if step.mean is not None else float(chosen.mean(dtype=np.float64)) if chosen.size else 0.0
-            deviation = step.deviation or (float(chosen.std(dtype=np.float64)) if chosen.size else 1.0)
-            scale = 1 / deviation if deviation > LEAST_SPREAD else 1.0
-            return IntensityMap(shift=mean, scale=scale)
-        case AffineStep():
-            return IntensityMap(scale=step.scale, offset=step.offset)
-
-
-def _onto(low: float, high: float, new_low: float, new_high: float) -> IntensityMap:
-    """The linear map of low..high onto new_low..new_high; an image of one value becomes new_low."""
-    scale = (new_high - new_low) / (high - low) if high - low > LEAST_SPREAD else 1.0
-    return IntensityMap(shift=low, scale=scale, offset=new_low)
-
-
-def _percentiles(
-    step: ClipPercentiles, image: np.ndarray, source: np.ndarray, earlier: Sequence[IntensityMap]
-) -> tuple[float, float]:
-    values = source if step.over == "source" else image
-    if step.over == "positive":
-        values = values[values > 0] if (values > 0).any() else values
-    found = np.array(np.percentile(values, [step.low, step.high]), dtype=np.float64)
-    if step.over == "source":
-        for one in earlier:
-            one.apply(found)
-    return float(found.min()), float(found.max())
 
 
 def body_box(image: np.ndarray, crop: Crop) -> tuple[tuple[int, int, int], tuple[int, int, int]]:

@@ -13,7 +13,7 @@ from dicom_sr import conformance
 from dicom_sr.profile import CONSERVATIVE
 from dicom_sr.render import render
 from node.infer import Model, Registry, analyse
-from node.pipeline import AnalysisRequest, build_result
+from node.pipeline import AnalysisRequest, InputImages, build_result
 from node.volume import load_volume
 from tests.models import network, threshold_network, write_model
 
@@ -42,9 +42,9 @@ def make_segment(model: Model) -> Segment:
     """
 
     def run(paths: Sequence[Path], target: Path) -> tuple[str, ...]:
-        request = AnalysisRequest(tuple(paths), "0" * 64, 1, datetime(2024, 3, 5, 10, 11, tzinfo=UTC))
-        volume = load_volume(request.paths)
-        result = build_result(request, model, volume, analyse(model, volume, device="cpu", threads=1))
+        request = AnalysisRequest({"image": InputImages(tuple(paths))}, "0" * 64, 1, datetime(2024, 3, 5, 10, 11, tzinfo=UTC))
+        volume = load_volume(paths)
+        result = build_result(request, model, {"image": volume}, analyse(model, {"image": volume}, device="cpu", threads=1))
         objects = render(result, volume.headers, CONSERVATIVE)
         assert conformance.check([each.dataset for each in objects], volume.headers) == []
         target.write_bytes(objects[0].to_bytes())

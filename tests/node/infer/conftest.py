@@ -40,22 +40,25 @@ modality = ["MR", "CT"]
 [run]
 {run}
 
-[postprocessing]
+[[outputs]]
+task = "segmentation"
+{output}
 {postprocessing}
 
 {labels}
 """
 
 PREPROCESSING = 'orientation = "SPL"\nalignment = "acquisition"\ngrid = { kind = "source" }'
-RUN = "channels = 1"
+RUN = ""
+OUTPUT = "channels = 1"
 POSTPROCESSING = 'decision = "threshold"\nthreshold = 500'
-LABELS = """[[labels]]
+LABELS = """[[outputs.labels]]
 name = "Ball"
 channels = [0]
 type = { value = "52988006", meaning = "Lesion" }
 rgb = [255, 0, 0]
 
-[[measurements]]
+[[outputs.measurements]]
 kind = "volume"
 labels = ["Ball"]
 """
@@ -101,7 +104,13 @@ def make_model(tmp_path: Path) -> Callable[..., Model]:
         content = identity() if content is None else content
         (folder / "model.onnx").write_bytes(content)
         (folder / "CARD.md").write_text("# Bright ball\n")
-        texts = {"preprocessing": PREPROCESSING, "run": RUN, "postprocessing": POSTPROCESSING, "labels": LABELS} | parts
+        texts = {
+            "preprocessing": PREPROCESSING,
+            "run": RUN,
+            "output": OUTPUT,
+            "postprocessing": POSTPROCESSING,
+            "labels": LABELS,
+        } | parts
         text = MANIFEST.format(identifier=identifier, sha256=hashlib.sha256(content).hexdigest(), **texts)
         (folder / "model.toml").write_text(text)
         registry = Registry([folder.parent])

@@ -32,7 +32,7 @@ def test_ball_is_found_where_it_is(tmp_path: Path, make_model, orientation: str,
     model = make_model(
         preprocessing=f'orientation = "{letters}"\nalignment = "acquisition"\ngrid = {{ kind = "source" }}'
     )
-    found = analyse(model, load_volume(paths), device="cpu", threads=1)
+    found = analyse(model, {"image": load_volume(paths)}, device="cpu", threads=1)
     np.testing.assert_array_equal(found.labels == 1, BALL)
     (finding,) = found.findings
     assert finding.segment_number == 1 and finding.tracking_identifier == "Ball"
@@ -44,8 +44,8 @@ def test_ball_is_found_where_it_is(tmp_path: Path, make_model, orientation: str,
 @pytest.mark.parametrize(
     ("run", "decision"),
     [
-        ("channels = 2", 'activation = "none"'),
-        ('channels = 2\nmode = "sliding-window"\npatch = [16, 16, 16]\nmultiple = [8, 8, 8]', 'resample = "labels"'),
+        ("", 'activation = "none"'),
+        ('mode = "sliding-window"\npatch = [16, 16, 16]\nmultiple = [8, 8, 8]', 'resample = "labels"'),
     ],
 )
 def test_ball_comes_back_from_another_grid(
@@ -57,26 +57,29 @@ def test_ball_comes_back_from_another_grid(
         two_channels(),
         preprocessing='orientation = "LIA"\nspacing_mm = [1.0, 1.0, 1.0]',
         run=run,
+        output="channels = 2",
         postprocessing=decision,
         labels=LABELS.replace("channels = [0]", "channels = [1]"),
     )
-    found = analyse(model, volume, device="cpu", threads=2).labels == 1
+    found = analyse(model, {"image": volume}, device="cpu", threads=2).labels == 1
     assert dice_of(found, BALL) >= 0.97
     offset = np.argwhere(found).mean(0) - np.argwhere(BALL).mean(0)
     assert (np.abs(offset) < 0.5).all()
 
 
 def test_slices_and_whole_agree(make_model, volume: Volume) -> None:
-    slices = make_model(identity(rank=4), identifier="slices", run='channels = 1\nmode = "slices"\nbatch = 5')
-    np.testing.assert_array_equal(analyse(slices, volume, device="cpu").labels == 1, BALL)
+    slices = make_model(identity(rank=4), identifier="slices", run='mode = "slices"\nbatch = 5')
+    np.testing.assert_array_equal(analyse(slices, {"image": volume}, device="cpu").labels == 1, BALL)
 
 
 def test_what_it_says_of_itself(make_model, volume: Volume) -> None:
     stages: list[tuple[str, float]] = []
     model = make_model()
-    found = analyse(model, volume, device="cpu", threads=1, progress=lambda stage, share: stages.append((stage, share)))
+    found = analyse(
+        model, {"image": volume}, device="cpu", threads=1, progress=lambda stage, share: stages.append((stage, share))
+    )
     assert found.provider == "CPUExecutionProvider" and not found.degraded and found.remarks == ()
-    assert set(found.timings) == {"session", "prepare", "run", "finish", "measure"}
+    assert set(found.timings) == {"session", "prepare", "run", "finish"}
     assert stages[0] == ("prepare", 0) and stages[-1] == ("finish", 1)
     assert found.labels.dtype == np.uint8 and not found.labels.flags.writeable
     algorithm = model.algorithm(found.provider)
@@ -87,36 +90,36 @@ def test_what_it_says_of_itself(make_model, volume: Volume) -> None:
 
 def test_session_stays_warm(make_model, volume: Volume) -> None:
     model = make_model()
-    assert model.session("cpu", 1) is model.session("cpu", 1)
+    assert model.sessions("cpu", 1) is model.sessions("cpu", 1)
     (model.folder / "model.onnx").unlink()
-    assert analyse(model, volume, device="cpu", threads=1).labels.any()
+    assert analyse(model, {"image": volume}, device="cpu", threads=1).labels.any()
 
 
 def test_fall_back_to_the_cpu_is_never_silent(make_model, volume: Volume) -> None:
     model = make_model()
-    found = analyse(model, volume, device="prefer-gpu", threads=1)
+    found = analyse(model, {"image": volume}, device="prefer-gpu", threads=1)
     on_cpu = found.provider == "CPUExecutionProvider"
     assert found.degraded == on_cpu
     assert any("Computed on the CPU" in remark for remark in found.remarks) == on_cpu
     if on_cpu:
         with pytest.raises(Transient, match="a GPU is required and the session runs on CPUExecutionProvider"):
-            analyse(model, volume, device="require-gpu", threads=1)
+            analyse(model, {"image": volume}, device="require-gpu", threads=1)
 
 
 def test_empty_label_is_measured_as_zero_and_noted(make_model, volume: Volume) -> None:
     labels = LABELS + (
-        '\n[[labels]]\nname = "Nothing"\nchannels = [1]\ntype = { value = "1", meaning = "Thing" }\nrgb = [0, 0, 0]\n'
-        '[[measurements]]\nkind = "volume"\nlabels = ["Nothing"]\n'
-        '[[measurements]]\nkind = "ratio"\nlabels = ["Ball"]\nof = ["Nothing"]\nunit = "%"\n'
+        '\n[[outputs.labels]]\nname = "Nothing"\nchannels = [1]\ntype = { value = "1", meaning = "Thing" }\n'
+        'rgb = [0, 0, 0]\n[[outputs.measurements]]\nkind = "volume"\nlabels = ["Nothing"]\n'
+        '[[outputs.measurements]]\nkind = "ratio"\nlabels = ["Ball"]\nof = ["Nothing"]\nunit = "%"\n'
         'concept = { value = "X", scheme = "99T", meaning = "Ratio" }\n'
-        '[[measurements]]\nkind = "ratio"\nlabels = ["Nothing"]\nof = ["Ball"]\nunit = "%"\n'
+        '[[outputs.measurements]]\nkind = "ratio"\nlabels = ["Nothing"]\nof = ["Ball"]\nunit = "%"\n'
         'concept = { value = "X", scheme = "99T", meaning = "Ratio" }\n'
     )
     nodes = [
         helper.make_node("Sub", ["image", "image"], ["nothing"]),
         helper.make_node("Concat", ["image", "nothing"], ["logits"], axis=1),
     ]
-    found = analyse(make_model(network(nodes), run="channels = 2", labels=labels), volume, device="cpu")
+    found = analyse(make_model(network(nodes), output="channels = 2", labels=labels), {"image": volume}, device="cpu")
     ball, nothing = found.findings
     assert ball.segment_number == 1 and nothing.segment_number is None
     assert [m.value for m in nothing.measurements] == [0, 0] and nothing.measurements[1].unit.value == "%"
@@ -125,15 +128,16 @@ def test_empty_label_is_measured_as_zero_and_noted(make_model, volume: Volume) -
 
 def test_ratio_of_two_labels(make_model, volume: Volume) -> None:
     labels = LABELS.replace(
-        "[[measurements]]",
+        "[[outputs.measurements]]",
         (
-            '[[labels]]\nname = "Rest"\nchannels = [0]\ntype = { value = "1", meaning = "Thing" }\nrgb = [0, 0, 0]\n\n'
-            '[[measurements]]\nkind = "ratio"\nlabels = ["Ball"]\nof = ["Ball", "Rest"]\nunit = "%"\n'
-            'concept = { value = "X", scheme = "99T", meaning = "Share" }\n\n[[measurements]]'
+            '[[outputs.labels]]\nname = "Rest"\nchannels = [0]\ntype = { value = "1", meaning = "Thing" }\n'
+            'rgb = [0, 0, 0]\n\n[[outputs.measurements]]\nkind = "ratio"\nlabels = ["Ball"]\nof = ["Ball", "Rest"]\n'
+            'unit = "%"\n'
+            'concept = { value = "X", scheme = "99T", meaning = "Share" }\n\n[[outputs.measurements]]'
         ),
     ).replace("channels = [0]", "channels = [1]", 1)
-    model = make_model(two_channels(), run="channels = 2", postprocessing="", labels=labels)
-    (finding,) = analyse(model, volume, device="cpu").findings
+    model = make_model(two_channels(), output="channels = 2", postprocessing="", labels=labels)
+    (finding,) = analyse(model, {"image": volume}, device="cpu").findings
     share, millilitres = finding.measurements
     assert share.value == pytest.approx(100 * BALL.mean())
     assert (share.unit.value, millilitres.unit.value) == ("%", "mL")
@@ -147,7 +151,7 @@ def raising() -> bytes:
 
 def test_model_that_raises(make_model, volume: Volume) -> None:
     with pytest.raises(Permanent, match=r"model bright-ball: raised \w+ in node '.*' \(Gather\) on an input of shape"):
-        analyse(make_model(raising()), volume, device="cpu")
+        analyse(make_model(raising()), {"image": volume}, device="cpu")
 
 
 def test_network_is_stopped_while_it_runs(make_model, volume: Volume) -> None:
@@ -162,7 +166,7 @@ def test_network_is_stopped_while_it_runs(make_model, volume: Volume) -> None:
         network(nodes, constants={"axis": np.array(2, np.int32)}),
         preprocessing='orientation = "SPL"\nspacing_mm = [0.5, 0.5, 0.5]',
     )
-    model.session("cpu", 1)
+    model.sessions("cpu", 1)
     asked = []
 
     class Stopped(Exception):
@@ -174,7 +178,7 @@ def test_network_is_stopped_while_it_runs(make_model, volume: Volume) -> None:
             raise Stopped
 
     with pytest.raises(Stopped):
-        analyse(model, volume, device="cpu", threads=1, progress=stop)
+        analyse(model, {"image": volume}, device="cpu", threads=1, progress=stop)
     assert asked == [("prepare", 0), ("run", 0), ("run", 0)]
 
 
@@ -183,7 +187,7 @@ def test_model_of_another_shape(make_model, volume: Volume) -> None:
     with pytest.raises(
         Permanent, match=r"output 'logits' has shape \(1, 1, 1, 32, 28\) .*expected \(1, 1, 24, 32, 28\)"
     ):
-        analyse(make_model(content), volume, device="cpu")
+        analyse(make_model(content), {"image": volume}, device="cpu")
 
 
 def test_model_that_gives_no_numbers(make_model, volume: Volume) -> None:
@@ -195,26 +199,26 @@ def test_model_that_gives_no_numbers(make_model, volume: Volume) -> None:
                 preprocessing='orientation = "SPL"\nalignment = "acquisition"\n'
                 'intensity = [{ step = "affine", offset = -500 }]',
             ),
-            volume,
+            {"image": volume},
             device="cpu",
         )
 
 
 def test_file_that_is_no_model(make_model, volume: Volume) -> None:
     with pytest.raises(Permanent, match="ONNX Runtime cannot load it"):
-        analyse(make_model(b"not onnx"), volume, device="cpu")
+        analyse(make_model(b"not onnx"), {"image": volume}, device="cpu")
 
 
 @pytest.mark.parametrize(
-    ("run", "words"),
+    ("parts", "words"),
     [
-        ('channels = 1\ninput = "picture"', r"found input tensors \['image'\], expected \['picture'\]"),
-        ('channels = 1\noutput = "mask"', r"found output tensors \['logits'\], expected 'mask' among them"),
+        ({"run": 'input = "picture"'}, r"found input tensors \['image'\], expected \['picture'\]"),
+        ({"output": 'channels = 1\ntensor = "mask"'}, r"found output tensors \['logits'\], expected 'mask' among them"),
     ],
 )
-def test_tensors_of_other_names(make_model, volume: Volume, run: str, words: str) -> None:
+def test_tensors_of_other_names(make_model, volume: Volume, parts: dict[str, str], words: str) -> None:
     with pytest.raises(Permanent, match=words):
-        analyse(make_model(run=run), volume, device="cpu")
+        analyse(make_model(**parts), {"image": volume}, device="cpu")
 
 
 def test_too_much_memory_is_transient(make_model, volume: Volume) -> None:
@@ -224,7 +228,7 @@ def test_too_much_memory_is_transient(make_model, volume: Volume) -> None:
     ]
     content = network(nodes, constants={"huge": np.array([1, 1 << 34, 24, 32, 28])})
     with pytest.raises(Transient, match="not enough memory for an input of shape"):
-        analyse(make_model(content), volume, device="cpu")
+        analyse(make_model(content), {"image": volume}, device="cpu")
 
 
 def test_changed_byte_is_refused(make_model, volume: Volume) -> None:
@@ -233,7 +237,7 @@ def test_changed_byte_is_refused(make_model, volume: Volume) -> None:
     content[-1] ^= 1
     (model.folder / "model.onnx").write_bytes(content)
     with pytest.raises(ModelRefused, match=r"model bright-ball: model.onnx: found SHA-256 \w{64}, expected \w{64}"):
-        analyse(model, volume, device="cpu")
+        analyse(model, {"image": volume}, device="cpu")
     assert any("found SHA-256" in problem for problem in check_model(model.folder))
 
 
@@ -241,7 +245,7 @@ def test_missing_file_is_refused(make_model) -> None:
     model: Model = make_model()
     (model.folder / "model.onnx").unlink()
     with pytest.raises(ModelRefused, match=r"model\.onnx cannot be read"):
-        model.session("cpu", 1)
+        model.sessions("cpu", 1)
 
 
 def test_registry_lists_models_and_problems(make_model, tmp_path: Path) -> None:
@@ -283,7 +287,7 @@ def test_check_runs_the_example(make_model, volume: Volume) -> None:
 
 def test_check_of_a_wrong_manifest(tmp_path: Path) -> None:
     (tmp_path / "model.toml").write_text("version = 3")
-    assert check_model(tmp_path) == [f"{tmp_path.name}/model.toml: version: found 3, expected 1"]
+    assert check_model(tmp_path) == [f"{tmp_path.name}/model.toml:1: version: found 3, expected 1"]
 
 
 def test_default_phantom_has_the_ball() -> None:

@@ -1,5 +1,6 @@
 """Wrong manifests: file, field, found, expected, for each. And the documents that describe the format."""
 
+import re
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 
 from node.infer import Manifest, ManifestError, load_manifest
 from node.infer.reference import json_schema, with_tables
-from tests.node.infer.conftest import LABELS, MANIFEST, POSTPROCESSING, PREPROCESSING, RUN
+from tests.node.infer.conftest import LABELS, MANIFEST, OUTPUT, POSTPROCESSING, PREPROCESSING, RUN
 
 DOCS = Path(__file__).parents[3] / "docs"
 RIGHT = MANIFEST.format(
@@ -16,6 +17,7 @@ RIGHT = MANIFEST.format(
     sha256="0" * 64,
     preprocessing=PREPROCESSING,
     run=RUN,
+    output=OUTPUT,
     postprocessing=POSTPROCESSING,
     labels=LABELS,
 )
@@ -39,14 +41,14 @@ def test_right_one_is_read(tmp_path: Path) -> None:
     (tmp_path / "model.toml").write_text(RIGHT)
     manifest = load_manifest(tmp_path)
     assert manifest.model.identifier == "bright-ball"
-    assert manifest.labels[0].category.meaning == "Anatomical Structure"
+    assert manifest.outputs[0].labels[0].category.meaning == "Anatomical Structure"
     assert not manifest.model.clinical_use
 
 
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        ("version = 1", "version = 2", "ball/model.toml: version: found 2, expected 1"),
+        ("version = 1", "version = 2", "ball/model.toml:1: version: found 2, expected 1"),
         ('name = "Bright ball"', "", "model.name: found nothing, expected a value"),
         ('"bright-ball"', '"Bright Ball"', 'model.identifier: found "Bright Ball", expected text matching'),
         ('maker = "', 'vendor = "', "model.vendor: found an unknown key, expected one of: identifier, name,"),
@@ -79,16 +81,27 @@ def test_right_one_is_read(tmp_path: Path) -> None:
             'intensity = [{ step = "clip", low = 1, high = 2, x = 3 }]\n[run]',
             "preprocessing.intensity[0].x: found an unknown key, expected one of: step, low, high",
         ),
-        ("channels = 1\n", "channels = 0\n", "run.channels: found 0, expected greater than or equal to 1"),
-        ("channels = 1\n", 'channels = 1\nmode = "patches"\n', "run.mode: found \"patches\", expected 'whole'"),
-        ("channels = 1\n", 'channels = 1\nmode = "sliding-window"\n', "expected patch when mode is sliding-window"),
-        ("channels = 1\n", 'channels = 1\nmode = "slices"\nmultiple = [8, 8, 8]\n', "run.multiple: found 8 on axis 0"),
-        ("threshold = 500", 'threshold = "high"', 'postprocessing.threshold: found "high", expected a valid number'),
-        ("threshold = 500", "threshold = nan", "postprocessing.threshold: found NaN, expected a finite number"),
-        ("channels = [0]", "channels = [3]", "labels[0].channels: found 3, expected at most 0 (run.channels is 1)"),
+        ("channels = 1\n", "channels = 0\n", ":29: outputs[0].channels: found 0, expected greater than or equal to 1"),
+        ("[run]\n", '[run]\nmode = "patches"\n', ":25: run.mode: found \"patches\", expected 'whole'"),
+        ("[run]\n", '[run]\nmode = "sliding-window"\n', "run: found"),
+        ("[run]\n", '[run]\nmode = "slices"\nmultiple = [8, 8, 8]\n', ":26: run.multiple: found 8 on axis 0"),
+        ("threshold = 500", 'threshold = "high"', 'outputs[0].threshold: found "high", expected a valid number'),
+        ("threshold = 500", "threshold = nan", "outputs[0].threshold: found NaN, expected a finite number"),
+        (
+            'task = "segmentation"',
+            'task = "guess"',
+            "outputs[0].task: found \"guess\", expected one of 'segmentation',",
+        ),
+        ('task = "segmentation"\n', "", "outputs[0].task: found nothing, expected one of 'segmentation',"),
+        (
+            "channels = [0]",
+            "channels = [3]",
+            "outputs[0].labels[0].channels: found 3, expected at most 0 (channels is 1)",
+        ),
         ("rgb = [255, 0, 0]", "rgb = [256, 0, 0]", "labels[0].rgb[0]: found 256, expected less than or equal to 255"),
         ('labels = ["Ball"]', 'labels = ["Bell"]', "measurements[0]: found label 'Bell', expected one of: Ball"),
-        ('kind = "volume"', 'kind = "ratio"', "measurements[0]: found"),
+        ('kind = "volume"', 'kind = "ratio"', "outputs[0].measurements[0]: found"),
+        ('kind = "volume"', 'kind = "area"', "measurements[0].kind: found 'area', expected volume"),
         ('value = "52988006"', 'value = "52988006529880065"', "labels[0].type.value: found"),
     ],
 )
@@ -96,7 +109,7 @@ def test_problem_names_file_field_found_and_expected(problems, old: str, new: st
     assert old in RIGHT
     message = problems(RIGHT.replace(old, new, 1))
     assert expected in message, message
-    assert message.startswith("ball/model.toml: ")
+    assert re.match(r"ball/model\.toml(:\d+)?: ", message)
 
 
 def test_every_problem_is_listed(problems) -> None:
@@ -107,9 +120,9 @@ def test_every_problem_is_listed(problems) -> None:
 def test_two_labels_of_one_name_or_channel(problems) -> None:
     label = LABELS.split("\n\n", maxsplit=1)[0]
     twice = RIGHT.replace(label, f"{label}\n\n{label}")
-    assert "labels[1].name: found 'Ball' twice" in problems(twice)
+    assert "outputs[0].labels[1].name: found 'Ball' twice" in problems(twice)
     other = RIGHT.replace(label, label + "\n\n" + label.replace('"Ball"', '"Bell"'))
-    assert "labels[1].channels: found 0, which 'Ball' has already" in problems(other)
+    assert "outputs[0].labels[1].channels: found 0, which 'Ball' has already" in problems(other)
 
 
 def test_not_toml_and_not_there(problems, tmp_path: Path) -> None:

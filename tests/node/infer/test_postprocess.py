@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from node.infer.output_sections import Label, Postprocessing
 from node.infer.postprocess import activate, body_mask, clean, make_decision
-from node.infer.sections import Label, Postprocessing
 from node.infer.transforms import centred_grid, index_map
 from node.volume import Grid
 from tests.painting import painted

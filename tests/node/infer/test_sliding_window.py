@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from node.errors import Permanent
 from node.infer.sections import Run
 from node.infer.sliding_window import pad_to, patch_starts, patch_weights, run_network
 
@@ -17,8 +16,8 @@ def doubled(tensor: np.ndarray) -> np.ndarray:
 
 def run(network=doubled, **fields) -> tuple[np.ndarray, list[float]]:
     shares: list[float] = []
-    wanted = Run.model_validate({"channels": 2} | fields)
-    return run_network(network, IMAGE, wanted, "m", shares.append).together(2), shares
+    wanted = Run.model_validate(fields)
+    return run_network(network, IMAGE[None], wanted, shares.append).together(2), shares
 
 
 @pytest.mark.parametrize(
@@ -51,29 +50,7 @@ def test_progress_may_stop_it() -> None:
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        run_network(doubled, IMAGE, Run(channels=2, mode="slices"), "m", stop).together(2)
-
-
-@pytest.mark.parametrize("fields", [{}, {"mode": "slices"}, {"mode": "sliding-window", "patch": (8, 8, 8)}])
-def test_wrong_number_of_channels(fields) -> None:
-    with pytest.raises(Permanent, match=r"model m: output 'logits' has shape \(1, 1, .*expected \(1, 2, "):
-        run(lambda tensor: tensor, **fields)
-
-
-def test_wrong_size() -> None:
-    with pytest.raises(Permanent, match="expected"):
-        run(lambda tensor: doubled(tensor)[..., ::2])
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_values_that_are_not_finite(value: float) -> None:
-    def broken(tensor: np.ndarray) -> np.ndarray:
-        output = doubled(tensor)
-        output[0, 1, 3, 3, 3] = value
-        return output
-
-    with pytest.raises(Permanent, match="not finite"):
-        run(broken)
+        run_network(doubled, IMAGE[None], Run(mode="slices"), stop).together(2)
 
 
 def test_patches_step_as_in_monai_and_end_flush() -> None:
@@ -90,6 +67,22 @@ def test_gaussian_weights_are_those_of_monai() -> None:
 
 
 def test_padding_is_at_the_far_end() -> None:
-    padded = pad_to(np.ones((2, 3, 4), np.float32), (1, 1, 6), (2, 2, 4), -1)
-    assert padded.shape == (2, 4, 8)
-    assert padded[:, :3, :4].min() == 1 and padded.sum() == 24 - (64 - 24)
+    padded = pad_to(np.ones((1, 2, 3, 4), np.float32), (1, 1, 6), (2, 2, 4), -1)
+    assert padded.shape == (1, 2, 4, 8)
+    assert padded[0, :, :3, :4].min() == 1 and padded.sum() == 24 - (64 - 24)
+
+
+def test_neighbours_stand_beside_their_slice_and_the_outermost_are_repeated() -> None:
+    seen: list[np.ndarray] = []
+
+    def network(batch: np.ndarray) -> np.ndarray:
+        seen.append(batch)
+        return batch[:, 1:2]
+
+    wanted = Run(mode="slices", neighbours=1, batch=2)
+    scores = run_network(network, IMAGE[None], wanted, lambda share: None).together(1)
+    np.testing.assert_array_equal(scores[0], IMAGE)
+    planes = np.concatenate(seen)[:, :, 0]
+    assert planes.shape == (13, 3, 17, 10)
+    np.testing.assert_array_equal(planes[:, 0], IMAGE[[0, *range(12)]])
+    np.testing.assert_array_equal(planes[:, 2], IMAGE[[*range(1, 13), 12]])

@@ -8,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from node.infer.intensity import scale_intensities
+from node.infer.output_sections import Label, Postprocessing
 from node.infer.postprocess import make_decision
-from node.infer.sections import Crop, Label, Postprocessing, Preprocessing
+from node.infer.preprocessing_sections import Crop, Preprocessing
 from node.infer.transforms import (
     DIRECTIONS,
     body_box,
@@ -18,7 +20,6 @@ from node.infer.transforms import (
     is_shared,
     model_grid,
     resample,
-    scale_intensities,
     turn,
 )
 from node.volume import Grid

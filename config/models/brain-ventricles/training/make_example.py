@@ -30,7 +30,7 @@ def main() -> None:
         modality=whole.modality,
         frame_of_reference_uid="",
     )
-    labels = analyse(Model(FOLDER, load_manifest(FOLDER)), small, device="cpu").labels
+    labels = analyse(Model(FOLDER, load_manifest(FOLDER)), {"t1": small}, device="cpu").labels
     folder = FOLDER / "example"
     folder.mkdir(exist_ok=True)
     np.savez_compressed(folder / "input.npz", voxels=small.voxels, affine_lps=affine, modality=np.array(small.modality))

@@ -1,0 +1,196 @@
+"""The networks of a stage called as its manifest says: tensors made of channels, folds and flips averaged, outputs
+checked.
+
+A `StageNetwork` is the network of `sliding_window.run_network`: what has a place goes back to it, what has none is kept
+for each item of the batch.
+"""
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy import ndimage
+
+from node.errors import Permanent
+from node.infer.output_sections import (
+    AnyOutput,
+    Classification,
+    Detection,
+    Grading,
+    HeatMap,
+    Segmentation,
+)
+from node.infer.postprocess import activate
+from node.infer.sections import Stage
+from node.infer.session import Session
+
+Item = dict[str, np.ndarray]
+"""Tensors without a place of one item of a batch: a call on the whole, a slice or a frame; the batch axis is kept."""
+
+
+def tensors_of(output: AnyOutput) -> tuple[str, ...]:
+    """Names of the tensors that an output needs."""
+    if isinstance(output, Detection):
+        return tuple(dict.fromkeys(name for name in (output.boxes, output.scores, output.numbers) if name))
+    return (output.tensor,)
+
+
+def output_tensors(stage: Stage) -> tuple[str, ...]:
+    """Names of all output tensors of a stage, each once."""
+    return tuple(dict.fromkeys(name for output in stage.outputs for name in tensors_of(output)))
+
+
+def input_tensors(stage: Stage, inputs: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Each input tensor with the inputs that are its channels."""
+    given = stage.run.input
+    return {given: tuple(inputs)} if isinstance(given, str) else dict(given)
+
+
+def placed_outputs(stage: Stage) -> tuple[Segmentation | HeatMap, ...]:
+    """Outputs with a score for every voxel, in the order in which their channels come from a `StageNetwork`."""
+    return tuple(output for output in stage.outputs if isinstance(output, Segmentation | HeatMap))
+
+
+def is_averaged(stage: Stage) -> bool:
+    """Whether several answers are averaged after the activation, so that it is done already."""
+    several = len(stage.run.files) > 1 or bool(stage.run.flips)
+    return several and stage.run.average == "probabilities"
+
+
+def activation_left(stage: Stage, output: AnyOutput) -> str:
+    """The activation that is still to be applied to what a `StageNetwork` gives."""
+    return "none" if is_averaged(stage) else _activation(output)
+
+
+def _activation(output: AnyOutput) -> str:
+    if isinstance(output, Segmentation | HeatMap | Classification | Grading | Detection):
+        return output.activation
+    return "none"
+
+
+@dataclass(eq=False)
+class StageNetwork:
+    """The networks of a stage.
+
+    Parameters
+    ----------
+    stage : Stage
+    sessions : sequence of Session
+        One for each fold.
+    widths : mapping of str to int
+        Channels of each input tensor, in order; the last takes what is left.
+    planes : bool
+        Whether the network takes planes (batch, channel, row, column).
+    model : str
+        Identifier, for messages.
+    check : callable
+        Called several times a second while a network runs; may raise to stop.
+    """
+
+    stage: Stage
+    sessions: Sequence[Session]
+    widths: Mapping[str, int]
+    planes: bool
+    model: str
+    check: Callable[[], None]
+    items: list[Item] = field(default_factory=list)
+
+    def __call__(self, batch: np.ndarray) -> np.ndarray:
+        """Scores (batch, channel, *sides) of all outputs with a place, one after the other; the others into `items`."""
+        axes = [2 + axis for axis in self.stage.run.flips]
+        flips = [each for count in range(len(axes) + 1) for each in itertools.combinations(axes, count)]
+        answers = len(flips) * len(self.sessions)
+        placed: np.ndarray | None = None
+        others: list[Item] = []
+        for session, flip in itertools.product(self.sessions, flips):
+            outputs = session.run(self._feeds(np.flip(batch, flip) if flip else batch), self.check)
+            scores = np.flip(self._placed(outputs, batch), flip) if flip else self._placed(outputs, batch)
+            placed = scores if placed is None else placed + scores
+            others.append(self._others(outputs))
+        assert placed is not None
+        self._keep(others, len(batch))
+        return placed if answers == 1 else placed / np.float32(answers)
+
+    def _feeds(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+        feeds, first = {}, 0
+        for place, (tensor, width) in enumerate(self.widths.items()):
+            last = batch.shape[1] if place == len(self.widths) - 1 else first + width
+            part = batch[:, first:last, 0] if self.planes else batch[:, first:last]
+            if self.stage.run.layout == "channels-last":
+                part = np.moveaxis(part, 1, -1)
+            feeds[tensor] = np.ascontiguousarray(part)
+            first = last
+        return feeds
+
+    def _placed(self, outputs: Mapping[str, np.ndarray], batch: np.ndarray) -> np.ndarray:
+        outs = placed_outputs(self.stage)
+        if not outs:
+            return np.empty((len(batch), 0, *batch.shape[2:]), np.float32)
+        parts = []
+        for output in outs:
+            scores = self._on_sides(output, outputs[output.tensor].astype(np.float32, copy=False), batch)
+            if is_averaged(self.stage) and output.activation != "none":
+                scores = np.stack([activate(each, output.activation) for each in scores.copy()])
+            parts.append(scores)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+    def _on_sides(self, output: Segmentation | HeatMap, found: np.ndarray, batch: np.ndarray) -> np.ndarray:
+        """Scores of one output, checked: finite, and of the shape that the manifest says."""
+        sides = batch.shape[3:] if self.planes else batch.shape[2:]
+        count = len(batch)
+        scores = found
+        if output.channels == 1 and scores.ndim == len(sides) + 1:
+            scores = scores[:, None]
+        elif self.stage.run.layout == "channels-last" and scores.ndim == len(sides) + 2:
+            scores = np.moveaxis(scores, -1, 1)
+        if isinstance(output, HeatMap) and scores.ndim == len(sides) + 2 and scores.shape[2:] != sides:
+            factors = (1, 1, *(side / found_side for side, found_side in zip(sides, scores.shape[2:], strict=True)))
+            scores = ndimage.zoom(scores, factors, order=1, mode="nearest", grid_mode=True)
+        expected = (count, output.channels, *sides)
+        if scores.shape != expected:
+            given = (count, batch.shape[1], *sides)
+            raise Permanent(
+                f"model {self.model}: output {output.tensor!r} has shape {found.shape} for an input of shape "
+                f"{given}, expected {expected}"
+            )
+        self._check_finite(output.tensor, scores)
+        return scores[:, :, None] if self.planes else scores
+
+    def _check_finite(self, tensor: str, found: np.ndarray) -> None:
+        if found.size and found.dtype.kind == "f" and not (np.isfinite(found.min()) and np.isfinite(found.max())):
+            raise Permanent(f"model {self.model}: output {tensor!r} holds values that are not finite")
+
+    def _others(self, outputs: Mapping[str, np.ndarray]) -> Item:
+        found: Item = {}
+        for output in self.stage.outputs:
+            if isinstance(output, Segmentation | HeatMap):
+                continue
+            for tensor in tensors_of(output):
+                self._check_finite(tensor, outputs[tensor])
+                found[tensor] = outputs[tensor]
+            if is_averaged(self.stage) and isinstance(output, Classification | Grading):
+                found[output.tensor] = activate_scores(outputs[output.tensor], output.activation)
+        return found
+
+    def _keep(self, answers: Sequence[Item], count: int) -> None:
+        """Average the answers and share them out to the items of the batch."""
+        item = dict(answers[0])
+        if len(answers) > 1:
+            item = {tensor: np.mean([each[tensor] for each in answers], axis=0) for tensor in item}
+        for place in range(count):
+            self.items.append(
+                {
+                    tensor: array[place : place + 1] if count > 1 and len(array) == count else array
+                    for tensor, array in item.items()
+                }
+            )
+
+
+def activate_scores(scores: np.ndarray, activation: str) -> np.ndarray:
+    """Softmax or sigmoid over the last axis, of scores without a place."""
+    scores = scores.astype(np.float64)
+    if activation == "softmax":
+        raised = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        return np.asarray(raised / raised.sum(axis=-1, keepdims=True))
+    return np.asarray(1 / (1 + np.exp(-np.clip(scores, -80, 80)))) if activation == "sigmoid" else scores

@@ -1,0 +1,158 @@
+"""From the volumes of an exam to what a network sees: one array of channels on one grid. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from node.errors import NotAnalysed
+from node.infer.intensity import scale_intensities
+from node.infer.preprocessing_sections import Preprocessing, Region
+from node.infer.regions import Found, centre_lps, mask_box, mask_on, part_of_grid
+from node.infer.transforms import body_box, model_grid, resample
+from node.volume.volume import Grid, Volume
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """What a network sees.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (channel, *grid.shape)
+    grid : Grid
+        Where its voxels are; of images, on the pixels of the subject (slice counts frames).
+    subject : str
+        The input that results lie on.
+    remarks : tuple of str
+        For the report.
+    """
+
+    image: np.ndarray
+    grid: Grid
+    subject: str
+    remarks: tuple[str, ...] = ()
+
+
+def prepare_volumes(
+    volumes: Mapping[str, Volume],
+    names: Sequence[str],
+    preprocessing: Preprocessing,
+    found: Mapping[str, Found],
+    threads: int = 1,
+) -> Prepared:
+    """Resample all inputs onto one grid, scale and crop them as the manifest says.
+
+    Parameters
+    ----------
+    volumes : mapping of str to Volume
+        The inputs that there are; the first is the subject.
+    names : sequence of str
+        The inputs in the order of the channels; a channel of one that is not there is 0 throughout.
+    found : mapping of str to Found
+        What earlier stages found, on the voxels of the subject.
+
+    Raises
+    ------
+    NotAnalysed
+        When inputs do not share a frame of reference and the manifest asks for one.
+    """
+    subject, first = next(iter(volumes.items()))
+    _check_frames(volumes, preprocessing)
+    grid, remarks = _grid(first.grid, preprocessing, found)
+    masks = [
+        (region, mask_on(found[region.stage].mask(region.names), first.grid, grid, threads))
+        for region in preprocessing.regions
+        if region.use == "mask"
+    ]
+    channels = []
+    for name in names:
+        volume = volumes.get(name)
+        if volume is None:
+            channels.append(np.zeros(grid.shape, np.float32))
+            remarks.append(f"Input {name} is not there; the model ran without it.")
+        else:
+            channels.append(_channel(volume, name, grid, preprocessing, masks, threads))
+    box = _crop_box(channels[: len(volumes)], first.grid, grid, preprocessing, found)
+    if box is not None:
+        start, shape = box
+        part = tuple(slice(at, at + size) for at, size in zip(start, shape, strict=True))
+        channels = [channel[part] for channel in channels]
+        grid = grid.part(start, shape)
+    for region in preprocessing.regions:
+        if region.use == "channel":
+            channels += _mask_channels(region, found[region.stage], first.grid, grid, threads)
+    image = np.ascontiguousarray(channels[0])[None] if len(channels) == 1 else np.stack(channels)
+    return Prepared(image, grid, subject, tuple(remarks))
+
+
+def _check_frames(volumes: Mapping[str, Volume], preprocessing: Preprocessing) -> None:
+    frames = {volume.frame_of_reference_uid for volume in volumes.values()}
+    if preprocessing.same_frame_of_reference and len(frames) > 1:
+        raise NotAnalysed(
+            "frames-of-reference-differ",
+            f"found {len(frames)} frames of reference in inputs {', '.join(volumes)}, expected one: nothing says that "
+            "they are aligned",
+        )
+
+
+def _grid(source: Grid, preprocessing: Preprocessing, found: Mapping[str, Found]) -> tuple[Grid, list[str]]:
+    """The grid before the crop to the body; of a crop region before scaling, its part."""
+    region = next((each for each in preprocessing.regions if each.use == "crop" and each.order == "before"), None)
+    if region is None:
+        return model_grid(source, preprocessing), []
+    box = mask_box(found[region.stage].mask(region.names))
+    if box is None:
+        return model_grid(source, preprocessing), [f"Stage {region.stage} found nothing to crop to; the whole is used."]
+    if preprocessing.grid.kind == "fixed":
+        return model_grid(source, preprocessing, centre_lps(box, source)), []
+    return part_of_grid(box, source, model_grid(source, preprocessing), region.margin_mm), []
+
+
+def _channel(
+    volume: Volume,
+    name: str,
+    grid: Grid,
+    preprocessing: Preprocessing,
+    masks: Sequence[tuple[Region, np.ndarray]],
+    threads: int,
+) -> np.ndarray:
+    outside = float(volume.voxels.min()) if preprocessing.outside == "minimum" else float(preprocessing.outside)
+    image = resample(volume.voxels, volume.grid, grid, preprocessing.interpolation, outside, threads)
+    for region, mask in masks:
+        if region.order == "before":
+            image[~mask] = region.value
+    scale_intensities(image, volume.voxels, preprocessing.intensity_of.get(name, preprocessing.intensity))
+    for region, mask in masks:
+        if region.order == "after":
+            image[~mask] = region.value
+    return image
+
+
+def _crop_box(
+    channels: Sequence[np.ndarray],
+    source: Grid,
+    grid: Grid,
+    preprocessing: Preprocessing,
+    found: Mapping[str, Found],
+) -> tuple[tuple[int, int, int], tuple[int, int, int]] | None:
+    """What is cut out after scaling: a crop region, or what is bright in any channel."""
+    for region in preprocessing.regions:
+        if region.use == "crop" and region.order == "after":
+            box = mask_box(found[region.stage].mask(region.names))
+            if box is not None:
+                part = part_of_grid(box, source, grid, region.margin_mm)
+                start = np.linalg.solve(grid.affine_lps, part.affine_lps)[:3, 3].round().astype(int)
+                return (int(start[0]), int(start[1]), int(start[2])), part.shape
+    if preprocessing.crop is None:
+        return None
+    boxes = [body_box(channel, preprocessing.crop) for channel in channels]
+    start = np.min([low for low, _ in boxes], axis=0)
+    end = np.max([np.add(low, shape) for low, shape in boxes], axis=0)
+    one, two, three = (int(side) for side in end - start)
+    return (int(start[0]), int(start[1]), int(start[2])), (one, two, three)
+
+
+def _mask_channels(region: Region, found: Found, source: Grid, grid: Grid, threads: int) -> list[np.ndarray]:
+    names = region.names or tuple(found.numbers) or tuple(found.boxes)
+    return [mask_on(found.mask((name,)), source, grid, threads).astype(np.float32) for name in names]
