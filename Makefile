@@ -43,6 +43,7 @@ test: setup-dev counterparts lint ## lint and all tests
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 soak: setup-dev counterparts ## long chaos and fuzz runs
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[fuzz]'
 	@OVERREAD_SOAK=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 clean: ## remove what was built and set up

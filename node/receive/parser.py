@@ -73,6 +73,7 @@ class PduParser:
         self._command = b""
         self._command_context = 0
         self._data_context = 0
+        self._failure: PduError | None = None
 
     @property
     def is_between_messages(self) -> bool:
@@ -85,7 +86,10 @@ class PduParser:
         return len(self._buffer) - self._start < self._minimum_room
 
     def writable(self) -> memoryview:
-        """The free part of the buffer, never empty after `reclaim()`."""
+        """The free part of the buffer, never empty after `reclaim()`. Raises the `PduError` that came after the last
+        events."""
+        if self._failure is not None:
+            raise self._failure
         return self._view[self._end :]
 
     def reclaim(self) -> None:
@@ -103,10 +107,20 @@ class PduParser:
         Raises
         ------
         PduError
-            When the peer broke the protocol. The parser cannot be used after it.
+            When the peer broke the protocol. The parser cannot be used after it. What was complete before is returned
+            first, and the error raised by the next `writable()`.
         """
         self._end += count
         events: list[Event] = []
+        try:
+            self._read_pdus(events)
+        except PduError as error:
+            if not events:
+                raise
+            self._failure = error
+        return events
+
+    def _read_pdus(self, events: list[Event]) -> None:
         while self._end - self._start >= _PDU_HEADER.size:
             number, length = _PDU_HEADER.unpack_from(self._buffer, self._start)
             self._check_header(number, length)
@@ -118,7 +132,6 @@ class PduParser:
                 self._read_values(first, first + length, events)
             else:
                 events.append(ControlPdu(PduType(number), bytes(self._view[first : first + length])))
-        return events
 
     def _check_header(self, number: int, length: int) -> None:
         if number == PduType.P_DATA_TF:

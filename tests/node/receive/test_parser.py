@@ -42,6 +42,7 @@ def feed(parser: PduParser, content: bytes) -> list[Event]:
         part, content = content[: len(room)], content[len(room) :]
         room[: len(part)] = part
         events += parser.received(len(part))
+    parser.writable()  # raises what is wrong after the last event
     return events
 
 
@@ -152,6 +153,15 @@ def test_broken_pdus_are_refused_at_once(content: bytes, reason: AbortReason) ->
 def test_messages_are_not_mixed(values: list[bytes]) -> None:
     with pytest.raises(PduError):
         feed(PduParser(MAXIMUM), p_data(*values))
+
+
+def test_what_is_complete_comes_before_the_error() -> None:
+    parser = PduParser(MAXIMUM)
+    content = p_data(pdv(1, b"rest", is_command=False, is_last=True)) + b"\x99" + bytes(5)
+    parser.writable()[: len(content)] = content
+    assert keep(parser.received(len(content))) == [("data", 1, b"rest", True)]
+    with pytest.raises(PduError, match="unknown"):
+        parser.writable()
 
 
 def test_command_set_is_bounded() -> None:
