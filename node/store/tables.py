@@ -442,6 +442,36 @@ delivery = Table(
     Index("ix_delivery_check", "destination", "check_after"),
 )
 
+class CommitmentState(StrEnum):
+    """PENDING: a report is owed. REPORTED: the requester took it. ABANDONED: it could not be reached for too long."""
+
+    PENDING = "PENDING"
+    REPORTED = "REPORTED"
+    ABANDONED = "ABANDONED"
+
+
+# Requests of others that we commit to the storage of what they sent (PS3.4 Annex J), until the report is taken.
+commitment_request = Table(
+    "commitment_request",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("calling_ae_title", String(16), nullable=False),
+    Column("transaction_uid", String(64), nullable=False),
+    Column("requested_at", UtcDateTime, nullable=False),
+    Column("objects", Json, nullable=False, comment="pairs of SOP Class UID and SOP Instance UID, as requested"),
+    Column("state", String(16), nullable=False),
+    Column("attempts", Integer, nullable=False, comment="times that the report could not be handed over"),
+    Column("report_after", UtcDateTime, comment="when to report; null when nothing is owed"),
+    Column("reported_at", UtcDateTime),
+    Column("last_error", Text, comment="why it is not reported; never patient data"),
+    CheckConstraint(_one_of(CommitmentState), name="state"),
+    CheckConstraint("(state = 'PENDING') = (report_after IS NOT NULL)", name="report_after"),
+    CheckConstraint("(state = 'REPORTED') = (reported_at IS NOT NULL)", name="reported_at"),
+    CheckConstraint("attempts >= 0", name="attempts"),
+    UniqueConstraint("calling_ae_title", "transaction_uid", name="uq_commitment_request_transaction"),
+    Index("ix_commitment_request_report_after", "report_after"),
+)
+
 # What is known of a destination beyond its configuration; no row: nothing has happened yet.
 destination_state = Table(
     "destination_state",
