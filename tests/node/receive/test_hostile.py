@@ -140,6 +140,7 @@ def test_probes_leave_nothing_behind(receive: Start, images: list[Encoded]) -> N
     process = psutil.Process()
     wait_until(lambda: process.num_threads() <= threading.active_count() + 8, "quiet start")
     descriptors, threads = process.num_fds(), threading.active_count()
+    memory = process.memory_info().rss
     for number in range(200):
         with socket.create_connection(("127.0.0.1", receiver.port), timeout=5) as probe:
             if number % 4 == 1:
@@ -152,6 +153,7 @@ def test_probes_leave_nothing_behind(receive: Start, images: list[Encoded]) -> N
     wait_until(lambda: threading.active_count() <= threads, "end of the threads")
     pooled = 12  # connections to the database that came to stay
     wait_until(lambda: process.num_fds() <= descriptors + pooled, "closing of the descriptors")
+    wait_until(lambda: process.memory_info().rss < memory + (64 << 20), "return of the memory")
 
 
 def test_more_associations_than_allowed_are_rejected_for_now(receive: Start, images: list[Encoded]) -> None:

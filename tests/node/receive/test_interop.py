@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pydicom
@@ -12,6 +13,7 @@ import pytest
 from pydicom.data import get_testdata_file
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 
+from tests.counterparts import orthanc
 from tests.node.receive.conftest import Receiver
 from tests.node.receive.wire import Client, read_encoded
 from tests.phantoms import write_series
@@ -100,6 +102,40 @@ def test_dcmsend_reports_success(receive: Start, tmp_path: Path) -> None:
     report = tmp_path / "report.txt"
     run("dcmsend", "-aec", "OVERREAD", "--create-report-file", report, "127.0.0.1", receiver.port, *paths)
     assert "0000" in report.read_text() and receiver.count() == 6
+
+
+@pytest.mark.counterpart("dcmtk")
+def test_several_storescu_at_once(receive: Start, tmp_path: Path) -> None:
+    receiver = receive()
+    series = [write_series(tmp_path / str(number), shape=(6, 64, 64), modality="CT") for number in range(4)]
+    command = [str(dcmtk_program("storescu")), "-aec", "OVERREAD", "127.0.0.1", str(receiver.port)]
+    senders = [subprocess.Popen([*command, *map(str, paths)]) for paths in series]
+    assert [sender.wait(60) for sender in senders] == [0] * 4
+    sent = [path for paths in series for path in paths]
+    assert received(receiver) == {str(pydicom.dcmread(path).SOPInstanceUID): as_sent(path) for path in sent}
+
+
+@pytest.mark.counterpart("orthanc")
+def test_orthanc_forwards_studies_in_several_associations(receive: Start, tmp_path: Path) -> None:
+    receiver = receive()
+    series = [
+        write_series(tmp_path / "ct", shape=(25, 64, 64), modality="CT"),
+        write_series(tmp_path / "mr", shape=(12, 32, 32), modality="MR"),
+        write_series(tmp_path / "rle", shape=(3, 32, 32), transfer_syntax=RLELossless),
+    ]
+    with orthanc(tmp_path / "peer", modalities={"node": ("OVERREAD", receiver.port)}) as peer:
+        peer.echo("node")
+        for paths in series:
+            peer.store(paths)
+        studies = [str(pydicom.dcmread(paths[0]).StudyInstanceUID) for paths in series]
+        with ThreadPoolExecutor(3) as pool:
+            list(pool.map(lambda uid: peer.forward(uid, "node"), studies))
+        kept = {one["SOPInstanceUID"]: peer.download(one["id"]) for one in peer.instances()}
+    arrived = received(receiver)
+    assert len(arrived) == 40
+    for uid, content in kept.items():  # as Orthanc holds it: it encodes nothing anew
+        (tmp_path / uid).write_bytes(content)
+        assert arrived[uid] == as_sent(tmp_path / uid)
 
 
 @pytest.mark.parametrize("name", REAL_FILES)

@@ -11,13 +11,15 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
+import pydicom
 import pytest
 
 from node.receive.tls import ServerTls, TlsError
 from node.settings import Peer
 from tests.node.receive.conftest import Receiver
-from tests.node.receive.test_interop import dcmtk_program
+from tests.node.receive.test_interop import as_sent, dcmtk_program, received
 from tests.node.receive.wire import CT, EXPLICIT, Client, Encoded, associate_request
+from tests.phantoms import write_series
 
 Start = Callable[..., Receiver]
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificates")
@@ -166,10 +168,52 @@ def test_unusable_files_are_an_error(tmp_path: Path, node: Identity, modality: I
         ServerTls(node.certificate, node.key, tmp_path / "empty.pem")
 
 
+def run_dcmtk(name: str, receiver: Receiver, *options: object, code: int = 0) -> None:
+    command = [str(dcmtk_program(name)), "-aec", "OVERREAD", *map(str, options[:-1])]
+    command += ["127.0.0.1", str(receiver.scp.bound_tls_port), *map(str, options[-1] or [])]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == code, done.stdout + done.stderr
+
+
 @pytest.mark.counterpart("dcmtk")
 def test_echoscu_over_mutual_tls(receive: Start, node: Identity, modality: Identity) -> None:
     receiver = receive(**settings(node, client_authorities=modality.certificate))
-    shown = ["--enable-tls", str(modality.key), str(modality.certificate), "--add-cert-file", str(node.certificate)]
-    command = [str(dcmtk_program("echoscu")), *shown, "-aec", "OVERREAD", "127.0.0.1", str(receiver.scp.bound_tls_port)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
-    assert done.returncode == 0, done.stdout + done.stderr
+    shown = ["--enable-tls", modality.key, modality.certificate, "--add-cert-file", node.certificate]
+    run_dcmtk("echoscu", receiver, *shown, None)
+
+
+@pytest.mark.counterpart("dcmtk")
+@pytest.mark.parametrize("is_mutual", [False, True], ids=["anonymous", "client-certificate"])
+def test_storescu_sends_images_over_tls(
+    receive: Start, tmp_path: Path, node: Identity, modality: Identity, is_mutual: bool
+) -> None:
+    """Images larger than a TLS record, and than the receiver's buffer."""
+    more = {"client_authorities": modality.certificate} if is_mutual else {}
+    receiver = receive(**settings(node, **more))
+    paths = write_series(tmp_path / "series", shape=(4, 512, 512), modality="CT")
+    paths += write_series(tmp_path / "large", shape=(1, 900, 900), modality="CT")
+    shown = ["--enable-tls", modality.key, modality.certificate] if is_mutual else ["--anonymous-tls"]
+    run_dcmtk("storescu", receiver, *shown, "--add-cert-file", node.certificate, paths)
+    assert received(receiver) == {str(pydicom.dcmread(path).SOPInstanceUID): as_sent(path) for path in paths}
+
+
+@pytest.mark.counterpart("dcmtk")
+def test_storescu_without_a_certificate_is_turned_away(
+    receive: Start, tmp_path: Path, node: Identity, modality: Identity
+) -> None:
+    receiver = receive(**settings(node, client_authorities=modality.certificate))
+    paths = write_series(tmp_path / "series", shape=(1, 16, 16), modality="CT")
+    run_dcmtk("storescu", receiver, "--anonymous-tls", "--add-cert-file", node.certificate, paths, code=1)
+    assert receiver.count() == 0
+
+
+def test_plain_dicom_on_the_tls_port_is_closed(receive: Start, images: list[Encoded], node: Identity) -> None:
+    receiver = receive(**settings(node))
+    port = receiver.scp.bound_tls_port
+    assert port is not None
+    with Client(port) as plain:
+        plain.send(associate_request([(1, CT, [EXPLICIT])]))
+        assert plain.is_closed_within(5)
+    with connect(receiver, node) as client:
+        client.associate([(1, CT, [EXPLICIT])])
+        assert client.store(images[0]) == 0
