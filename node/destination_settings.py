@@ -160,13 +160,10 @@ class Hl7Destination(AnyDestination):
     sending_facility: str = Field("", description="MSH-4.")
     receiving_application: str = Field("", description="MSH-5.")
     receiving_facility: str = Field("", description="MSH-6.")
-    universal_service_identifier: str = Field(
-        "", description="OBR-4 as the receiver knows it, `code^text^system`; empty means the name of the model."
-    )
-    observation_identifiers: dict[str, str] = Field(
-        {},
-        description="OBX-3 by code value of the measurement, `code^text^system`, e.g. merge fields of the reporting "
-        "system.",
+    template: Path | None = Field(
+        None,
+        description="TOML file that says which segments are written and what stands in their fields, e.g. merge fields "
+        "of the reporting system; without it `node/deliver/oru_templates/standard.toml`.",
     )
 
 

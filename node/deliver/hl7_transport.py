@@ -5,6 +5,7 @@ from datetime import datetime
 
 from node.deliver import oru
 from node.deliver.line import Line, LineLost, Patience, connect
+from node.deliver.oru_template import load_template
 from node.deliver.statement import read_statement
 from node.deliver.tls import client_tls
 from node.deliver.transport import Check, NeverTaken, NotTaken, Parcel, Receipt, Unreachable
@@ -27,13 +28,12 @@ class Hl7Transport:
             sending_facility=destination.sending_facility,
             receiving_application=destination.receiving_application,
             receiving_facility=destination.receiving_facility,
-            observation_identifiers=destination.observation_identifiers,
-            universal_service_identifier=destination.universal_service_identifier,
         )
+        self._template = load_template(destination.template)
 
     def send(self, parcel: Parcel, check: Check) -> Receipt:
         statement = read_statement(parcel)
-        message = oru.encode_oru(statement, self._names, self._now())
+        message = oru.encode_oru(statement, self._names, self._template, self._now())
         line = self._connect(Patience(self._timeout_seconds, check))
         try:
             line.send(_START + message.encode("utf-8") + _END)

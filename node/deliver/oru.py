@@ -1,61 +1,138 @@
-"""HL7 v2.5.1 ORU^R01 of a statement, and what its acknowledgement means. Pure.
+"""HL7 v2.5.1 ORU^R01 of a statement, and what its acknowledgement means. Pure."""
 
-MSH PID ORC OBR, then one OBX for each measurement (NM, UCUM units, preliminary) and one for each line of the
-impression.
-"""
-
-from collections.abc import Mapping
+from base64 import b64encode
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
+from pydicom.sr.coding import Code
+
+from dicom_sr.findings import Finding, Presence
+from node.deliver.oru_template import Each, OruTemplate, Values
 from node.deliver.statement import Order, Statement
 
 _ESCAPES = {"\\": "\\E\\", "|": "\\F\\", "^": "\\S\\", "&": "\\T\\", "~": "\\R\\"}
+_SYSTEMS = {"SCT": "SCT", "DCM": "DCM", "LN": "LN", "UCUM": "UCUM"}
+"""HL7 table 0396 for DICOM coding scheme designators; all others are local."""
+_PRESENCE = {
+    Presence.PRESENT: Code("52101004", "SCT", "Present"),
+    Presence.ABSENT: Code("2667000", "SCT", "Absent"),
+    Presence.INDETERMINATE: Code("82334004", "SCT", "Indeterminate"),
+}
+_NO_UNITS = Code("1", "UCUM", "no units")
+CRITICALLY_ABNORMAL = "AA"
+"""Abnormal flag (HL7 table 0078)."""
 
 
 @dataclass(frozen=True)
 class Names:
-    """Who writes to whom (MSH-3 to MSH-6), and observation identifiers (OBX-3) that the site maps, by code value."""
+    """Who writes to whom: MSH-3 to MSH-6."""
 
     sending_application: str
     sending_facility: str
     receiving_application: str
     receiving_facility: str
-    observation_identifiers: Mapping[str, str]
-    universal_service_identifier: str
 
 
-def encode_oru(statement: Statement, names: Names, now: datetime) -> str:
+def encode_oru(statement: Statement, names: Names, template: OruTemplate, now: datetime) -> str:
     """The message; segments end with a carriage return. Its control ID is the same whenever it is sent again."""
-    order = statement.order
-    segments = [
-        _segment(
-            "MSH",
-            "^~\\&",
-            _text(names.sending_application),
-            _text(names.sending_facility),
-            _text(names.receiving_application),
-            _text(names.receiving_facility),
-            _time(now),
-            "",
-            "ORU^R01^ORU_R01",
-            control_id(statement),
-            "P",
-            "2.5.1",
-            *[""] * 5,
-            "UNICODE UTF-8",
-        ),
-        _pid(order),
-        _segment("ORC", "RE", _text(order.placer_order_number), _text(_filler(order))),
-        _obr(statement, names),
-        *_observations(statement, names),
+    head = [
+        "MSH",
+        "^~\\&",
+        _text(names.sending_application),
+        _text(names.sending_facility),
+        _text(names.receiving_application),
+        _text(names.receiving_facility),
+        _time(now),
+        "",
+        "ORU^R01^ORU_R01",
+        control_id(statement),
+        "P",
+        "2.5.1",
+        *[""] * 5,
+        "UNICODE UTF-8",
     ]
-    return "".join(segments)
+    return "|".join(head) + "\r" + "".join(_segments(statement, template, now))
 
 
 def control_id(statement: Statement) -> str:
     """MSH-10: at most 20 characters, one for each statement."""
     return statement.identifier.rpartition(".")[2][-20:]
+
+
+def _segments(statement: Statement, template: OruTemplate, now: datetime) -> Iterator[str]:
+    shared = _shared_values(statement, now)
+    numbers: dict[str, int] = {}
+    for group in template.groups():
+        for item in _items(statement, group[0].each):
+            entry = next((one for one in group if one.takes(item)), None)
+            if entry is None or entry.skip or (entry.when == "critical" and not statement.is_critical):
+                continue
+            numbers[entry.name] = numbers.get(entry.name, 0) + 1
+            yield entry.fill({**shared, **item, "number": numbers[entry.name]})
+
+
+def _shared_values(statement: Statement, now: datetime) -> Values:
+    """What may stand in every segment."""
+    order, algorithm = statement.order, statement.algorithm
+    observed = order.study_date + order.study_time.partition(".")[0] if order.study_date else ""
+    family, *given = [_text(part) for part in order.patient_name.split("=")[0].split("^")]
+    return {
+        **{name: _text(value) for name, value in vars(order).items()},
+        "patient_name": "^".join([family, *given]).rstrip("^"),
+        "sex": order.sex if order.sex in ("M", "F", "O") else "",
+        "filler_order_number": _text(_filler(order)),
+        "observed_at": observed or _time(statement.created_at),
+        "reported_at": _time(statement.created_at),
+        "sent_at": _time(now),
+        "model": _text(algorithm.name),
+        "model_identifier": _text(algorithm.identifier),
+        "model_version": _text(algorithm.version),
+        "device_uid": statement.device_uid,
+        "priority": "S" if statement.is_critical else "R",
+    }
+
+
+def _items(statement: Statement, each: Each) -> Iterator[Values]:
+    """The values of each item that a segment is written for."""
+    match each:
+        case "once":
+            yield {}
+        case "impression":
+            for number, line in enumerate(statement.impression, 1):
+                yield {"line": _text(line), "line_number": number}
+        case "document":
+            for content in statement.documents:
+                yield {"base64": b64encode(content).decode("ascii")}
+        case _:
+            for finding in statement.findings:
+                yield from _items_of_finding(finding, each)
+
+
+def _items_of_finding(finding: Finding, each: Each) -> Iterator[Values]:
+    shared: dict[str, str | float] = {
+        "tracking": _text(finding.tracking_identifier),
+        "flag": CRITICALLY_ABNORMAL if finding.is_alarm else "",
+        "site": _coded(finding.finding_site),
+        "laterality": _coded(finding.laterality),
+        "presence": _coded(_PRESENCE[finding.presence]),
+    }
+    match each:
+        case "finding":
+            yield {**shared, **_concept(finding.finding)}
+        case "measurement":
+            for one in finding.measurements:
+                yield {**shared, **_concept(one.concept), **_unit(one.unit), "value": float(one.value)}
+        case "likelihood" if finding.likelihood is not None:
+            score = finding.likelihood
+            point = "" if score.operating_point is None else float(score.operating_point)
+            values = {**shared, **_concept(score.meaning), **_unit(_NO_UNITS), "value": float(score.value)}
+            yield {**values, "operating_point": point}
+        case "qualifier":
+            for qualifier in finding.qualifiers:
+                answer = qualifier.value
+                values = {**shared, **_concept(qualifier.concept), "answer": _coded(answer)}
+                yield {**values, "answer_code": _text(answer.value), "answer_text": _text(answer.meaning)}
 
 
 @dataclass(frozen=True)
@@ -84,55 +161,24 @@ def read_acknowledgement(content: bytes) -> Acknowledgement | None:
     return None
 
 
-def _pid(order: Order) -> str:
-    family, *given = [_text(part) for part in order.patient_name.split("=")[0].split("^")]
-    name = "^".join([family, *given]).rstrip("^")
-    sex = order.sex if order.sex in ("M", "F", "O") else ""
-    return _segment("PID", "1", "", f"{_text(order.patient_id)}^^^^PI", "", name, "", order.birth_date, sex)
-
-
-def _obr(statement: Statement, names: Names) -> str:
-    order = statement.order
-    service = names.universal_service_identifier or f"AI^{_text(statement.algorithm.name)}^L"
-    observed = order.study_date + order.study_time.partition(".")[0] if order.study_date else ""
-    fields = [""] * 25
-    fields[0], fields[1], fields[2], fields[3] = "1", _text(order.placer_order_number), _text(_filler(order)), service
-    fields[6] = observed or _time(statement.created_at)
-    fields[17] = _text(order.accession_number)
-    fields[21], fields[24] = _time(statement.created_at), "P"
-    return _segment("OBR", *fields)
-
-
-def _observations(statement: Statement, names: Names) -> list[str]:
-    rows = []
-    for finding in statement.findings:
-        for measurement in finding.measurements:
-            concept = measurement.concept
-            usual = f"{_text(concept.value)}^{_text(concept.meaning)}^{_scheme(concept.scheme_designator)}"
-            named = names.observation_identifiers.get(concept.value, usual)
-            unit = f"{_text(measurement.unit.value)}^{_text(measurement.unit.meaning)}^UCUM"
-            rows.append(("NM", named, _text(finding.tracking_identifier), f"{measurement.value:.9g}", unit))
-    rows += [("TX", "19005-8^Impression^LN", str(n), _text(line), "") for n, line in enumerate(statement.impression, 1)]
-    when = _time(statement.created_at)
-    who = f"{_text(statement.algorithm.identifier)}^{_text(statement.algorithm.version)}"
-    return [
-        _segment("OBX", str(number), kind, name, sub, value, unit, "", "", "", "", "P", "", "", when, "", "", "", who)
-        for number, (kind, name, sub, value, unit) in enumerate(rows, 1)
-    ]
-
-
 def _filler(order: Order) -> str:
     """OBR-3 is required in ORU: without a filler order number the accession number stands for it."""
     return order.filler_order_number or order.accession_number or order.study_instance_uid
 
 
-def _scheme(designator: str) -> str:
-    """HL7 table 0396 for a DICOM coding scheme designator."""
-    return {"SCT": "SCT", "DCM": "DCM", "LN": "LN", "UCUM": "UCUM"}.get(designator, "L")
+def _concept(code: Code) -> dict[str, str | float]:
+    return {"concept": _coded(code), "concept_code": _text(code.value), "concept_text": _text(code.meaning)}
 
 
-def _segment(*fields: str) -> str:
-    return "|".join(fields).rstrip("|") + "\r"
+def _unit(code: Code) -> dict[str, str | float]:
+    return {"unit": _coded(code), "unit_code": _text(code.value)}
+
+
+def _coded(code: Code | None) -> str:
+    """A coded element: code, text, system."""
+    if code is None:
+        return ""
+    return f"{_text(code.value)}^{_text(code.meaning)}^{_SYSTEMS.get(code.scheme_designator, 'L')}"
 
 
 def _text(value: str) -> str:

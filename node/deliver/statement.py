@@ -9,8 +9,11 @@ from dicom_sr import archive
 from dicom_sr.errors import ArchiveError
 from dicom_sr.findings import Algorithm, Finding, Result
 from dicom_sr.identity import derived_uid, device_uid
+from dicom_sr.impression import draft_impression
 from node.deliver.transport import Parcel
 from node.errors import Permanent
+
+DOCUMENT_ROLE = "document"
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,8 @@ class Order:
 
 @dataclass(frozen=True)
 class Statement:
-    """A result in plain values. `identifier` is the same for the same result, whoever asks and how often."""
+    """A result in plain values. `identifier` is the same for the same result, whoever asks and how often; `draft` are
+    lines made from the findings; `documents` are PDFs."""
 
     identifier: str
     order: Order
@@ -43,15 +47,21 @@ class Statement:
     created_at: datetime
     revision: int
     not_for_clinical_use: bool
+    draft: tuple[str, ...] = ()
+    documents: tuple[bytes, ...] = ()
+
+    @property
+    def is_critical(self) -> bool:
+        """Somebody is to be told at once."""
+        return any(finding.is_alarm for finding in self.findings)
 
     @property
     def impression(self) -> tuple[str, ...]:
         """Lines for a draft report; the last says that nobody has verified it."""
-        lines = [_line(finding) for finding in self.findings]
-        lines += list(self.remarks)
         use = " Not for clinical use." if self.not_for_clinical_use else ""
         source = f"{self.algorithm.name} {self.algorithm.version}"
-        return (*lines, f"Preliminary result of {source}, made by software and not verified by a physician.{use}")
+        caution = f"Preliminary result of {source}, made by software and not verified by a physician.{use}"
+        return (*self.draft, *self.remarks, caution)
 
 
 def read_statement(parcel: Parcel) -> Statement:
@@ -62,17 +72,18 @@ def read_statement(parcel: Parcel) -> Statement:
         raise Permanent(
             f"result {parcel.result.result_id} is not on disk ({error}): restore data_dir, then retry the job"
         ) from None
-    reports = [
-        path
-        for one, path in zip(parcel.result.objects, parcel.existing_paths(), strict=True)
-        if one.role != "segmentation"
+    parcel.existing_paths()
+    objects = sorted(parcel.result.objects, key=lambda one: not one.role.startswith("report"))
+    if not objects:
+        raise Permanent(f"result {parcel.result.result_id} has no object to take patient and order from")
+    first = dcmread(parcel.data_dir / objects[0].path, stop_before_pixels=True)
+    documents = [
+        _document(dcmread(parcel.data_dir / one.path)) for one in parcel.result.objects if one.role == DOCUMENT_ROLE
     ]
-    if not reports:
-        raise Permanent(f"result {parcel.result.result_id} has no report to take patient and order from")
-    return make_statement(result, dcmread(reports[0], stop_before_pixels=True))
+    return make_statement(result, first, tuple(documents))
 
 
-def make_statement(result: Result, report: Dataset) -> Statement:
+def make_statement(result: Result, report: Dataset, documents: tuple[bytes, ...] = ()) -> Statement:
     """The statement of a Result, with patient and order of a DICOM object that was rendered from it."""
     parts = (result.study_instance_uid, result.algorithm.identifier, result.algorithm.digest, result.input_digest)
     return Statement(
@@ -85,6 +96,8 @@ def make_statement(result: Result, report: Dataset) -> Statement:
         created_at=result.created_at,
         revision=result.revision,
         not_for_clinical_use=result.not_for_clinical_use,
+        draft=tuple(draft_impression(result).split("\n")),
+        documents=documents,
     )
 
 
@@ -110,9 +123,8 @@ def read_order(report: Dataset) -> Order:
     )
 
 
-def _line(finding: Finding) -> str:
-    name = finding.finding.meaning
-    if finding.tracking_identifier.lower() != name.lower():
-        name = f"{finding.tracking_identifier} ({name})"
-    numbers = ", ".join(f"{m.concept.meaning} {m.value:.4g} {m.unit.value}" for m in finding.measurements)
-    return f"{name}: {numbers}." if numbers else f"{name}."
+def _document(encapsulated: Dataset) -> bytes:
+    """The PDF of an Encapsulated PDF object (PS3.3 C.24.2), without the byte that makes its length even."""
+    content = bytes(encapsulated.EncapsulatedDocument)
+    length = encapsulated.get("EncapsulatedDocumentLength")
+    return content[: int(length)] if length else content

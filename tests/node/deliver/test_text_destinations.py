@@ -25,6 +25,7 @@ from structlog.testing import capture_logs
 
 from node.deliver import oru
 from node.deliver.fhir import build_bundle, read_issues
+from node.deliver.oru_template import load_template
 from node.deliver.statement import Statement, read_statement
 from node.deliver.transport import Parcel
 from node.destination_settings import FhirDestination, FolderDestination, Hl7Destination, WebhookDestination
@@ -36,7 +37,8 @@ from tests.counterparts import LOOPBACK, free_port, wait_until
 from tests.node.deliver.conftest import Node
 
 NOW = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
-NAMES = oru.Names("OVERREAD", "HOSPITAL", "RIS", "", {"118565006": "AIVOL^AI volume^L"}, "")
+NAMES = oru.Names("OVERREAD", "HOSPITAL", "RIS", "")
+STANDARD = load_template(None)
 
 
 def parcel_of(node: Node, job: Job) -> Parcel:
@@ -54,24 +56,24 @@ def statement(node: Node, real: Job) -> Statement:
 
 def test_statement_says_findings_and_that_nobody_verified_them(statement: Statement):
     assert statement.order.patient_id == "CANARY-77"
-    assert statement.impression[0].startswith("Brain 1 (Brain): Volume ")
+    assert statement.impression[0].startswith("DRAFT") or "draft" in statement.impression[0].lower()
     assert statement.impression[-1].endswith("not verified by a physician. Not for clinical use.")
 
 
 def test_oru_is_valid_by_hl7apy(statement: Statement):
-    message = parse_message(oru.encode_oru(statement, NAMES, NOW), VALIDATION_LEVEL.STRICT, find_groups=True)
+    message = parse_message(oru.encode_oru(statement, NAMES, STANDARD, NOW), VALIDATION_LEVEL.STRICT, find_groups=True)
     message.validate()
     assert message.msh.msh_9.to_er7() == "ORU^R01^ORU_R01"
     order = message.oru_r01_patient_result.oru_r01_order_observation
     first = order.oru_r01_observation[0].obx
-    assert first.obx_3.to_er7() == "AIVOL^AI volume^L"
+    assert first.obx_3.to_er7() == "118565006^Volume^SCT"
     assert (first.obx_2.to_er7(), first.obx_6.to_er7(), first.obx_11.to_er7()) == ("NM", "ml^ml^UCUM", "P")
     assert order.obr.obr_25.to_er7() == "P"
 
 
 def test_oru_escapes_what_would_change_its_structure(statement: Statement):
     order = replace(statement.order, patient_name="O|Neil^A&B~C\\D", patient_id="1^2|3\r4", accession_number="A|1")
-    message = hl7.parse(oru.encode_oru(replace(statement, order=order), NAMES, NOW))
+    message = hl7.parse(oru.encode_oru(replace(statement, order=order), NAMES, STANDARD, NOW))
     assert message.unescape(str(message["PID"][0][5][0][0])) == "O|Neil"
     assert message.unescape(str(message["PID"][0][3][0][0])) == "1^2|3 4"
     assert message.unescape(str(message["OBR"][0][18])) == "A|1"
@@ -375,13 +377,14 @@ def test_destination_of_each_kind_is_read_from_toml(tmp_path: Path):
     config = tmp_path / "node.toml"
     config.write_text(
         '[[destinations]]\nname = "a"\nkind = "hl7"\nhost = "ris"\nport = 2575\n'
-        '[destinations.observation_identifiers]\n"118565006" = "AIVOL^AI volume^L"\n'
+        'template = "oru.toml"\n'
         '[[destinations]]\nname = "b"\nkind = "fhir"\nurl = "https://fhir"\n'
         '[[destinations]]\nname = "c"\nkind = "webhook"\nurl = "https://hook"\nsecret_file = "secret"\n'
         '[[destinations]]\nname = "d"\nkind = "folder"\nfolder = "out"\n'
     )
     read = load_settings(config)
     assert [destination.kind for destination in read.destinations] == ["hl7", "fhir", "webhook", "folder"]
+    assert read.destinations[0].template == tmp_path / "oru.toml"
     assert read.destinations[3].folder == tmp_path / "out" and read.destinations[2].secret_file == tmp_path / "secret"
     config.write_text('[[destinations]]\nname = "a"\nkind = "fax"\n')
     with pytest.raises(SettingsError, match=r"destinations\.0: kind is not one of dimse, dicomweb, hl7"):
