@@ -75,18 +75,32 @@ def pixel_spacing_mm(image: Dataset, frame_number: int | None = None) -> tuple[f
 
 
 def measure_spacing(sources: Sequence[Dataset]) -> tuple[float, float, float] | None:
-    """Distance of voxel centres (slice, row, column) in mm of all images or frames, in slice order.
+    """Distance of voxel centres (slice, row, column) in mm of all images in slice order, or of all frames, in any order.
 
-    Of one image its Slice Thickness, or 1 mm; None where the images do not say how far apart their pixels are.
+    Of one image its Slice Thickness, or 1 mm; None where the images do not say how far apart their pixels are. Frames of
+    an image that lie at one place count once: such an image holds several volumes.
     """
     headers, frames = [], []
-    for number, source in enumerate(sources):
+    distinct = {str(source.get("SOPInstanceUID", index)): source for index, source in enumerate(sources)}
+    for number, source in enumerate(distinct.values()):
         count = int(source.get("NumberOfFrames") or 1)
         for frame_number in range(1, count + 1) if count > 1 else (None,):
             headers.append(source)
             position = plane_of(source, frame_number, "ImagePositionPatient")
             frames.append(SourceFrame(number, frame_number, position))
+    if len(frames) > len(distinct):
+        frames = _by_place(frames, plane_of(headers[0], 1, "ImageOrientationPatient"))
     return spacing_of(headers, frames)
+
+
+def _by_place(frames: list[SourceFrame], orientation: tuple[float, ...] | None) -> list[SourceFrame]:
+    """Frames along the normal of their plane, one for each place."""
+    if orientation is None or any(frame.position_mm is None for frame in frames):
+        return frames
+    along_row, along_column = np.array(orientation, float).reshape(2, 3)
+    heights = np.array([frame.position_mm for frame in frames], float) @ np.cross(along_row, along_column)
+    _, chosen = np.unique(np.round(heights, 3), return_index=True)
+    return [frames[index] for index in chosen]
 
 
 def spacing_of(headers: Sequence[Dataset], frames: Sequence[SourceFrame]) -> tuple[float, float, float] | None:

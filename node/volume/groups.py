@@ -6,6 +6,7 @@ everything behind this file knows one kind of header only.
 
 from collections.abc import Sequence
 
+from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag, Tag
@@ -69,7 +70,7 @@ def frame_header(header: Dataset, base: Dataset, frame: int) -> Dataset:
         `base_header` of it; shared by all frames.
     """
     own = Dataset(_raw_elements(base))
-    own.NumberOfFrames = 1
+    _set(own, "NumberOfFrames", 1)
     for groups in (_item(header, SHARED, 0), _item(header, PER_FRAME, frame)):
         if groups is not None:
             for name in GROUPS:
@@ -90,11 +91,14 @@ def _flatten(group: Dataset | None, into: Dataset) -> None:
     for keyword, usual in RENAMED.items():
         if keyword in group:
             try:
-                setattr(into, usual, group[keyword].value)
+                _set(into, usual, group[keyword].value)
             except VALUE_ERRORS:
                 continue
-    if "MRDiffusionSequence" not in group and "DiffusionBValue" in group:
-        into.DiffusionBValue = group.DiffusionBValue
+
+
+def _set(dataset: Dataset, keyword: str, value: object) -> None:
+    """A new element: the one that is there may belong to other headers too."""
+    dataset[Tag(keyword)] = DataElement(Tag(keyword), dictionary_VR(keyword), value)
 
 
 def _item(dataset: Dataset, keyword: str, index: int) -> Dataset | None:

@@ -5,7 +5,7 @@ images.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from pydicom.dataset import Dataset
@@ -129,23 +129,6 @@ class Volume:
             return tuple(self.headers)
         return tuple({str(header.SOPInstanceUID): header for header in reversed(self.headers)}.values())[::-1]
 
-    def evenly_spaced(self) -> "Volume":
-        """The same with as many slices at equal distances, interpolated between neighbours along the stack; this one
-        itself where they are so already.
-        """
-        if self.levels is None:
-            return self
-        levels = np.array(self.levels)
-        below = np.clip(np.searchsorted(levels, np.arange(len(levels)), side="right") - 1, 0, len(levels) - 2)
-        share = (np.arange(len(levels)) - levels[below]) / (levels[below + 1] - levels[below])
-        voxels = np.empty(self.voxels.shape, np.float32)
-        for index, (first, part) in enumerate(zip(below, np.clip(share, 0, 1), strict=True)):
-            voxels[index] = self.voxels[first] * np.float32(1 - part) + self.voxels[first + 1] * np.float32(part)
-        if self.voxels.dtype.kind in "iu":
-            voxels = np.rint(voxels, out=voxels).astype(self.voxels.dtype)
-        voxels.setflags(write=False)
-        return replace(self, voxels=voxels, levels=None)
-
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
         """Distance between voxel centres: between slices, between rows, between columns."""
@@ -155,3 +138,27 @@ class Volume:
     def voxel_ml(self) -> float:
         """Volume of one voxel in millilitres."""
         return self.grid.voxel_ml
+
+
+def evenly_spaced(values: np.ndarray, levels: Sequence[float]) -> np.ndarray:
+    """As many slices at equal distances, interpolated between neighbours along the stack.
+
+    Parameters
+    ----------
+    values : ndarray, shape (slice, row, column)
+    levels : sequence of float
+        As of a `Grid`.
+
+    Returns
+    -------
+    ndarray
+        Of the same type; integers are rounded.
+    """
+    places, given = np.arange(len(levels)), np.array(levels)
+    below = np.clip(np.searchsorted(given, places, side="right") - 1, 0, len(given) - 2)
+    shares = np.clip((places - given[below]) / (given[below + 1] - given[below]), 0, 1)
+    made = np.empty(values.shape, values.dtype)
+    for index, (first, share) in enumerate(zip(below, shares, strict=True)):
+        plane = values[first] * np.float32(1 - share) + values[first + 1] * np.float32(share)
+        made[index] = np.rint(plane) if values.dtype.kind in "iu" else plane
+    return made

@@ -190,6 +190,27 @@ def read_by_highdicom(path: Path, sources: Sequence[Dataset]) -> np.ndarray:
     return np.concatenate(points)
 
 
+def read_frames_by_highdicom(path: Path, source: Dataset) -> np.ndarray:
+    """Voxel centres as highdicom places them, for the frames of a multi-frame source that it finds referenced."""
+    seg = hd.seg.segread(path)
+    masks = seg.get_pixels_by_source_frame(
+        source.SOPInstanceUID,
+        list(range(1, source.NumberOfFrames + 1)),
+        combine_segments=True,
+        ignore_spatial_locations=True,
+        assert_missing_frames_are_empty=True,
+    )
+    shared, points = source.SharedFunctionalGroupsSequence[0], []
+    for groups, mask in zip(source.PerFrameFunctionalGroupsSequence, masks, strict=True):
+        transform = hd.spatial.PixelToReferenceTransformer(
+            groups.PlanePositionSequence[0].ImagePositionPatient,
+            shared.PlaneOrientationSequence[0].ImageOrientationPatient,
+            shared.PixelMeasuresSequence[0].PixelSpacing,
+        )
+        points.append(transform(np.argwhere(mask)[:, ::-1]) if mask.any() else np.empty((0, 3)))
+    return np.concatenate(points)
+
+
 def read_volume_by_highdicom(path: Path) -> np.ndarray:
     """Voxel centres by the affine that highdicom gives the segmentation alone; evenly spaced stacks only."""
     volume = hd.seg.segread(path).get_volume(combine_segments=True)

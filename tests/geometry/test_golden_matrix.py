@@ -24,6 +24,7 @@ from tests.geometry.phantom import (
     read_by_arithmetic,
     read_by_dcmqi,
     read_by_highdicom,
+    read_frames_by_highdicom,
     read_volume_by_highdicom,
     signed_axes,
 )
@@ -47,16 +48,34 @@ VARIANTS: dict[str, Callable[[Scan], Scan]] = {
         scan.turned(-0.7), places_mm=scan.places_mm[::-1], reversed_numbers=True, pixel_mm=(1.9, 1.2), thickness_mm=4.0
     ),
 }
+ENHANCED: dict[str, Callable[[Scan], Scan]] = {
+    "upright": lambda scan: scan,
+    "any-order": lambda scan: replace(
+        scan,
+        places_mm=tuple(random.Random(4).sample(scan.places_mm, len(scan.places_mm))),
+        pixel_mm=(1.9, 1.2),
+        modality="CT",
+    ),
+    "oblique": VARIANTS["oblique"],
+}
+UNEVEN_STEPS_MM = (*(1.5 * i for i in range(-15, 0)), *(2.6 * i for i in range(12)))
+"""Thin slices below the middle of the shape, thick ones above it."""
+
 TILTED: dict[str, Callable[[Scan], Scan]] = {
     "tilt": lambda scan: replace(scan, tilt=0.21, modality="CT"),
     "tilt-against": lambda scan: replace(scan, tilt=-0.36, places_mm=scan.places_mm[::-1]),
     "tilt-oblique": lambda scan: replace(scan.turned(0.41), tilt=0.47, pixel_mm=(1.1, 1.4), rows=50, columns=42),
 }
+UNEVEN: dict[str, Callable[[Scan], Scan]] = {
+    "uneven": lambda scan: replace(scan, places_mm=tuple(2.0 * (i - 10.3) + 0.04 * i * i for i in range(18))),
+    "uneven-steps": lambda scan: replace(scan, places_mm=UNEVEN_STEPS_MM, modality="CT"),
+    "uneven-tilted": lambda scan: replace(scan.turned(0.41), places_mm=UNEVEN_STEPS_MM[::-1], tilt=0.21),
+}
 REFUSED: dict[str, tuple[str, Callable[[Scan], Scan]]] = {
     "tilt-too-far": ("gantry-tilt", lambda scan: replace(scan, tilt=1.1)),
-    "uneven": (
+    "too-uneven": (
         "uneven-spacing",
-        lambda scan: replace(scan, places_mm=tuple(2.0 * (i - 10.3) + 0.04 * i * i for i in range(18))),
+        lambda scan: replace(scan, places_mm=tuple(0.9 * (i - 15) + 0.055 * i * i for i in range(18))),
     ),
     "gap": ("gap-in-stack", lambda scan: replace(scan, places_mm=scan.places_mm[:8] + scan.places_mm[10:])),
     "repeated": ("duplicate-position", lambda scan: replace(scan, places_mm=scan.places_mm + scan.places_mm[3:4])),
@@ -138,6 +157,25 @@ def test_tilted_slices_are_corrected_and_the_result_is_on_them(
     assert dice(found, read_by_highdicom(tmp_path / "seg.dcm", headers)) == 1.0
 
 
+@pytest.mark.parametrize("flips", FLIPS, ids=lambda flips: "".join("-+"[sign > 0] for sign in flips))
+@pytest.mark.parametrize("plane", PLANES)
+@pytest.mark.parametrize("variant", UNEVEN)
+def test_unevenly_spaced_slices_are_corrected_and_the_result_is_on_them(
+    variant: str, plane: str, flips: tuple[int, int], segment: Segment, tmp_path: Path
+) -> None:
+    scan = UNEVEN[variant](base(plane, flips))
+    paths = scan.write(tmp_path / "series")
+    random.Random(variant).shuffle(paths)
+    remarks = segment(paths, tmp_path / "seg.dcm")
+    assert "unevenly spaced" in remarks[0]
+    wanted, found = scan.points_mm(), read_by_arithmetic(tmp_path / "seg.dcm")
+    assert dice(wanted, found) >= 0.98
+    voxel_mm = np.linalg.norm([1.5, *scan.pixel_mm])
+    assert np.linalg.norm(wanted.mean(axis=0) - found.mean(axis=0)) < voxel_mm / 2
+    headers = [dcmread(path, stop_before_pixels=True) for path in paths]
+    assert dice(found, read_by_highdicom(tmp_path / "seg.dcm", headers)) == 1.0
+
+
 @pytest.mark.parametrize("plane", PLANES)
 def test_model_sees_tilted_slices_upright(plane: str, segment_shifted: Segment, tmp_path: Path) -> None:
     scan = replace(base(plane, (1, 1)), tilt=0.75)  # each slice is shifted by one pixel
@@ -179,10 +217,20 @@ def test_no_flip_or_exchange_of_axes_maps_the_shape_onto_itself() -> None:
             assert is_inside(moved + CENTRE_MM).mean() < 0.95, (order, signs)
 
 
-@pytest.mark.parametrize("modality", ["MR", "CT"])
+@pytest.mark.counterpart("dcmqi")
+@pytest.mark.parametrize("variant", ENHANCED)
+@pytest.mark.parametrize("flips", FLIPS[1:3], ids=lambda flips: "".join("-+"[sign > 0] for sign in flips))
 @pytest.mark.parametrize("plane", PLANES)
-def test_enhanced_multi_frame_is_refused(plane: str, modality: str, segment: Segment, tmp_path: Path) -> None:
-    paths = replace(base(plane, (1, 1)), modality=modality).write_enhanced(tmp_path)
-    with pytest.raises(NotAnalysed) as caught:
-        segment(paths, tmp_path / "seg.dcm")
-    assert caught.value.code == "unsupported-modality"
+def test_frames_of_an_enhanced_object_are_found_exactly_where_they_are(
+    plane: str, flips: tuple[int, int], variant: str, segment: Segment, tmp_path: Path
+) -> None:
+    scan = ENHANCED[variant](base(plane, flips))
+    paths = scan.write_enhanced(tmp_path)
+    segment(paths, tmp_path / "seg.dcm")
+    wanted = scan.points_mm()
+    found = read_by_arithmetic(tmp_path / "seg.dcm")
+    assert len(found) > 300
+    assert dice(wanted, found) == 1.0
+    assert dice(wanted, read_volume_by_highdicom(tmp_path / "seg.dcm")) == 1.0
+    assert dice(wanted, read_frames_by_highdicom(tmp_path / "seg.dcm", dcmread(paths[0]))) == 1.0
+    assert dice(wanted, read_by_dcmqi(tmp_path / "seg.dcm", tmp_path / "nrrd")) == 1.0

@@ -78,6 +78,7 @@ def test_frames_lie_where_their_groups_say(tmp_path: Path, all_per_frame: bool) 
     assert volume.frame_numbers == tuple(order.index(index) + 1 for index in range(6))
     assert len(volume.headers) == 6 and len(volume.sources) == 1
     assert "PerFrameFunctionalGroupsSequence" in volume.sources[0] and volume.modality == "MR"
+    assert volume.sources[0].NumberOfFrames == 6  # what is made of its header for a frame leaves it as it is
 
 
 def test_rescale_of_each_frame(tmp_path: Path) -> None:
