@@ -64,7 +64,7 @@ class Layout:
         edges = []
         for side, length, firsts in zip(shape, patch, starts, strict=True):
             cuts = {0, side, *firsts, *(first + length for first in firsts)}
-            edges.append(tuple(sorted(cut for cut in cuts if cut <= side)))
+            edges.append(tuple(sorted(cut for cut in cuts if 0 <= cut <= side)))
         return cls(
             (shape[0], shape[1], shape[2]),
             (patch[0], patch[1], patch[2]),

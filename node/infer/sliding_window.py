@@ -21,10 +21,8 @@ Progress = Callable[[float], None]
 GAUSSIAN_SIGMA = 0.125
 """Standard deviation of the weights of a patch, as a share of its side."""
 LEAST_WEIGHT = 1e-3
-
-
-HELD_BYTES = 512 << 20
-"""Unfinished scores beyond this are held at half precision."""
+HELD_BYTES = 256 << 20
+"""Unfinished scores beyond this are held with less precision."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +54,8 @@ def run_network(network: Network, image: np.ndarray, run: Run, progress: Progres
     """
     slices = slices or run.mode == "slices"
     least = run.patch or (1, 1, 1)
-    padded = pad_to(image, least, run.multiple, run.padding_value)
+    before = tuple(max(0, length - side) // 2 for length, side in zip(least, image.shape[1:], strict=True))
+    padded = pad_to(image, least, before, run.multiple, run.padding_value)
     sides = padded.shape[1:]
     if slices:
         patch, starts = (1, *sides[1:]), [list(range(sides[0])), [0], [0]]
@@ -64,17 +63,22 @@ def run_network(network: Network, image: np.ndarray, run: Run, progress: Progres
         patch, starts = least, patch_starts(sides, least, run.overlap)
     else:
         patch, starts = sides, [[0], [0], [0]]
+    starts = [[first - low for first in firsts] for firsts, low in zip(starts, before, strict=True)]
     layout = Layout.of(image.shape[1:], patch, starts)
-    return Scores(layout, _blocks(network, padded, layout, run, progress))
+    return Scores(layout, _blocks(network, padded, before, layout, run, progress))
 
 
-def _blocks(network: Network, image: np.ndarray, layout: Layout, run: Run, progress: Progress) -> Iterator[Block]:
+def _blocks(
+    network: Network, image: np.ndarray, before: tuple[int, ...], layout: Layout, run: Run, progress: Progress
+) -> Iterator[Block]:
+    """`before` is how many voxels of `image` lie before the layout's first."""
     mosaic = Mosaic(layout, patch_weights(layout.patch, run.blending if run.patch else "constant"), HELD_BYTES)
     starts = layout.patches()
     progress(0)
     for first in range(0, len(starts), run.batch):
         chosen = starts[first : first + run.batch]
-        parts = [_patch(image, start, layout.patch, run.neighbours) for start in chosen]
+        places = [tuple(np.add(start, before)) for start in chosen]
+        parts = [_patch(image, place, layout.patch, run.neighbours) for place in places]
         output = network(parts[0][None] if len(parts) == 1 else np.stack(parts))
         del parts
         for start, scores in zip(chosen, output, strict=True):
@@ -90,16 +94,23 @@ def _patch(image: np.ndarray, start: tuple[int, ...], patch: tuple[int, ...], ne
     return image[:, planes].reshape(-1, 1, *image.shape[2:])
 
 
-def pad_to(image: np.ndarray, minimum: tuple[int, ...], multiple: tuple[int, int, int], value: float) -> np.ndarray:
-    """The image (channel first) with `value` added at its far ends, so that each side is at least `minimum` and a
-    multiple.
+def pad_to(
+    image: np.ndarray,
+    minimum: tuple[int, ...],
+    before: tuple[int, ...],
+    multiple: tuple[int, int, int],
+    value: float,
+) -> np.ndarray:
+    """The image (channel first) with `value` added, `before` at its near ends and the rest at its far ends, so that
+    each side is at least `minimum` and a multiple.
     """
     sides = [max(side, least) for side, least in zip(image.shape[1:], minimum, strict=True)]
     wanted = [math.ceil(side / step) * step for side, step in zip(sides, multiple, strict=True)]
     if tuple(wanted) == image.shape[1:]:
         return image
     padded = np.full((len(image), *wanted), value, np.float32)
-    padded[(slice(None), *(slice(0, side) for side in image.shape[1:]))] = image
+    inside = (slice(low, low + side) for low, side in zip(before, image.shape[1:], strict=True))
+    padded[(slice(None), *inside)] = image
     return padded
 
 

@@ -67,7 +67,7 @@ def test_gaussian_weights_are_those_of_monai() -> None:
 
 
 def test_padding_is_at_the_far_end() -> None:
-    padded = pad_to(np.ones((1, 2, 3, 4), np.float32), (1, 1, 6), (2, 2, 4), -1)
+    padded = pad_to(np.ones((1, 2, 3, 4), np.float32), (1, 1, 6), (0, 0, 0), (2, 2, 4), -1)
     assert padded.shape == (1, 2, 4, 8)
     assert padded[0, :, :3, :4].min() == 1 and padded.sum() == 24 - (64 - 24)
 
