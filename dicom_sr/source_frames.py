@@ -75,10 +75,10 @@ def pixel_spacing_mm(image: Dataset, frame_number: int | None = None) -> tuple[f
 
 
 def measure_spacing(sources: Sequence[Dataset]) -> tuple[float, float, float] | None:
-    """Distance of voxel centres (slice, row, column) in mm of all images in slice order, or of all frames, in any order.
+    """Distance of voxel centres (slice, row, column) in mm of all images in slice order, or of frames in any order.
 
-    Of one image its Slice Thickness, or 1 mm; None where the images do not say how far apart their pixels are. Frames of
-    an image that lie at one place count once: such an image holds several volumes.
+    Of one image its Slice Thickness, or 1 mm; None where the images do not say how far apart their pixels are. Frames
+    of an image that lie at one place count once: such an image holds several volumes.
     """
     headers, frames = [], []
     distinct = {str(source.get("SOPInstanceUID", index)): source for index, source in enumerate(sources)}
