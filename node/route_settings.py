@@ -155,3 +155,9 @@ class Route(Section):
         (), description="Names of destinations; empty means keep results in the node only."
     )
     priority: Priority = Field("routine", description="Lane of the jobs made by this route.")
+    retention_hours: float | None = Field(
+        None,
+        ge=0,
+        description="How long the images of its studies are kept, instead of `retention.images_hours`; 0: for ever. "
+        "The longest of all routes of a study counts.",
+    )

@@ -150,8 +150,11 @@ def run_worker(settings: Settings, *, life_line: bool = False) -> None:
 
 def _work(settings: Settings, engine: Engine, trail: AnyTrail, life_line: bool) -> None:
     from node.audit.work import UseWitness
+    from node.decode_ahead import AheadDecoder
     from node.infer import Registry
+    from node.retention import Sweeper
     from node.settle import Settler
+    from node.volume import Decoders, FrameCache
     from node.work import InferHandler
 
     registry = Registry(settings.models.paths)
@@ -160,6 +163,7 @@ def _work(settings: Settings, engine: Engine, trail: AnyTrail, life_line: bool) 
     manifests = {model.identifier: model.manifest for model in registry.models()}
     folder = settings.wake_folder
     settler = Settler(engine, settings, lambda: manifests, folder, utc_now)
+    sweeper = Sweeper(engine, settings, utc_now)
     work = settings.work
     limits = LoopSettings(
         kind=JobKind.INFER,
@@ -169,7 +173,10 @@ def _work(settings: Settings, engine: Engine, trail: AnyTrail, life_line: bool) 
         deadline_seconds=work.deadline_seconds,
         grace_seconds=GRACE_SECONDS,
     )
-    handler = InferHandler(engine, settings, registry, utc_now)
+    cache = FrameCache(settings.node.data_dir / "decoded", work.decoded_mb * 1_000_000) if work.decoded_mb else None
+    decoders = Decoders(work.decode_processes, cache)
+    ahead = AheadDecoder(engine, settings.node.data_dir, decoders, cache, folder, work.poll_seconds) if cache else None
+    handler = InferHandler(engine, settings, registry, utc_now, decoders)
     wake = Wake(folder)
     note_use = UseWitness(trail, engine, settings.node.ae_title)
 
@@ -181,9 +188,16 @@ def _work(settings: Settings, engine: Engine, trail: AnyTrail, life_line: bool) 
         loop = JobLoop(engine, limits, handler, waiter, on_finished=finished)
         _stop_by(loop.stop, life_line)
         settler.start()
+        sweeper.start()
+        if ahead:
+            ahead.start()
         try:
             _run_in_thread(loop.run, "inference")
         finally:
+            if ahead:
+                ahead.stop()
+            decoders.close()
+            sweeper.stop()
             settler.stop()
 
 

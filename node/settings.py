@@ -23,6 +23,7 @@ from node.destination_settings import (
 )
 from node.errors import Permanent
 from node.notice_settings import NoticeSettings, Recipient
+from node.retention_settings import RetentionSettings
 from node.route_settings import CountingArchive, Match, Route, SettleSettings
 from node.settings_types import AeTitle, Name, Port, Section
 from node.web_settings import WebSettings
@@ -151,6 +152,18 @@ class WorkSettings(Section):
     )
     maximum_attempts: int = Field(3, ge=1, description="Attempts before an inference job is parked as FAILED.")
     poll_seconds: float = Field(5, gt=0, description="Safety net only: workers are woken when there is work.")
+    decode_processes: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="Processes of a worker that decode compressed images; 0 means one for each core, at most 8.",
+    )
+    decoded_mb: int = Field(
+        2048,
+        ge=0,
+        description="Disk room in data_dir for images decoded while their series arrives, for an hour at most, in MB "
+        "(10^6 bytes); 0 decodes when a job starts.",
+    )
 
 
 class DeliverSettings(Section):
@@ -222,6 +235,7 @@ class Settings(BaseSettings):
     models: ModelsSettings = ModelsSettings()
     profiles: ProfilesSettings = ProfilesSettings()
     notices: NoticeSettings = NoticeSettings()
+    retention: RetentionSettings = RetentionSettings()
     audit: AuditSettings = AuditSettings()
     log: LogSettings = LogSettings()
     routes: tuple[Route, ...] = Field((), description="Rules from studies to models and destinations.")

@@ -24,6 +24,7 @@ COMMANDS = {
     "process": "files",
     "explain": "explain",
     "simulate": "simulate",
+    "retention": "retention",
     "send": "network",
     "echo": "network",
     "status": "inspect",

@@ -7,8 +7,11 @@ from sqlalchemy import Connection
 
 from node.jobs import queue
 from node.jobs.queue import Job
+from node.jobs.transition import AGEING_PER_LANE
+from node.store.lanes import raise_lane
 from node.store.notices import follow_result
 from node.store.results import NewResult, RecordedResult, hold_result, record_result
+from node.store.tables import Priority
 
 
 def complete_inference(
@@ -23,8 +26,11 @@ def complete_inference(
 
     `job` is the job as it is in this transaction (destinations may have been added while it ran). A result
     that comes after a later revision is kept and delivered nowhere. With `critical_findings` (their names) it is
-    delivered ahead of everything, and a notice is raised. That of a speculative job is held, and does nothing yet.
+    delivered ahead of everything, a notice is raised, and all other work of the study is STAT from now on. That of a
+    speculative job is held, and does nothing else yet.
     """
+    if critical_findings:
+        raise_lane(connection, job.study_instance_uid, Priority.STAT, AGEING_PER_LANE)
     if job.speculative:
         return RecordedResult(hold_result(connection, new), is_current=False, superseded=())
     recorded = record_result(connection, new)

@@ -19,7 +19,7 @@ from node.settle import Settler
 from node.store.catalogue import decisions_of_study, release_series, store_instances
 from node.store.database import read_transaction, write_transaction
 from node.store.results import NewResult, ResultObject, results_of_study
-from node.store.tables import DecisionOutcome, JobKind, JobState, ResultState
+from node.store.tables import DecisionOutcome, JobKind, JobState, Priority, ResultState
 from tests.models import threshold_network, write_model
 from tests.node.store.examples import later, received
 from tests.node.test_settle import AtOnce, image
@@ -312,3 +312,17 @@ def test_the_reason_of_a_failure_is_kept_when_the_study_settles_again_with_the_s
     with read_transaction(node.engine) as connection:
         (answer,) = decisions_of_study(connection, "1.2")
     assert (answer.outcome, answer.code) == (DecisionOutcome.NOT_ANALYSED, "gap-in-stack")
+
+
+def test_a_study_with_a_critical_finding_is_urgent_from_then_on(node: Node) -> None:
+    node.send(1, 5)
+    node.at(25)
+    job = node.claim()
+    assert job is not None
+    with write_transaction(node.engine) as connection:
+        complete_inference(connection, job, result_of(job), 5, node.now, ["haemorrhage"])
+        queue.finish(connection, job, JobEvent.SUCCEED, node.now)
+    node.send(50, 55)
+    node.at(400)
+    (_, following) = node.jobs()
+    assert following.priority is Priority.STAT

@@ -7,6 +7,7 @@ from node.jobs.completion import complete_inference
 from node.jobs.history import list_jobs
 from node.jobs.job import HeartbeatReply, Job
 from node.jobs.state import JobEvent
+from node.store.lanes import raised_lane
 from node.store.results import (
     RecordedResult,
     current_result,
@@ -154,3 +155,19 @@ def test_the_last_answer_for_each_object_is_kept(connection: Connection) -> None
 def test_an_unknown_result_is_named(connection: Connection) -> None:
     with pytest.raises(Permanent, match="no result 9"):
         get_result(connection, 9)
+
+
+def test_a_critical_finding_raises_all_further_work_of_its_study(connection: Connection) -> None:
+    job = running(connection)
+    waiting = queue.enqueue_infer(connection, order(model="chest", priority=Priority.LOW), later(1))
+    held = running(connection, "1.7", worker="w7")
+    complete(connection, held)
+    complete(connection, next_revision(connection, model="lung", seconds=20))
+    complete_inference(connection, job, new_result(job, later(30)), 200, later(30), ["haemorrhage"])
+    risen = queue.get_job(connection, waiting.job_id)
+    assert risen.priority is Priority.STAT
+    assert risen.claim_order_at == later(1)
+    lanes = {(one.study_instance_uid, one.priority) for one in list_jobs(connection, kind=DELIVER)}
+    assert lanes == {("1.2", Priority.STAT), ("1.7", Priority.ROUTINE)}
+    assert raised_lane(connection, "1.2") is Priority.STAT
+    assert raised_lane(connection, "1.7") is None
