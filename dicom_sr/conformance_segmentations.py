@@ -1,6 +1,7 @@
 """The gate's rules for Segmentations: geometry of the sources, flavour, segments, voxels."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from io import BufferedIOBase
 
 import numpy as np
 from pydicom.dataset import Dataset
@@ -42,14 +43,22 @@ def _voxels_of_frames(segmentation: Dataset, kind: str) -> Iterator[int]:
         yield from (int(np.count_nonzero(plane)) for plane in iter_pixels(segmentation))
         return
     size = int(segmentation.Rows) * int(segmentation.Columns)
-    packed = np.frombuffer(segmentation.PixelData, np.uint8)
     for index in range(len(segmentation.PerFrameFunctionalGroupsSequence)):
         first, end = index * size, (index + 1) * size
+        packed = np.frombuffer(_part(segmentation.PixelData, first // 8, -(-end // 8)), np.uint8)
         if first % 8 == 0 and end % 8 == 0:
-            yield int(np.bitwise_count(packed[first // 8 : end // 8]).sum(dtype=np.int64))
+            yield int(np.bitwise_count(packed).sum(dtype=np.int64))
         else:
-            bits = np.unpackbits(packed[first // 8 : end // 8 + 1], bitorder="little")
+            bits = np.unpackbits(packed, bitorder="little")
             yield int(np.count_nonzero(bits[first % 8 : first % 8 + size]))
+
+
+def _part(pixels: bytes | BufferedIOBase, first: int, end: int) -> bytes:
+    """Some bytes of Pixel Data, which may be a stream."""
+    if isinstance(pixels, BufferedIOBase):
+        pixels.seek(first)
+        return pixels.read(end - first)
+    return pixels[first:end]
 
 
 def _functional_group(segmentation: Dataset, frame: Dataset, keyword: str) -> Dataset:

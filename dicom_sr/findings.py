@@ -13,6 +13,8 @@ from enum import Enum
 import numpy as np
 from pydicom.sr.coding import Code
 
+from dicom_sr.label_runs import label_extents
+
 Rgb = tuple[int, int, int]
 
 
@@ -280,6 +282,22 @@ class SourceImage:
 
 
 @dataclass(frozen=True)
+class Refusal:
+    """Why a study that was wanted was not analysed.
+
+    Parameters
+    ----------
+    code : str
+        Machine name, e.g. ``gap-in-stack``.
+    text : str
+        One sentence for people, without patient data.
+    """
+
+    code: str
+    text: str
+
+
+@dataclass(frozen=True)
 class Predecessor:
     """Reference to an earlier report of the same study (Predecessor Documents Sequence, PS3.3 C.17.2)."""
 
@@ -322,6 +340,9 @@ class Result:
         The reports that this result replaces.
     not_for_clinical_use : bool
         Say so in every object.
+    not_analysed : Refusal, optional
+        The algorithm could not be run: the Result has no findings, says this and nothing else, and its source images
+        are those that were looked at, of any series.
     """
 
     study_instance_uid: str
@@ -342,6 +363,7 @@ class Result:
     remarks: tuple[str, ...] = ()
     predecessors: tuple[Predecessor, ...] = ()
     not_for_clinical_use: bool = True
+    not_analysed: Refusal | None = None
 
     @property
     def label_maps(self) -> tuple[np.ndarray, ...]:
@@ -352,29 +374,5 @@ class Result:
     def present_segments(self) -> tuple[Segment, ...]:
         """Segments with at least one voxel in a label map."""
         highest = max((segment.number for segment in self.segments), default=0)
-        counts = [count_labels(labels, highest).sum(axis=0) for labels in self.label_maps]
+        counts = [label_extents(labels, highest).voxels.sum(axis=0) for labels in self.label_maps]
         return tuple(segment for segment in self.segments if any(count[segment.number] for count in counts))
-
-
-def count_labels(labels: np.ndarray, highest: int) -> np.ndarray:
-    """Voxels of each label in each slice.
-
-    Parameters
-    ----------
-    labels : ndarray of unsigned integers, shape (slice, row, column)
-    highest : int
-        The result has at least ``highest + 1`` columns; labels beyond it widen it.
-
-    Returns
-    -------
-    ndarray of int64, shape (slice, label)
-    """
-    width = max(highest, int(labels.max(initial=0))) + 1
-    counts = np.zeros((len(labels), width), dtype=np.int64)
-    for slice_index, plane in enumerate(labels):
-        values = plane.ravel()
-        starts = np.flatnonzero(values[1:] != values[:-1]) + 1  # of runs, which are few: each is counted at once
-        starts = np.concatenate([[0], starts])
-        lengths = np.diff(starts, append=values.size)
-        counts[slice_index] = np.bincount(values[starts], weights=lengths, minlength=width)
-    return counts

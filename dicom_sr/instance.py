@@ -4,7 +4,8 @@ highdicom's base class writes them; what it takes from the clock is set from the
 """
 
 from dataclasses import dataclass
-from typing import cast
+from io import BufferedIOBase
+from typing import Literal, cast
 
 import highdicom as hd
 from pydicom.charset import convert_encodings
@@ -100,15 +101,23 @@ def add_raw(dataset: Dataset, *elements: RawDataElement) -> None:
     dataset.set_original_encoding(False, True, convert_encodings(dataset.get("SpecificCharacterSet") or "ISO_IR 6"))
 
 
-def raw_pixels(dataset: Dataset, pixels: bytes | bytearray, keyword: str = "PixelData") -> RawDataElement:
-    """Pixels of even length as they will stand in the file, without a copy (PS3.5 8.1.2, A.2, A.4).
+def set_pixels(
+    dataset: Dataset,
+    pixels: bytes | bytearray | BufferedIOBase,
+    keyword: Literal["PixelData", "FloatPixelData"] = "PixelData",
+) -> None:
+    """Pixels of even length, as they will stand in the file, without a copy (PS3.5 8.1.2, A.2, A.4).
 
-    VR is OW above 8 bits, else OB; encapsulated frames have an undefined length.
+    VR is OW above 8 bits, else OB; encapsulated frames have an undefined length. A stream is read when it is written.
     """
     encapsulated = dataset.file_meta.TransferSyntaxUID.is_encapsulated
     vr = "OF" if keyword == "FloatPixelData" else "OW" if dataset.BitsAllocated > 8 and not encapsulated else "OB"
+    if isinstance(pixels, BufferedIOBase):
+        dataset.add_new(keyword, vr, pixels)
+        return
     length = 0xFFFFFFFF if encapsulated else len(pixels)
-    return RawDataElement(tag_of(keyword), vr, length, cast(bytes, pixels), 0, False, True)
+    tag = tag_of(keyword)
+    dataset[tag] = RawDataElement(tag, vr, length, cast(bytes, pixels), 0, False, True)
 
 
 def code_item(code: Code) -> Dataset:

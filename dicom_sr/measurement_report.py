@@ -182,7 +182,7 @@ def _list_further_evidence(dataset: Dataset, result: Result) -> None:
     C.17.2.3)."""
     own = [each for each in result.further_images if each.study_instance_uid in ("", result.study_instance_uid)]
     if own:
-        _add_series(dataset.CurrentRequestedProcedureEvidenceSequence[0], own, result)
+        add_evidence(dataset.CurrentRequestedProcedureEvidenceSequence[0], own, result)
     others: dict[str, list[SourceImage]] = {}
     for each in result.further_images:
         if each not in own:
@@ -190,11 +190,11 @@ def _list_further_evidence(dataset: Dataset, result: Result) -> None:
     for study_instance_uid, images in others.items():
         study = Dataset()
         study.StudyInstanceUID, study.ReferencedSeriesSequence = study_instance_uid, []
-        _add_series(study, images, result)
+        add_evidence(study, images, result)
         dataset.PertinentOtherEvidenceSequence = [*dataset.get("PertinentOtherEvidenceSequence", ()), study]
 
 
-def _add_series(study: Dataset, images: Sequence[SourceImage], result: Result) -> None:
+def add_evidence(study: Dataset, images: Sequence[SourceImage], result: Result) -> None:
     """Put references to images into a study's item of an evidence sequence, by series."""
     series = {str(item.SeriesInstanceUID): item for item in study.ReferencedSeriesSequence}
     for image in images:

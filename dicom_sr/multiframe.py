@@ -163,6 +163,7 @@ def _per_frame(
     order = [index for index in slice_order(evidence) if index in used]
     place = {index: number for number, index in enumerate(order, 1)}
     derived = coded("DerivationCodeSequence", derivation)
+    in_space = evidence.in_space
     derivations = {index: _derivation(evidence, index, derived) for index in used}
     positions = {index: _position(evidence, index) for index in used}
     with_stack = STACK_POSITION in dimensions
@@ -170,7 +171,7 @@ def _per_frame(
     for frame in frames:
         index = frame.slice_index
         values = [] if frame.segment_number is None else [frame.segment_number]
-        values += [place[index]] if evidence.in_space or with_stack else []
+        values += [place[index]] if in_space or with_stack else []
         identification = b""
         if frame.segment_number is not None and not only_segment:
             number = unsigned("ReferencedSegmentNumber", "US", frame.segment_number)

@@ -2,15 +2,18 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from io import BytesIO
+from typing import BinaryIO
 
-from pydicom import dcmwrite
 from pydicom.dataset import Dataset
 
+from dicom_sr.chest_cad import encode_chest_cad
 from dicom_sr.evidence import Evidence, check_evidence
 from dicom_sr.findings import Result
 from dicom_sr.key_objects import encode_key_objects
-from dicom_sr.measurement_report import encode_measurement_report, findings_of
+from dicom_sr.mammography_cad import encode_mammography_cad
+from dicom_sr.measurement_report import encode_measurement_report, has_report
+from dicom_sr.not_analysed import encode_not_analysed
+from dicom_sr.part10 import pixel_bytes, to_part10, write_part10
 from dicom_sr.profile import CAD_REPORTS, CONSERVATIVE, REPORTS, DestinationProfile, Role
 from dicom_sr.segment_numbering import SegmentNumbering, number_segments
 from dicom_sr.segmentation import encode_fractions, encode_segmentations
@@ -34,9 +37,11 @@ class RenderedObject:
 
     def to_bytes(self) -> bytes:
         """The object in the DICOM File Format (PS3.10 7); the same Result and profile give the same bytes."""
-        buffer = BytesIO()
-        dcmwrite(buffer, self.dataset, enforce_file_format=True)
-        return buffer.getvalue()
+        return to_part10(self.dataset)
+
+    def write(self, file: BinaryIO) -> None:
+        """The same into a file, without a second copy of the pixels in memory."""
+        write_part10(self.dataset, file)
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +93,8 @@ def render(
     ------
     SourceMismatch, InvalidResult
     """
+    if result.not_analysed is not None:
+        return [RenderedObject(Role.NOT_ANALYSED, encode_not_analysed(result, sources, profile))]
     rendering = Rendering(result, sources, profile, check_evidence(result, sources), number_segments(result))
     rendered = _render(rendering)
     too_large = {str(each.dataset.SOPClassUID) for each in rendered if _is_too_large(each.dataset, profile)}
@@ -122,8 +129,8 @@ def _is_said_by_cad(rendering: Rendering) -> bool:
 
 
 def _is_too_large(dataset: Dataset, profile: DestinationProfile) -> bool:
-    frames, pixel_bytes = int(dataset.get("NumberOfFrames") or 1), len(dataset.get("PixelData") or b"")
-    return (0 < profile.maximum_frames < frames) or (0 < profile.maximum_megabytes * MEGABYTE < pixel_bytes)
+    frames, size = int(dataset.get("NumberOfFrames") or 1), pixel_bytes(dataset)
+    return (0 < profile.maximum_frames < frames) or (0 < profile.maximum_megabytes * MEGABYTE < size)
 
 
 def _segmentations(rendering: Rendering) -> Sequence[Dataset]:
@@ -137,7 +144,7 @@ def _fractions(r: Rendering) -> Dataset | None:
 
 def _report(role: Role) -> Encoder:
     def encode(r: Rendering) -> Dataset | None:
-        if role is Role.REPORT_WITHOUT_PLACE and not findings_of(r.result, r.numbering, role):
+        if not has_report(r.result, r.numbering, role):
             return None
         segmentations = r.having(Role.SEGMENTATION)
         return encode_measurement_report(
@@ -147,6 +154,14 @@ def _report(role: Role) -> Encoder:
     return encode
 
 
+def _mammography_cad(r: Rendering) -> Dataset | None:
+    return encode_mammography_cad(r.result, r.sources, r.profile, evidence=r.evidence)
+
+
+def _chest_cad(r: Rendering) -> Dataset | None:
+    return encode_chest_cad(r.result, r.sources, r.profile, evidence=r.evidence)
+
+
 def _key_objects(r: Rendering) -> Dataset | None:
     return encode_key_objects(r.result, r.sources, r.profile, evidence=r.evidence, numbering=r.numbering)
 
@@ -154,6 +169,8 @@ def _key_objects(r: Rendering) -> Dataset | None:
 ENCODERS: Mapping[Role, Encoder] = {
     Role.SEGMENTATION: _segmentations,
     Role.FRACTIONAL_SEGMENTATION: _fractions,
+    Role.MAMMOGRAPHY_CAD: _mammography_cad,
+    Role.CHEST_CAD: _chest_cad,
     Role.REPORT: _report(Role.REPORT),
     Role.REPORT_WITHOUT_PLACE: _report(Role.REPORT_WITHOUT_PLACE),
     Role.KEY_OBJECTS: _key_objects,

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from dicom_sr.errors import InvalidResult
-from dicom_sr.findings import Result, Segment, count_labels
+from dicom_sr.findings import Result, Segment
+from dicom_sr.label_runs import LabelExtents, label_extents
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,14 +27,20 @@ class SegmentPlace:
         Index of the Segmentation object, from 0, in the order of delivery.
     segment_number : int
         Segment Number (0062,0004) in that object.
-    voxels_of_slices : ndarray of int64, shape (slice,)
+    extents : LabelExtents
+        Of its label map.
     """
 
     segment: Segment
     label_map: int
     object_index: int
     segment_number: int
-    voxels_of_slices: np.ndarray
+    extents: LabelExtents
+
+    @property
+    def voxels_of_slices(self) -> np.ndarray:
+        """int64 (slice,): its voxels in each slice."""
+        return np.asarray(self.extents.voxels[:, self.segment.number])
 
     @property
     def largest_slice(self) -> int:
@@ -103,8 +110,8 @@ def number_segments(result: Result) -> SegmentNumbering:
     places: list[SegmentPlace] = []
     object_index = 0
     for index, labels in enumerate(result.label_maps):
-        counts = count_labels(labels, max(numbers, default=0))
-        held = {int(label) for label in np.flatnonzero(counts.any(axis=0))} - {0}
+        extents = label_extents(labels, max(numbers, default=0))
+        held = {int(label) for label in np.flatnonzero(extents.voxels.any(axis=0))} - {0}
         if held - set(numbers):
             raise InvalidResult(
                 f"label volume holds {sorted(held - set(numbers))}, segments are described for {sorted(numbers)}"
@@ -114,8 +121,7 @@ def number_segments(result: Result) -> SegmentNumbering:
             raise InvalidResult(f"labels {sorted(twice)} are in several label maps, expected each in one")
         present = [segment for segment in ordered if segment.number in held]
         places += [
-            SegmentPlace(segment, index, object_index, number, counts[:, segment.number])
-            for number, segment in enumerate(present, 1)
+            SegmentPlace(segment, index, object_index, number, extents) for number, segment in enumerate(present, 1)
         ]
         object_index += bool(present)
     written = {place.segment.number for place in places}

@@ -15,10 +15,10 @@ from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 from dicom_sr import codes
 from dicom_sr.errors import InvalidResult
 from dicom_sr.evidence import Evidence, check_evidence
-from dicom_sr.findings import Map, Result, Segment
-from dicom_sr.instance import Kind, add_raw, new_instance, raw_pixels, refer_to_series
+from dicom_sr.findings import Map, Result
+from dicom_sr.instance import Kind, add_raw, new_instance, refer_to_series, set_pixels
 from dicom_sr.multiframe import Frame, add_functional_groups, slice_order
-from dicom_sr.pixels import label_frame, pack_frames, quantise
+from dicom_sr.pixels import Mask, PackedFrames, join_frames, label_frame, quantise
 from dicom_sr.profile import CONSERVATIVE, DestinationProfile, Role, SegmentationFlavour
 from dicom_sr.rle import encode_rle_frame
 from dicom_sr.segment_description import background, content_creator, content_description, describe_segments
@@ -79,12 +79,11 @@ def encode_fractions(
     if unknown or len({each.segment_number for each in maps}) < len(maps):
         raise InvalidResult(f"maps of fractions need a described segment each, found segments {unknown or 'twice'}")
     order = slice_order(evidence)
-    kept: list[tuple[Segment, list[tuple[int, bytes]]]] = []
+    kept: list[tuple[Map, list[int]]] = []
     for each in maps:
-        planes = [(index, quantise(each.values[index])) for index in order]
-        filled = [(index, plane.tobytes()) for index, plane in planes if plane.any()]
+        filled = [index for index in order if quantise(each.values[index]).any()]
         if filled:
-            kept.append((described[_segment_of(each)], filled))
+            kept.append((each, filled))
     if not kept:
         return None
     dataset = _new(result, evidence, profile, FRACTIONS, SEGMENTATION_STORAGE, 1, ExplicitVRLittleEndian)
@@ -92,9 +91,10 @@ def encode_fractions(
     dataset.SegmentationFractionalType = "PROBABILITY"
     dataset.MaximumFractionalValue = 255
     dataset.SegmentsOverlap = "UNDEFINED" if len(kept) > 1 else "NO"
-    dataset.SegmentSequence = describe_segments(result, [segment for segment, _ in kept])
-    frames = [Frame(index, number) for number, (_, planes) in enumerate(kept, 1) for index, _ in planes]
-    _finish(dataset, evidence, frames, 8, b"".join(plane for _, planes in kept for _, plane in planes))
+    dataset.SegmentSequence = describe_segments(result, [described[_segment_of(each)] for each, _ in kept])
+    frames = [Frame(index, number) for number, (_, filled) in enumerate(kept, 1) for index in filled]
+    planes = (quantise(each.values[index]) for each, filled in kept for index in filled)
+    _finish(dataset, evidence, frames, 8, join_frames(planes))
     return dataset
 
 
@@ -117,10 +117,15 @@ def _encode_binary(
     order = slice_order(evidence)
     shown = [(place, index) for place in places for index in order if place.voxels_of_slices[index]]
     frames = [Frame(index, place.segment_number) for place, index in shown]
-    labels = result.label_maps[first.label_map]
-    packed = pack_frames(labels, [(index, place.segment.number) for place, index in shown])
-    _finish(dataset, evidence, frames, 1, packed)
+    masks = [mask_of(place, index) for place, index in shown]
+    _finish(dataset, evidence, frames, 1, PackedFrames(result.label_maps[first.label_map], masks))
     return dataset
+
+
+def mask_of(place: SegmentPlace, slice_index: int) -> Mask:
+    """The pixels of a segment in a slice."""
+    label, extents = place.segment.number, place.extents
+    return Mask(slice_index, label, int(extents.first[slice_index, label]), int(extents.end[slice_index, label]))
 
 
 def _encode_label_map(
@@ -142,10 +147,8 @@ def _encode_label_map(
     labels = result.label_maps[first.label_map]
     numbers = {place.segment.number: place.segment_number for place in places}
     planes = (label_frame(labels[frame.slice_index], numbers) for frame in frames)
-    if syntax.is_encapsulated:
-        pixels = encapsulate([encode_rle_frame(plane) for plane in planes])
-    else:
-        pixels = b"".join(plane.tobytes() for plane in planes)
+    compressed = syntax.is_encapsulated
+    pixels = encapsulate([encode_rle_frame(plane) for plane in planes]) if compressed else join_frames(planes)
     _finish(dataset, evidence, frames, 8 if len(places) < 256 else 16, pixels)
     return dataset
 
@@ -187,7 +190,7 @@ def _new(
 
 
 def _finish(
-    dataset: Dataset, evidence: Evidence, frames: Sequence[Frame], bits: int, pixels: bytes | bytearray
+    dataset: Dataset, evidence: Evidence, frames: Sequence[Frame], bits: int, pixels: bytes | bytearray | PackedFrames
 ) -> None:
     """Image Pixel module, functional groups and the pixels themselves."""
     first = evidence.images[0]
@@ -198,4 +201,5 @@ def _finish(
     dataset.HighBit = bits - 1
     dataset.PixelRepresentation = 0
     per_frame = add_functional_groups(dataset, evidence, frames, codes.SEGMENTATION)
-    add_raw(dataset, per_frame, raw_pixels(dataset, pixels + b"\0" if len(pixels) % 2 else pixels))
+    add_raw(dataset, per_frame)
+    set_pixels(dataset, pixels)
