@@ -6,10 +6,8 @@ with 45070.
 """
 
 import json
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -17,9 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 from pydicom import dcmread
 from pydicom.uid import ImplicitVRLittleEndian
 
-from tests.counterparts import LOOPBACK
-
-Answer = tuple[int, dict[str, str], bytes]
+from tests.http_stub import Answer, HttpStub, Request
 
 
 @dataclass
@@ -34,44 +30,23 @@ class DicomwebStub:
     token_uses: int = 1_000_000
     requests: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    tls: Any = None
 
     def __enter__(self) -> "DicomwebStub":
-        stub = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                self._answer(*stub.get(self.path, dict(self.headers)))
-
-            def do_POST(self) -> None:
-                content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                self._answer(*stub.post(self.path, dict(self.headers), content))
-
-            def _answer(self, status: int, headers: dict[str, str], content: bytes) -> None:
-                self.send_response(status)
-                for name, value in headers.items():
-                    self.send_header(name, value)
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer((LOOPBACK, 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
-        self._thread.start()
+        self.http = HttpStub(self._answer, self.tls).__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        self.http.__exit__()
 
     @property
     def url(self) -> str:
-        return f"http://{LOOPBACK}:{self._server.server_address[1]}"
+        return self.http.url
+
+    def _answer(self, request: Request) -> Answer:
+        if request.method == "POST":
+            return self.post(request.path, request.headers, request.content)
+        return self.get(request.path, request.headers)
 
     def post(self, path: str, headers: dict[str, str], content: bytes) -> Answer:
         self.requests.append(f"POST {path}")

@@ -18,6 +18,8 @@ from dicom_sr.archive import save_result
 from dicom_sr.findings import Result, SourceImage
 from node.deliver.outbox import Outbox
 from node.deliver.part10 import read_file_meta
+from node.deliver.statement import Statement, read_statement
+from node.deliver.transport import Parcel
 from node.jobs.completion import complete_inference
 from node.jobs.history import job_history
 from node.jobs.job import Job
@@ -290,3 +292,15 @@ def add_real_result(node: Node, destination: str) -> Job:
 def real(node: Node) -> Job:
     """The same, to the destination `pacs`."""
     return add_real_result(node, "pacs")
+
+
+def parcel_of(node: Node, job: Job) -> Parcel:
+    """The result of a delivery, as a transport gets it."""
+    with read_transaction(node.engine) as connection:
+        return Parcel(job, get_result(connection, job.result_id or 0), node.folder)
+
+
+@pytest.fixture
+def statement(node: Node, real: Job) -> Statement:
+    """What `real` says."""
+    return read_statement(parcel_of(node, real))

@@ -1,0 +1,279 @@
+"""ORU^R01 over MLLP: the message by its template, what acknowledgements mean, TLS."""
+
+import asyncio
+import json
+import socket
+import ssl
+import threading
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import hl7
+import hl7.mllp
+import pytest
+from hl7apy.consts import VALIDATION_LEVEL
+from hl7apy.parser import parse_message
+from pydicom.sr.coding import Code
+from structlog.testing import capture_logs
+
+from dicom_sr.findings import Finding, Likelihood, Presence, Qualifier
+from node.deliver import oru
+from node.deliver.oru_template import STANDARD as STANDARD_FILE
+from node.deliver.oru_template import load_template
+from node.deliver.statement import Statement
+from node.destination_settings import Hl7Destination, Tls
+from node.errors import Permanent
+from node.jobs.job import Job
+from node.store.tables import JobState
+from tests.certificates import make_authority
+from tests.counterparts import LOOPBACK, free_port, wait_until
+from tests.mllp_server import acknowledge, mllp_server
+from tests.node.deliver.conftest import Node
+
+NOW = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
+NAMES = oru.Names("OVERREAD", "HOSPITAL", "RIS", "")
+STANDARD = load_template(None)
+EXAMPLE = Path(__file__).parents[3] / "config" / "oru" / "merge-fields.toml"
+
+
+def test_statement_says_findings_and_that_nobody_verified_them(statement: Statement):
+    assert statement.order.patient_id == "CANARY-77"
+    assert statement.impression[0].startswith("DRAFT") or "draft" in statement.impression[0].lower()
+    assert statement.impression[-1].endswith("not verified by a physician. Not for clinical use.")
+
+
+def test_oru_is_valid_by_hl7apy(statement: Statement):
+    message = parse_message(oru.encode_oru(statement, NAMES, STANDARD, NOW), VALIDATION_LEVEL.STRICT, find_groups=True)
+    message.validate()
+    assert message.msh.msh_9.to_er7() == "ORU^R01^ORU_R01"
+    order = message.oru_r01_patient_result.oru_r01_order_observation
+    first = order.oru_r01_observation[0].obx
+    assert first.obx_3.to_er7() == "118565006^Volume^SCT"
+    assert (first.obx_2.to_er7(), first.obx_6.to_er7(), first.obx_11.to_er7()) == ("NM", "ml^ml^UCUM", "P")
+    assert order.obr.obr_25.to_er7() == "P"
+
+
+def test_oru_escapes_what_would_change_its_structure(statement: Statement):
+    order = replace(statement.order, patient_name="O|Neil^A&B~C\\D", patient_id="1^2|3\r4", accession_number="A|1")
+    message = hl7.parse(oru.encode_oru(replace(statement, order=order), NAMES, STANDARD, NOW))
+    assert message.unescape(str(message["PID"][0][5][0][0])) == "O|Neil"
+    assert message.unescape(str(message["PID"][0][3][0][0])) == "1^2|3 4"
+    assert message.unescape(str(message["OBR"][0][18])) == "A|1"
+    assert len(message.segments("PID")) == 1
+
+
+def test_same_statement_has_the_same_control_id(statement: Statement):
+    assert oru.control_id(statement) == oru.control_id(replace(statement, remarks=()))
+    assert 0 < len(oru.control_id(statement)) <= 20
+
+
+@pytest.mark.parametrize("noise", [b"", b"MSA", b"MSA|AA", b"\xff\xfe", b"HTTP/1.1 400 Bad Request"])
+def test_noise_is_no_acknowledgement(noise: bytes):
+    assert oru.read_acknowledgement(noise) is None
+
+
+def hl7_destination(port: int, **more: Any) -> Hl7Destination:
+    return Hl7Destination(name="pacs", kind="hl7", host=LOOPBACK, port=port, **more)
+
+
+def test_oru_is_received_by_the_mllp_server_of_hl7(node: Node, real: Job):
+    received: list[hl7.Message] = []
+    ready: list[int] = []
+
+    async def serve(stop: asyncio.Event) -> None:
+        async def on_client(reader: Any, writer: Any) -> None:
+            message = await reader.readmessage()
+            received.append(message)
+            writer.writemessage(message.create_ack())
+            await writer.drain()
+            writer.close()
+
+        server = await hl7.mllp.start_hl7_server(on_client, LOOPBACK, 0, encoding="utf-8")
+        ready.append(server.sockets[0].getsockname()[1])
+        await stop.wait()
+        server.close()
+
+    loop, stop = asyncio.new_event_loop(), asyncio.Event()
+    thread = threading.Thread(target=lambda: loop.run_until_complete(serve(stop)))
+    thread.start()
+    try:
+        wait_until(lambda: ready, "server")
+        with capture_logs() as lines, node.outbox(node.settings(hl7_destination(ready[0]))):
+            node.wait_for_end(real)
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join()
+        loop.close()
+    (message,) = received
+    assert str(message["PID"][0][3][0][0]) == "CANARY-77"
+    assert "canary" not in json.dumps(lines, default=str).lower()
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (acknowledge("AE"), "answered AE"),
+        (acknowledge("AA", "another"), "acknowledged another message"),
+        (lambda message: b"nonsense", "no acknowledgement"),
+        (lambda message: None, "closed the connection, before the message was acknowledged"),
+    ],
+)
+def test_what_is_not_acknowledged_is_sent_again(node: Node, real: Job, answer: Any, words: str):
+    with mllp_server([answer]) as (port, received), capture_logs() as lines:
+        with node.outbox(node.settings(hl7_destination(port))):
+            ended = node.wait_for_end(real)
+        assert ended.attempt == 2 and len(received) == 2
+    said = "".join(line["error"] for line in lines if line["event"] == "not_delivered")
+    assert words in said and "canary" not in json.dumps(lines, default=str).lower()
+
+
+def test_rejected_message_fails_with_its_control_id(node: Node, real: Job):
+    with mllp_server([acknowledge("AR")]) as (port, _), node.outbox(node.settings(hl7_destination(port))):
+        ended = node.wait_for_end(real, JobState.FAILED)
+    assert "rejected the message (AR)" in (ended.last_error or "") and "Canary" not in (ended.last_error or "")
+
+
+def test_receiver_that_is_silent_is_left_after_the_timeout(node: Node, real: Job):
+    with socket.create_server((LOOPBACK, 0)) as silent:
+        settings = node.settings(hl7_destination(silent.getsockname()[1]), timeout_seconds=0.4)
+        with node.outbox(settings):
+            wait_until(lambda: "answered nothing for 0.4 s" in (node.job(real).last_error or ""), "message")
+
+
+def test_critical_finding_raises_priority_and_abnormal_flags(statement: Statement):
+    urgent = Finding(Code("1386000", "SCT", "Intracranial hemorrhage"), "Bleeding", critical=True)
+    calm = replace(urgent, tracking_identifier="Other", critical=False)
+    critical = replace(statement, findings=(urgent, calm))
+    text = oru.encode_oru(critical, NAMES, STANDARD, NOW)
+    message = parse_message(text, VALIDATION_LEVEL.STRICT, find_groups=True)
+    message.validate()
+    order = message.oru_r01_patient_result.oru_r01_order_observation
+    assert order.obr.obr_5.to_er7() == "S"
+    assert order.oru_r01_timing_qty.tq1.tq1_9.to_er7() == "S^STAT^HL70485"
+    rows = [row.split("|") for row in text.split("\r") if row.startswith("OBX|")]
+    assert [row[8] for row in rows[:2]] == ["AA", ""]
+    usual = oru.encode_oru(replace(statement, findings=(calm,)), NAMES, STANDARD, NOW)
+    assert "TQ1" not in usual and "|AA|" not in usual
+
+
+@pytest.mark.parametrize(
+    ("presence", "value", "is_critical"),
+    [
+        (Presence.PRESENT, 0.9, True),
+        (Presence.PRESENT, 0.8, True),
+        (Presence.PRESENT, 0.79, False),
+        (Presence.ABSENT, 0.9, False),
+        (Presence.INDETERMINATE, 0.9, False),
+    ],
+)
+def test_critical_is_what_is_present_at_its_operating_point_or_over(
+    statement: Statement, presence: Presence, value: float, is_critical: bool
+):
+    score = Likelihood(value, Code("111012", "DCM", "Certainty of Finding"), 0.8)
+    code = Code("1386000", "SCT", "Intracranial hemorrhage")
+    finding = Finding(code, "Bleeding", presence=presence, likelihood=score, critical=True)
+    assert replace(statement, findings=(finding,)).is_critical is is_critical
+    assert not replace(statement, findings=(replace(finding, critical=False),)).is_critical
+
+
+def test_everything_of_a_finding_is_a_valid_observation(statement: Statement):
+    finding = Finding(
+        Code("1386000", "SCT", "Intracranial hemorrhage"),
+        "Bleeding",
+        presence=Presence.ABSENT,
+        likelihood=Likelihood(0.123456, Code("111012", "DCM", "Certainty of Finding"), 0.5),
+        qualifiers=(Qualifier(Code("246112005", "SCT", "Severity"), Code("24484000", "SCT", "Severe")),),
+    )
+    text = oru.encode_oru(replace(statement, findings=(finding,)), NAMES, STANDARD, NOW)
+    parse_message(text, VALIDATION_LEVEL.STRICT, find_groups=True).validate()
+    rows = [row.split("|") for row in text.split("\r") if row.startswith("OBX|")]
+    assert [row[1:6] for row in rows[:3]] == [
+        ["1", "CWE", "1386000^Intracranial hemorrhage^SCT", "Bleeding", "2667000^Absent^SCT"],
+        ["2", "NM", "111012^Certainty of Finding^DCM", "Bleeding", "0.123"],
+        ["3", "CWE", "246112005^Severity^SCT", "Bleeding", "24484000^Severe^SCT"],
+    ]
+
+
+def test_site_maps_fields_without_code(statement: Statement):
+    """The example that is shipped: merge fields of a reporting system, one digit, a PDF."""
+    with_pdf = replace(statement, documents=(b"%PDF-1.4 ...",))
+    text = oru.encode_oru(with_pdf, NAMES, load_template(EXAMPLE), NOW)
+    parse_message(text, VALIDATION_LEVEL.STRICT, find_groups=True).validate()
+    rows = [row.split("|") for row in text.split("\r") if row.startswith("OBX|")]
+    volumes = [m.value for f in statement.findings for m in f.measurements if m.concept.value == "118565006"]
+    assert [row[5] for row in rows if row[3] == "AIVOL^AI volume^L"] == [f"{value:.1f}" for value in volumes]
+    assert rows[-1][2:6] == [
+        "ED",
+        "18748-4^Diagnostic imaging report^LN",
+        "",
+        "^application^pdf^Base64^JVBERi0xLjQgLi4u",
+    ]
+
+
+def test_alternatives_and_left_out_items(statement: Statement, tmp_path: Path):
+    path = tmp_path / "oru.toml"
+    path.write_text(
+        '[[segment]]\nname = "OBX"\neach = "measurement"\ncode = ["118565006"]\nskip = true\n'
+        '[[segment]]\nname = "OBX"\neach = "measurement"\nfields = { 1 = "{number}", 3 = "{concept_code}" }\n'
+        '[[segment]]\nname = "NTE"\nfields = { 3 = "{patient_id} {{}}" }\n'
+    )
+    text = oru.encode_oru(statement, NAMES, load_template(path), NOW)
+    others = [m.concept.value for f in statement.findings for m in f.measurements if m.concept.value != "118565006"]
+    assert [row.split("|")[3] for row in text.split("\r") if row.startswith("OBX")] == others
+    assert "NTE|||CANARY-77 {}\r" in text
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("[[segment]", "is not TOML"),
+        ("x = 1", "segment: Field required"),
+        ('[[segment]]\nname = "MSH"', "leave it out"),
+        ('[[segment]]\nname = "obx"', "String should match pattern"),
+        ('[[segment]]\nname = "OBX"\nfields = { 0 = "x" }', "greater than or equal to 1"),
+        ('[[segment]]\nname = "OBX"\nfields = { 3 = "{value}" }', "{value} is no name here; known are"),
+        ('[[segment]]\nname = "OBX"\nfields = { 3 = "{patient_id.__class__}" }', "is no name here"),
+        ('[[segment]]\nname = "OBX"\nfields = { 3 = "{patient_id!r}" }', "is no name here"),
+        ('[[segment]]\nname = "OBX"\nfields = { 3 = "{patient_id" }', "field 3: expected '}'"),
+        ('[[segment]]\nname = "OBX"\neach = "measurement"\nfields = { 3 = "{concept:.1f}" }', "does not fit"),
+        ('[[segment]]\nname = "OBX"\neach = "heart"', "Input should be"),
+    ],
+)
+def test_template_that_cannot_be_used_is_said_so(tmp_path: Path, content: str, words: str):
+    path = tmp_path / "oru.toml"
+    path.write_text(content)
+    with pytest.raises(Permanent, match=f"template {path}.*") as raised:
+        load_template(path)
+    assert words in str(raised.value)
+
+
+def test_template_that_is_not_there_is_named(tmp_path: Path):
+    with pytest.raises(Permanent, match=r"oru.toml cannot be read"):
+        load_template(tmp_path / "oru.toml")
+    assert load_template(None) == load_template(STANDARD_FILE)
+
+
+@pytest.mark.parametrize("trusts_us", [True, False])
+def test_oru_over_tls_with_a_client_certificate(tmp_path: Path, node: Node, real: Job, trusts_us: bool):
+    authority = make_authority(tmp_path / "ca")
+    certificate, key = authority.issue("ris")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=authority.ca)
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_cert_chain(certificate, key)
+    ours = (authority if trusts_us else make_authority(tmp_path / "other")).issue("node")
+    with mllp_server([], context) as (port, received):
+        secured = Tls(ca_file=authority.ca, certificate_file=ours[0], key_file=ours[1])
+        with node.outbox(node.settings(hl7_destination(port, tls=secured))):
+            if trusts_us:
+                node.wait_for_end(real)
+            else:
+                wait_until(lambda: node.job(real).last_error, "error")
+    assert len(received) == (1 if trusts_us else 0)
+    assert trusts_us or "certificate" in (node.job(real).last_error or "")
+
+
+def test_nobody_at_the_mllp_port_is_tried_again(node: Node, real: Job):
+    with node.outbox(node.settings(hl7_destination(free_port()))):
+        wait_until(lambda: "MLLP at 127.0.0.1" in (node.job(real).last_error or ""), "message")
