@@ -138,7 +138,7 @@ def mammography() -> Case:
                        laterality=side, view=view, uid=f"1.2.5.{number}")
         )  # fmt: skip
     uids = [str(each.SOPInstanceUID) for each in sources]
-    mass = codes.concept("129793001", "SCT", "Mammography breast density")
+    mass = codes.concept("4147007", "SCT", "Mass")
     cluster = codes.concept("129769006", "SCT", "Calcification cluster")
     density = codes.concept("129718006", "SCT", "Heterogeneously dense")
 
