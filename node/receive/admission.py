@@ -129,14 +129,14 @@ def admit(
     roles = {role.sop_class_uid: role for role in request.roles}
     return Admitted(
         contexts=tuple(_answer_context(context, roles.get(context.abstract_syntax)) for context in request.contexts),
-        # We are SCP (PS3.7 D.3.3.4), but for storage commitment, whose SCP reports to us.
+        # We are SCP (PS3.7 D.3.3.4); of storage commitment both: an archive reports to us, a sender asks us.
         roles=tuple(_answer_role(role) for role in roles.values()),
     )
 
 
 def _answer_role(role: Role) -> Role:
     if role.sop_class_uid == STORAGE_COMMITMENT_UID:
-        return Role(role.sop_class_uid, scu=False, scp=role.scp)
+        return role
     return Role(role.sop_class_uid, scu=role.scu, scp=False)
 
 
@@ -154,7 +154,7 @@ def _answer_context(context: ProposedContext, role: Role | None) -> AnsweredCont
         result = ContextResult.ABSTRACT_SYNTAX_NOT_SUPPORTED
     elif not is_uid(first):
         result = ContextResult.TRANSFER_SYNTAXES_NOT_SUPPORTED
-    elif role is not None and not (role.scp if context.abstract_syntax == STORAGE_COMMITMENT_UID else role.scu):
+    elif role is not None and not (role.scu or (role.scp and context.abstract_syntax == STORAGE_COMMITMENT_UID)):
         result = ContextResult.NO_REASON
     else:
         result = ContextResult.ACCEPTANCE
@@ -163,8 +163,8 @@ def _answer_context(context: ProposedContext, role: Role | None) -> AnsweredCont
 
 @lru_cache(maxsize=4096)
 def is_supported(abstract_syntax: str) -> bool:
-    """True for Verification, reports of storage commitment, and every storage SOP class: known, retired, private or
-    newer than this code."""
+    """True for Verification, storage commitment, and every storage SOP class: known, retired, private or newer than
+    this code."""
     if abstract_syntax in (VERIFICATION_UID, STORAGE_COMMITMENT_UID):
         return True
     if not is_uid(abstract_syntax):
@@ -189,8 +189,6 @@ def check_command(command: Command, context: AnsweredContext) -> None:
             "sop-class-of-another-context",
             f"the request names another SOP class than its presentation context, {context.abstract_syntax}",
         )
-    if not is_uid(command.affected_sop_instance_uid):
-        raise Refused(NOT_UNDERSTOOD, "no-sop-instance-uid", "Affected SOP Instance UID is missing or no UID")
     if not command.has_data_set:
         raise Refused(NOT_UNDERSTOOD, "no-data-set", "the C-STORE request has no data set")
 
@@ -198,6 +196,8 @@ def check_command(command: Command, context: AnsweredContext) -> None:
 def check_header(command: Command, header: InstanceHeader, study_instance_uid: str = "") -> None:
     """Raise `Refused` when the data set is not what the command says or lacks an identifier (PS3.4 B.2.3), or is of
     another study than the one that was asked for (PS3.18 10.5.2), if one was."""
+    if not is_uid(command.affected_sop_instance_uid):
+        raise Refused(NOT_UNDERSTOOD, "no-sop-instance-uid", "Affected SOP Instance UID is missing or no UID")
     expected: Mapping[str, tuple[str, str]] = {
         "SOP Class UID": (command.affected_sop_class_uid, header.sop_class_uid),
         "SOP Instance UID": (command.affected_sop_instance_uid, header.sop_instance_uid),

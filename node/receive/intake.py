@@ -12,9 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol
 
 from node.errors import Refused
-from node.receive.admission import NOT_UNDERSTOOD, OUT_OF_RESOURCES, check_header
+from node.receive.admission import NOT_UNDERSTOOD, OUT_OF_RESOURCES, UNRECOGNIZED_OPERATION, check_header, is_uid
 from node.receive.command import Command, CommandField
 from node.receive.committer import Committer
 from node.receive.header import HeaderError, InstanceHeader, read_beginning, read_data_set
@@ -44,6 +45,30 @@ def refuse_report(content: bytes, transfer_syntax_uid: str) -> int:
     return 0x0113
 
 
+class FollowUp(Protocol):
+    """A report that is owed on the association of its request."""
+
+    def make(self, transfer_syntax_uid: str) -> tuple[int, bytes]:
+        """Event type and encoded event information."""
+        ...
+
+    def answered(self, status: int) -> None:
+        """The response to the report came."""
+        ...
+
+
+RequestTaker = Callable[[bytes, str, Command, str], FollowUp | None]
+"""Takes the action information of a storage commitment request in a transfer syntax, its command and who sent it. Raises
+`Refused`."""
+
+
+def refuse_request(
+    content: bytes, transfer_syntax_uid: str, command: Command, calling_ae_title: str
+) -> FollowUp | None:
+    """Of a receiver that commits to nothing."""
+    raise Refused(UNRECOGNIZED_OPERATION, "no-storage-commitment", "storage commitment is not served here")
+
+
 class Intake:
     """Receives objects of any number of associations.
 
@@ -62,12 +87,14 @@ class Intake:
         *,
         free_disk_bytes: int,
         take_report: ReportTaker = refuse_report,
+        take_request: RequestTaker = refuse_request,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.files = files
         self.committer = committer
         self._free_disk_bytes = free_disk_bytes
         self.take_report = take_report
+        self.take_request = take_request
         self.patients = PatientKeys(files.data_dir)
         self.now = now
 
@@ -75,6 +102,8 @@ class Intake:
         """A data set is about to arrive."""
         if command.field == CommandField.N_EVENT_REPORT_RQ:
             return IncomingReport(command, transfer_syntax_uid, self.take_report)
+        if command.field == CommandField.N_ACTION_RQ:
+            return IncomingRequest(command, transfer_syntax_uid, self.take_request, sender)
         return self.begin_object(command, transfer_syntax_uid, sender)
 
     def begin_object(
@@ -133,6 +162,22 @@ class IncomingReport:
     def discard(self) -> None:
         """Forget the report."""
         self._content.clear()
+
+
+class IncomingRequest(IncomingReport):
+    """An N-ACTION while its action information arrives; `follow_up` is what is owed after its response, if anything."""
+
+    def __init__(
+        self, command: Command, transfer_syntax_uid: str, take_request: RequestTaker, sender: Sender
+    ) -> None:
+        super().__init__(command, transfer_syntax_uid, self._take)
+        self.follow_up: FollowUp | None = None
+        self._take_request = take_request
+        self._calling_ae_title = sender.calling_ae_title
+
+    def _take(self, content: bytes, transfer_syntax_uid: str) -> int:
+        self.follow_up = self._take_request(content, transfer_syntax_uid, self.command, self._calling_ae_title)
+        return 0
 
 
 class IncomingObject:
@@ -273,17 +318,18 @@ class IncomingObject:
         path, self._path = self._path, None
         if path is None:
             return
-        uid = self.command.affected_sop_instance_uid
+        announced = self.command.affected_sop_instance_uid
+        uid = announced if is_uid(announced) else ""
         self._intake.committer.set_aside(
             path,
             Quarantined(
                 at=self._intake.now(),
                 code=refusal.code,
                 message=str(refusal),
-                sop_instance_uid=uid,
+                sop_instance_uid=uid or None,
                 calling_ae_title=self._sender.calling_ae_title,
             ),
-            uid,
+            uid or "no-uid",
         )
 
     def _close(self) -> None:

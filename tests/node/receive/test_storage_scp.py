@@ -159,6 +159,21 @@ def test_what_cannot_be_understood_is_set_aside_with_its_reason(
     assert receiver.count() == 1
 
 
+@pytest.mark.parametrize("name", ["dccc9599087131742838cc1162a630fe", "../../../escaped", "Canary^Bird", ""])
+def test_instance_without_a_uid_is_set_aside(receive: Start, images: list[Encoded], name: str) -> None:
+    """Some anonymisers put hashes where UIDs belong. What is no UID names no file and goes into no log."""
+    receiver = receive()
+    with receiver.associated() as client:
+        data_set = images[0].data_set.replace(images[0].sop_instance.encode(), name.ljust(64).encode())
+        assert client.store(Encoded(CT, name, EXPLICIT, data_set)) == 0xC000
+        assert client.store(images[1]) == 0
+    (row,) = receiver.rows(tables.quarantine)
+    assert (row.code, row.sop_instance_uid) == ("no-sop-instance-uid", None)
+    assert row.path.startswith("quarantine/no-uid-")
+    assert (receiver.data_dir / row.path).read_bytes().endswith(data_set)
+    assert len(receiver.placed_files()) == receiver.count() == 1
+
+
 def test_data_set_of_another_instance_is_a900(receive: Start, images: list[Encoded]) -> None:
     receiver = receive()
     with receiver.associated() as client:
