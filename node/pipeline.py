@@ -8,7 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -146,7 +146,7 @@ def run_analysis(
     timings: dict[str, float] = {}
     progress("load", 0)
     with _timed(timings, "load"):
-        inputs = load_inputs(request.inputs, model, decoders)
+        inputs = load_inputs(request.inputs, model, decoders, check=lambda: progress("load", 0))
     progress("infer", 0)
     with _timed(timings, "infer"):
         inference = analyse(
@@ -173,7 +173,11 @@ def run_analysis(
 
 
 def load_inputs(
-    wanted: Mapping[str, InputImages], model: Model, decoders: Decoders | None = None
+    wanted: Mapping[str, InputImages],
+    model: Model,
+    decoders: Decoders | None = None,
+    *,
+    check: Callable[[], None] = lambda: None,
 ) -> dict[str, Volume | ImageSet]:
     """The inputs of a model in the order of its manifest: volumes, or single images where it takes those.
 
@@ -186,7 +190,7 @@ def load_inputs(
     for name in (each.name for each in model.manifest.inputs if each.name in wanted):
         images = wanted[name]
         if model.manifest.preprocessing.dimensions == 3:
-            loaded[name] = load_volume(images.paths, images.known, decoders)
+            loaded[name] = load_volume(images.paths, images.known, decoders, check=check)
             continue
         if len(images.paths) != 1:
             raise NotAnalysed("several-images", f"input {name}: found {len(images.paths)} images, expected one")
@@ -296,22 +300,19 @@ def _headers(given: Volume | ImageSet) -> Sequence[Dataset]:
     return given.headers if isinstance(given, Volume) else (given.header,)
 
 
-def _references(given: Volume | ImageSet, series_instance_uid: str, study_instance_uid: str) -> list[SourceImage]:
-    """Each image, or each frame of a volume that is made of frames."""
-    found = [_reference(header, series_instance_uid, study_instance_uid) for header in _headers(given)]
-    if not isinstance(given, Volume) or not given.frame_numbers:
-        return found
-    return [replace(each, frame_number=number) for each, number in zip(found, given.frame_numbers, strict=True)]
-
-
-def _reference(header: Dataset, series_instance_uid: str, study_instance_uid: str) -> SourceImage:
-    series, study = str(header.SeriesInstanceUID), str(header.StudyInstanceUID)
-    return SourceImage(
-        str(header.SOPClassUID),
-        str(header.SOPInstanceUID),
-        series_instance_uid="" if series == series_instance_uid else series,
-        study_instance_uid="" if study == study_instance_uid else study,
-    )
+def _references(given: Volume | ImageSet, series_instance_uid: str, study_instance_uid: str) -> Iterator[SourceImage]:
+    """Each slice of a volume, or the image; series and study are named where they are others than the result's."""
+    headers = _headers(given)
+    numbers = given.frame_numbers if isinstance(given, Volume) and given.frame_numbers else [None] * len(headers)
+    for header, number in zip(headers, numbers, strict=True):
+        series, study = str(header.SeriesInstanceUID), str(header.StudyInstanceUID)
+        yield SourceImage(
+            str(header.SOPClassUID),
+            str(header.SOPInstanceUID),
+            series_instance_uid="" if series == series_instance_uid else series,
+            frame_number=number,
+            study_instance_uid="" if study == study_instance_uid else study,
+        )
 
 
 @contextmanager

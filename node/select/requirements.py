@@ -77,7 +77,7 @@ def check_candidate(requires: Requirements, candidate: Candidate) -> tuple[Condi
         conditions.append(_contrast(requires.contrast, header.get("ContrastBolusAgent")))
     conditions += _check_acquisition(requires, header)
     conditions += _check_stack(requires, candidate.stack)
-    return (*conditions, *_never(header))
+    return (*conditions, *_never(header, requires.sop_class_uid))
 
 
 def _check_acquisition(requires: Requirements, header: Mapping[str, Any]) -> list[Condition]:
@@ -116,8 +116,10 @@ def _check_stack(requires: Requirements, stack: Stack) -> list[Condition]:
     return conditions
 
 
-def _never(header: Mapping[str, Any]) -> tuple[Condition, ...]:
-    """What holds for every input of every model; only what is not met is shown."""
+def _never(header: Mapping[str, Any], asked_for: Sequence[str]) -> tuple[Condition, ...]:
+    """What holds for every input of every model; only what is not met is shown. A SOP Class that the manifest asks for
+    by its UID is taken.
+    """
     found = []
     if not _BANNED.isdisjoint(str(value).strip().casefold() for value in header.get("ImageType") or ()):
         types = none_of("Image Type", NEVER_IMAGE_TYPES, header.get("ImageType"))
@@ -126,7 +128,8 @@ def _never(header: Mapping[str, Any]) -> tuple[Condition, ...]:
     if not described.met:
         found.append(replace(described, wanted="no scout, localizer, dose report or screen shot"))
     sop_class = str(header.get("SOPClassUID", ""))
-    if any(sop_class == uid or sop_class.startswith(f"{uid}.") for uid in NEVER_SOP_CLASSES):
+    banned = any(sop_class == uid or sop_class.startswith(f"{uid}.") for uid in NEVER_SOP_CLASSES)
+    if banned and sop_class not in asked_for:
         found.append(Condition("SOP Class", "an image as it was acquired", sop_class, False))
     return tuple(found)
 
