@@ -69,18 +69,28 @@ def run_listener(settings: Settings, *, life_line: bool = False) -> None:
 def _listen(settings: Settings, engine: Engine, trail: AnyTrail, life_line: bool) -> None:
     from node.audit.reception import ReceptionWitness
     from node.deliver.commitment import CommitmentReports
+    from node.deliver.report_scu import ReportScu
+    from node.receive.commitment import CommitmentScp
+    from node.receive.commitment_reporter import CommitmentReporter
     from node.receive.storage_scp import StorageScp
     from node.store.files import FileStore
 
     stop = threading.Event()
     _stop_by(stop.set, life_line)
     wake = Wake(settings.wake_folder)
+    files = FileStore(settings.node.data_dir)
+    reports = ReportScu(settings)
+    commitment = CommitmentScp(
+        engine, files, reports.way, lambda: reporter.wake(), sync=settings.dimse.durability == "none"
+    )
+    reporter = CommitmentReporter(engine, settings.commitment, commitment, reports.send)
     listener = StorageScp(
         settings,
         engine,
-        FileStore(settings.node.data_dir),
+        files,
         lambda: wake.notify(Topic.SETTLE),
         take_report=CommitmentReports(engine, settings),
+        take_request=commitment.take,
         witness=ReceptionWitness(trail, settings.node.ae_title),
     )
     dimse = settings.dimse
@@ -97,8 +107,10 @@ def _listen(settings: Settings, engine: Engine, trail: AnyTrail, life_line: bool
         port=listener.bound_port,
         tls_port=listener.bound_tls_port,
     )
+    reporter.start()
     stop.wait()
     listener.stop()
+    reporter.stop()
 
 
 def run_web(settings: Settings, *, life_line: bool = False) -> None:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field, StringConstraints, ValidationError, model
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from node.audit_settings import AuditSettings
+from node.commitment_settings import CommitmentSettings
 from node.destination_settings import (
     DESTINATION_KINDS,
     AnyDestination,
@@ -229,6 +230,7 @@ class Settings(BaseSettings):
     node: NodeSettings = NodeSettings()
     dimse: DimseSettings = DimseSettings()
     web: WebSettings = WebSettings()
+    commitment: CommitmentSettings = CommitmentSettings()
     settle: SettleSettings = SettleSettings()
     work: WorkSettings = WorkSettings()
     deliver: DeliverSettings = DeliverSettings()
@@ -394,8 +396,10 @@ def _with_absolute_paths(settings: Settings, base: Path) -> Settings:
         "dimse": dimse,
         "notices": settings.notices.with_absolute_paths(base),
         "audit": settings.audit.with_absolute_paths(base),
+        "web": settings.web.with_absolute_paths(base),
+        "commitment": settings.commitment.with_absolute_paths(base),
     }
-    return settings.model_copy(update={**tables, "web": settings.web.with_absolute_paths(base)})
+    return settings.model_copy(update=tables)
 
 
 def _absolute_tls_files(dimse: DimseSettings, base: Path) -> dict[str, str]:

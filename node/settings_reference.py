@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+from node.commitment_settings import Requester
 from node.destination_settings import DESTINATION_KINDS, OAuth2, Tls
 from node.notice_settings import Recipient
 from node.settings import CountingArchive, Match, Peer, Route, Settings
@@ -34,6 +35,7 @@ def reference() -> str:
             parts.append(_table(f"[{name}]", section))
     parts.append(_table("[[dimse.peers]]", Peer))
     parts.append(_table("[[web.clients]]", WebClient))
+    parts.append(_table("[[commitment.requesters]]", Requester))
     parts.append(_table("[[settle.archives]]", CountingArchive))
     parts.append(_table("[[routes]]", Route))
     parts.append(_table("match of a route", Match))

@@ -29,9 +29,14 @@ def describe(destination: Destination) -> str:
 
 @contextmanager
 def associate(
-    destination: Destination, calling_ae_title: str, contexts: Sequence[ProposedContext], patience: Patience
+    destination: Destination,
+    calling_ae_title: str,
+    contexts: Sequence[ProposedContext],
+    patience: Patience,
+    scp_of: Sequence[str] = (),
 ) -> Iterator["Association"]:
-    """An established association, released at the end and aborted when the block raises.
+    """An established association, released at the end and aborted when the block raises. We are SCU but for the SOP
+    classes in `scp_of`.
 
     Raises
     ------
@@ -42,7 +47,7 @@ def associate(
     """
     peer = describe(destination)
     try:
-        request = upper_layer.encode_associate_request(destination.ae_title, calling_ae_title, contexts)
+        request = upper_layer.encode_associate_request(destination.ae_title, calling_ae_title, contexts, scp_of)
     except UnicodeEncodeError:
         raise Permanent(f"{peer}: an AE title has characters outside ASCII; correct the configuration") from None
     tls = client_tls(destination.tls, destination.host, destination.name) if destination.tls else None
@@ -152,6 +157,17 @@ class Association:
                     return message.status, reports
                 else:
                     raise MalformedPdu("a response to something else than the last request")
+
+    def event_report(
+        self, sop_class_uid: str, syntax_uid: str, sop_instance_uid: str, event_type: int, information: bytes
+    ) -> int:
+        """N-EVENT-REPORT: the status of the answer."""
+        context = self.accepted[(sop_class_uid, syntax_uid)]
+        with self._guarded("during N-EVENT-REPORT"):
+            request = dimse.event_report_request(self._next_message_id(), sop_class_uid, sop_instance_uid, event_type)
+            self._send_command(context, request)
+            self._send_small_data_set(context, information)
+            return self._receive_response(dimse.N_EVENT_REPORT_RSP).status
 
     def wait_for_report(self, seconds: float, check: Check) -> bytes | None:
         """The event information of an N-EVENT-REPORT, answered; None when none came. Only `release` may follow."""

@@ -220,6 +220,20 @@ def action_request(message_id: int, sop_class_uid: str, sop_instance_uid: str, a
     )
 
 
+def event_report_request(message_id: int, sop_class_uid: str, sop_instance_uid: str, event_type: int) -> bytes:
+    """N-EVENT-REPORT-RQ (PS3.7 Table 10.3-1)."""
+    return encode_command(
+        {
+            AFFECTED_SOP_CLASS_UID: sop_class_uid,
+            COMMAND_FIELD: N_EVENT_REPORT_RQ,
+            MESSAGE_ID: message_id,
+            COMMAND_DATA_SET_TYPE: DATA_SET_PRESENT,
+            AFFECTED_SOP_INSTANCE_UID: sop_instance_uid,
+            EVENT_TYPE_ID: event_type,
+        }
+    )
+
+
 def event_report_response(request: Message, status: int) -> bytes:
     """N-EVENT-REPORT-RSP (PS3.7 Table 10.3-2)."""
     return encode_command(

@@ -42,6 +42,7 @@ class ItemType(IntEnum):
     USER_INFORMATION = 0x50
     MAXIMUM_LENGTH = 0x51
     IMPLEMENTATION_CLASS_UID = 0x52
+    ROLE_SELECTION = 0x54
     IMPLEMENTATION_VERSION_NAME = 0x55
 
 
@@ -84,11 +85,18 @@ def propose(pairs: Sequence[tuple[str, str]]) -> list[ProposedContext]:
     return [ProposedContext(2 * number + 1, *pair) for number, pair in enumerate(unique)]
 
 
-def encode_associate_request(called_ae_title: str, calling_ae_title: str, contexts: Sequence[ProposedContext]) -> bytes:
-    """A-ASSOCIATE-RQ (PS3.8 9.3.2). AE titles that are not ASCII raise `UnicodeEncodeError`."""
+def encode_associate_request(
+    called_ae_title: str, calling_ae_title: str, contexts: Sequence[ProposedContext], scp_of: Sequence[str] = ()
+) -> bytes:
+    """A-ASSOCIATE-RQ (PS3.8 9.3.2). We are SCU but for the SOP classes in `scp_of` (PS3.7 D.3.3.4). AE titles that are
+    not ASCII raise `UnicodeEncodeError`."""
     user_information = (
         _item(ItemType.MAXIMUM_LENGTH, struct.pack(">I", RECEIVE_MAXIMUM_BYTES))
         + _item(ItemType.IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_CLASS_UID.encode("ascii"))
+        + b"".join(
+            _item(ItemType.ROLE_SELECTION, struct.pack(">H", len(uid)) + uid.encode("ascii") + bytes((0, 1)))
+            for uid in scp_of
+        )
         + _item(ItemType.IMPLEMENTATION_VERSION_NAME, IMPLEMENTATION_VERSION_NAME.encode("ascii"))
     )
     called, calling = (title.encode("ascii").ljust(16) for title in (called_ae_title, calling_ae_title))

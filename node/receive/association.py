@@ -220,7 +220,14 @@ class Association:
         accepted = {
             context.context_id: context for context in answer.contexts if context.result is ContextResult.ACCEPTANCE
         }
-        return Messages(accepted, self._sender, self._intake, self._limits.maximum_object_bytes, self._log)
+        return Messages(
+            accepted,
+            self._sender,
+            self._intake,
+            self._limits.maximum_object_bytes,
+            self._log,
+            request.maximum_length,
+        )
 
     def _handle(self, event: Event, messages: Messages) -> None:
         match event:
@@ -232,6 +239,7 @@ class Association:
                         "object-too-large", pdu.write_abort(None), "longer than dimse.maximum_object_mb"
                     ) from None
                 self._send(response)
+                self._send(messages.follow_up())
             case CommandSet():
                 self._send(messages.take_command(event))
             case ControlPdu(kind=PduType.RELEASE_RQ):

@@ -19,7 +19,9 @@ class CommandField(IntEnum):
     C_STORE_RQ = 0x0001
     C_ECHO_RQ = 0x0030
     N_EVENT_REPORT_RQ = 0x0100
+    N_ACTION_RQ = 0x0130
     C_CANCEL_RQ = 0x0FFF
+    N_EVENT_REPORT_RSP = 0x8100
 
 
 class CommandError(Exception):
@@ -28,13 +30,15 @@ class CommandError(Exception):
 
 @dataclass(frozen=True)
 class Command:
-    """A DIMSE request: fields of the command set; UIDs are empty where absent."""
+    """A DIMSE message: fields of the command set; UIDs are empty and numbers 0 where absent."""
 
     field: int
     message_id: int
     affected_sop_class_uid: str
     affected_sop_instance_uid: str
     has_data_set: bool
+    action_type: int = 0
+    status: int = 0
 
     @property
     def is_response(self) -> bool:
@@ -62,6 +66,8 @@ def read_command(command_set: bytes) -> Command:
         affected_sop_class_uid=_uid(values, 0x0002 if 0x0002 in values else 0x0003),
         affected_sop_instance_uid=_uid(values, 0x1000 if 0x1000 in values else 0x1001),
         has_data_set=_number(values, 0x0800) != NO_DATA_SET,
+        action_type=int.from_bytes(values.get(0x1008, b""), "little"),
+        status=int.from_bytes(values.get(0x0900, b""), "little"),
     )
 
 
@@ -81,6 +87,21 @@ def write_response(command: Command, status: int, comment: str = "") -> bytes:
     if command.affected_sop_instance_uid:
         elements.append(_element(0x1000, _even(command.affected_sop_instance_uid)))
     rest = b"".join(elements)
+    return _element(0x0000, struct.pack("<L", len(rest))) + rest
+
+
+def write_event_report(message_id: int, sop_class_uid: str, sop_instance_uid: str, event_type: int) -> bytes:
+    """The command set of an N-EVENT-REPORT request (PS3.7 Table 10.3-1), whose data set follows."""
+    rest = b"".join(
+        (
+            _element(0x0002, _even(sop_class_uid)),
+            _element(0x0100, struct.pack("<H", CommandField.N_EVENT_REPORT_RQ)),
+            _element(0x0110, struct.pack("<H", message_id)),
+            _element(0x0800, struct.pack("<H", 0)),
+            _element(0x1000, _even(sop_instance_uid)),
+            _element(0x1002, struct.pack("<H", event_type)),
+        )
+    )
     return _element(0x0000, struct.pack("<L", len(rest))) + rest
 
 

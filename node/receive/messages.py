@@ -18,8 +18,15 @@ from node.receive.admission import (
     check_command,
     is_uid,
 )
-from node.receive.command import Command, CommandError, CommandField, read_command, write_response
-from node.receive.intake import IncomingObject, IncomingReport, Intake, Sender
+from node.receive.command import (
+    Command,
+    CommandError,
+    CommandField,
+    read_command,
+    write_event_report,
+    write_response,
+)
+from node.receive.intake import FollowUp, IncomingObject, IncomingReport, IncomingRequest, Intake, Sender
 from node.receive.parser import CommandSet, DataFragment
 from node.receive.pdu import AbortReason, AnsweredContext, PduError
 
@@ -52,6 +59,8 @@ class Messages:
         Who sends, and where objects go.
     maximum_object_bytes : int
         Longest data set.
+    peer_maximum_bytes : int
+        Longest PDU that the peer takes; 0 for any.
     log
         Bound to the association.
     """
@@ -63,12 +72,17 @@ class Messages:
         intake: Intake,
         maximum_object_bytes: int,
         log: Any,
+        peer_maximum_bytes: int = 0,
     ) -> None:
         self._contexts = contexts
         self._sender = sender
         self._intake = intake
         self._maximum_object_bytes = maximum_object_bytes
         self._log = log
+        self._peer_maximum_bytes = peer_maximum_bytes
+        self._owed: tuple[int, IncomingRequest] | None = None  # by the number of its context
+        self._last_report = 0
+        self._reports: dict[int, FollowUp] = {}  # handed over and not answered yet, by message ID
         self._incoming: IncomingObject | IncomingReport | None = None
         self._incoming_context = 0
         self.tally = Tally()
@@ -104,7 +118,8 @@ class Messages:
         except CommandError as error:
             raise PduError(AbortReason.INVALID_PARAMETER_VALUE, str(error)) from None
         if command.is_response:
-            raise PduError(AbortReason.UNEXPECTED_PARAMETER, "a response to nothing that was asked")
+            self._take_response(command)
+            return b""
         if command.field == CommandField.C_CANCEL_RQ:
             return b""
         if not command.has_data_set:
@@ -113,6 +128,34 @@ class Messages:
         self._incoming_context = event.context_id
         self._judge(command, context, self._incoming)
         return b""
+
+    def _take_response(self, command: Command) -> None:
+        """The response to a report of ours; we ask for nothing else."""
+        report = self._reports.pop(command.message_id, None)
+        if command.field != CommandField.N_EVENT_REPORT_RSP or report is None or command.has_data_set:
+            raise PduError(AbortReason.UNEXPECTED_PARAMETER, "a response to nothing that was asked")
+        report.answered(command.status)
+
+    def follow_up(self) -> bytes:
+        """A report that is owed now that its request was answered, as PDUs; empty for none."""
+        if self._owed is None:
+            return b""
+        (context_id, request), self._owed = self._owed, None
+        report = request.follow_up
+        if report is None:
+            return b""
+        event_type, information = report.make(self._contexts[context_id].transfer_syntax)
+        self._last_report = message_id = self._last_report % 0xFFFF + 1
+        self._reports[message_id] = report
+        command_set = write_event_report(
+            message_id,
+            request.command.affected_sop_class_uid,
+            request.command.affected_sop_instance_uid,
+            event_type,
+        )
+        return pdu.write_command(context_id, command_set) + pdu.write_data_set(
+            context_id, information, self._peer_maximum_bytes
+        )
 
     def take_fragment(self, event: DataFragment) -> bytes:
         """A fragment of the announced data set; `ObjectTooLarge` when it is one too many."""
@@ -137,6 +180,8 @@ class Messages:
             self.tally.series_instance_uids[incoming.series_instance_uid] = None
             classes = self.tally.studies.setdefault(incoming.study_instance_uid, Counter())
             classes[incoming.command.affected_sop_class_uid] += 1
+        if isinstance(incoming, IncomingRequest):
+            self._owed = (context_id, incoming)
         return self._respond(context_id, incoming.command, 0)
 
     def _judge(self, command: Command, context: AnsweredContext, incoming: IncomingObject | IncomingReport) -> None:

@@ -196,6 +196,24 @@ def write_command(context_id: int, command_set: bytes) -> bytes:
     )
 
 
+def write_data_set(context_id: int, data_set: bytes, maximum_length: int) -> bytes:
+    """P-DATA-TF PDUs, each at most as long as the peer takes (0: any), with the fragments of a small data set."""
+    room = max(min(maximum_length or 65536, 65536) - 6, 2)
+    fragments = [data_set[at : at + room] for at in range(0, len(data_set), room)] or [b""]
+    return b"".join(
+        struct.pack(
+            ">BxLLBB",
+            PduType.P_DATA_TF,
+            len(fragment) + 6,
+            len(fragment) + 2,
+            context_id,
+            2 if number == len(fragments) - 1 else 0,
+        )
+        + fragment
+        for number, fragment in enumerate(fragments)
+    )
+
+
 def _pdu(kind: PduType, body: bytes) -> bytes:
     return _HEADER.pack(kind, len(body)) + body
 

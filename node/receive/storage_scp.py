@@ -11,7 +11,7 @@ from node.logs import get_logger
 from node.receive.admission import AdmissionRules, AllowedPeer
 from node.receive.association import Limits
 from node.receive.committer import Committer
-from node.receive.intake import Intake, ReportTaker, refuse_report
+from node.receive.intake import Intake, ReportTaker, RequestTaker, refuse_report, refuse_request
 from node.receive.listener import Door, Listener
 from node.receive.tls import ServerTls
 from node.receive.witness import NoWitness, Witness
@@ -36,6 +36,8 @@ class StorageScp:
         Called when something was stored or released: whoever settles studies has something to do.
     take_report : callable
         Takes storage commitment reports of archives that results were sent to.
+    take_request : callable
+        Takes storage commitment requests of those who sent to us.
     witness : Witness, optional
         The audit trail.
     """
@@ -48,6 +50,7 @@ class StorageScp:
         notify: Callable[[], object],
         *,
         take_report: ReportTaker = refuse_report,
+        take_request: RequestTaker = refuse_request,
         witness: Witness | None = None,
     ) -> None:
         dimse = settings.dimse
@@ -75,7 +78,13 @@ class StorageScp:
                 acse_timeout_seconds=dimse.acse_timeout_seconds,
                 minimum_bytes_per_second=dimse.minimum_bytes_per_second,
             ),
-            intake=Intake(files, committer, free_disk_bytes=dimse.free_disk_mb * _MEGABYTE, take_report=take_report),
+            intake=Intake(
+                files,
+                committer,
+                free_disk_bytes=dimse.free_disk_mb * _MEGABYTE,
+                take_report=take_report,
+                take_request=take_request,
+            ),
             on_release=lambda uids: committer.release(uids, settings.settle.released_quiet_seconds),
             witness=witness or NoWitness(),
         )
