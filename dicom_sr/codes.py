@@ -52,6 +52,7 @@ PROCESSING_EQUIPMENT = Code("109102", "DCM", "Processing Equipment")
 SEGMENTATION = Code("113076", "DCM", "Segmentation")
 UNSPECIFIED_CALCULATION = Code("112187", "DCM", "Unspecified method of calculation")
 SOURCE_IMAGE = Code("121322", "DCM", "Source image for image processing operation")
+QUANTITY = Code("246205007", "SCT", "Quantity")
 BACKGROUND = Code("125040", "DCM", "Background")
 
 # Report titles: CID 7021, and CID 7000 for a report without a place on the images

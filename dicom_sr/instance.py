@@ -5,7 +5,7 @@ highdicom's base class writes them; what it takes from the clock is set from the
 
 from dataclasses import dataclass
 from io import BufferedIOBase
-from typing import Literal, cast
+from typing import Literal
 
 import highdicom as hd
 from pydicom.charset import convert_encodings
@@ -103,7 +103,7 @@ def add_raw(dataset: Dataset, *elements: RawDataElement) -> None:
 
 def set_pixels(
     dataset: Dataset,
-    pixels: bytes | bytearray | BufferedIOBase,
+    pixels: bytes | BufferedIOBase,
     keyword: Literal["PixelData", "FloatPixelData"] = "PixelData",
 ) -> None:
     """Pixels of even length, as they will stand in the file, without a copy (PS3.5 8.1.2, A.2, A.4).
@@ -117,7 +117,15 @@ def set_pixels(
         return
     length = 0xFFFFFFFF if encapsulated else len(pixels)
     tag = tag_of(keyword)
-    dataset[tag] = RawDataElement(tag, vr, length, cast(bytes, pixels), 0, False, True)
+    dataset[tag] = RawDataElement(tag, vr, length, pixels, 0, False, True)
+
+
+def copy_compression(dataset: Dataset, image: Dataset) -> None:
+    """Whether the source was ever compressed lossily, which holds for what is derived from it too (C.7.6.1.1.5)."""
+    for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
+        if keyword in image:
+            dataset[keyword] = image[keyword]
+    dataset.LossyImageCompression = image.get("LossyImageCompression") or "00"
 
 
 def code_item(code: Code) -> Dataset:

@@ -10,7 +10,7 @@ from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 
 from dicom_sr.element_bytes import tag_of
-from dicom_sr.pixels import PackedFrames
+from dicom_sr.pixels import FrameStream
 
 PIXELS = tuple(tag_of(keyword) for keyword in ("FloatPixelData", "PixelData"))
 UNDEFINED = 0xFFFFFFFF
@@ -44,7 +44,7 @@ def _parts(dataset: Dataset) -> Iterator[bytes]:
     """The file in consecutive parts: what comes before raw or streamed pixels, their element header, value and end."""
     pixels = dataset.get_item(max(dataset.keys()))
     buffer = BytesIO()
-    if pixels.tag not in PIXELS or not (pixels.is_raw or isinstance(pixels.value, PackedFrames)):
+    if pixels.tag not in PIXELS or not (pixels.is_raw or isinstance(pixels.value, FrameStream)):
         dcmwrite(buffer, dataset, enforce_file_format=True)
         yield buffer.getvalue()
         return
@@ -52,7 +52,7 @@ def _parts(dataset: Dataset) -> Iterator[bytes]:
     yield buffer.getvalue()
     length = pixels.length if isinstance(pixels, RawDataElement) else len(pixels.value)
     yield struct.pack("<HH2sHI", pixels.tag.group, pixels.tag.element, str(pixels.VR).encode(), 0, length)
-    if isinstance(pixels.value, PackedFrames):
+    if isinstance(pixels.value, FrameStream):
         yield from pixels.value.chunks()
     else:
         yield cast(bytes, pixels.value)

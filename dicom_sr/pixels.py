@@ -2,7 +2,7 @@
 without a copy of the volume for each segment.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BufferedIOBase
 
@@ -26,30 +26,28 @@ class Mask:
     end: int
 
 
-class PackedFrames(BufferedIOBase):
-    """Frames of one bit a pixel as a stream of bytes, which are made when they are read.
+class FrameStream(BufferedIOBase):
+    """Pixels of frames as a stream of bytes, which are made when they are read: only what is being written is there.
 
-    One frame follows the other without padding (PS3.5 8.1.1), the first pixel in the lowest bit; the end is padded to
-    an even length. Many segments take more room in bits than the label map itself: only what is being written is in
-    memory.
+    Many segments take more room in bits than the label map itself, and fractions eight times as much again.
 
     Parameters
     ----------
-    labels : ndarray of unsigned integers, shape (slice, row, column)
-        Not to be changed as long as the stream is used.
-    masks : sequence of Mask
-        What each frame shows.
+    make : callable of int to bytes
+        The chunk of this index. The arrays it looks at are not to be changed as long as the stream is used.
+    chunk : int
+        Bytes of every chunk but the last.
+    length : int
+        Bytes of all of them, without padding; the stream is padded to an even length.
     """
 
-    def __init__(self, labels: np.ndarray, masks: Sequence[Mask]) -> None:
+    def __init__(self, make: Callable[[int], bytes], chunk: int, length: int) -> None:
         super().__init__()
-        self._labels = labels
-        self._masks = masks
-        self._size = labels[0].size
-        self._group = 1 if self._size % 8 == 0 else 8  # frames that end with a whole byte together
-        self._chunk = self._group * self._size // 8
-        length = -(-len(masks) * self._size // 8)
-        self._length = length + length % 2
+        self._make = make
+        self._chunk = chunk
+        self._count = -(-length // chunk)
+        self._padding = length % 2
+        self._length = length + self._padding
         self._position = 0
         self._made: tuple[int, bytes] = (-1, b"")
 
@@ -79,7 +77,8 @@ class PackedFrames(BufferedIOBase):
         wanted = left if size is None or size < 0 else min(size, left)
         parts = []
         while wanted:
-            index, start = divmod(self._position, self._chunk)
+            index = min(self._position // self._chunk, self._count - 1)  # the last chunk holds the padding too
+            start = self._position - index * self._chunk
             part = self._chunk_bytes(index)[start : start + wanted]
             parts.append(part)
             wanted -= len(part)
@@ -87,31 +86,45 @@ class PackedFrames(BufferedIOBase):
         return b"".join(parts)
 
     def chunks(self) -> Iterator[bytes]:
-        """Everything, in parts of a few frames."""
-        for index in range(-(-self._length // self._chunk)):
+        """Everything, chunk by chunk."""
+        for index in range(self._count):
             yield self._chunk_bytes(index)
-
-    def voxels(self) -> list[int]:
-        """Bits set in each frame."""
-        return [int(np.count_nonzero(self._bits(mask))) for mask in self._masks]
-
-    def _bits(self, mask: Mask) -> np.ndarray:
-        pixels = self._labels[mask.slice_index].ravel()
-        return np.asarray(pixels[mask.first : mask.end] == mask.label)
 
     def _chunk_bytes(self, index: int) -> bytes:
         if self._made[0] != index:
-            self._made = (index, self._make(index))
+            padding = b"\0" * (self._padding if index == self._count - 1 else 0)
+            self._made = (index, self._make(index) + padding)
         return self._made[1]
 
-    def _make(self, index: int) -> bytes:
-        octets = np.zeros(min(self._chunk, self._length - index * self._chunk), np.uint8)
-        for place, mask in enumerate(self._masks[index * self._group : (index + 1) * self._group]):
-            first, lead = divmod(place * self._size + mask.first, 8)
-            bits = self._bits(mask)
+
+def native_frames(count: int, frame: Callable[[int], np.ndarray], size: int) -> FrameStream:
+    """Frames of whole bytes, `frame` giving each of them and `size` being the bytes of one."""
+    return FrameStream(lambda index: frame(index).tobytes(), size, count * size)
+
+
+def packed_frames(labels: np.ndarray, masks: Sequence[Mask]) -> FrameStream:
+    """Frames of one bit a pixel, one after the other without padding (PS3.5 8.1.1), the first pixel in the lowest bit.
+
+    Parameters
+    ----------
+    labels : ndarray of unsigned integers, shape (slice, row, column)
+    masks : sequence of Mask
+        What each frame shows.
+    """
+    size = labels[0].size
+    group = 1 if size % 8 == 0 else 8  # frames that end with a whole byte together
+    chunk, length = group * size // 8, -(-len(masks) * size // 8)
+
+    def make(index: int) -> bytes:
+        octets = np.zeros(min(chunk, length - index * chunk), np.uint8)
+        for place, mask in enumerate(masks[index * group : (index + 1) * group]):
+            first, lead = divmod(place * size + mask.first, 8)
+            bits = labels[mask.slice_index].ravel()[mask.first : mask.end] == mask.label
             packed = np.packbits(np.concatenate([np.zeros(lead, bool), bits]) if lead else bits, bitorder="little")
             octets[first : first + len(packed)] |= packed
         return octets.tobytes()
+
+    return FrameStream(make, chunk, length)
 
 
 def label_frame(plane: np.ndarray, segment_numbers: Mapping[int, int]) -> np.ndarray:
@@ -130,16 +143,6 @@ def label_frame(plane: np.ndarray, segment_numbers: Mapping[int, int]) -> np.nda
     for label, number in segment_numbers.items():
         lookup[label] = number
     return np.asarray(lookup[plane])
-
-
-def join_frames(frames: Iterator[np.ndarray]) -> bytearray:
-    """Native frames one after the other, padded to an even length; one of them at a time beside the result."""
-    pixels = bytearray()
-    for frame in frames:
-        pixels += np.ascontiguousarray(frame).data.cast("B")
-    if len(pixels) % 2:
-        pixels += b"\0"
-    return pixels
 
 
 def quantise(plane: np.ndarray) -> np.ndarray:

@@ -16,9 +16,9 @@ from dicom_sr import codes
 from dicom_sr.errors import InvalidResult
 from dicom_sr.evidence import Evidence, check_evidence
 from dicom_sr.findings import Map, Result
-from dicom_sr.instance import Kind, add_raw, new_instance, refer_to_series, set_pixels
+from dicom_sr.instance import Kind, add_raw, copy_compression, new_instance, refer_to_series, set_pixels
 from dicom_sr.multiframe import Frame, add_functional_groups, slice_order
-from dicom_sr.pixels import Mask, PackedFrames, join_frames, label_frame, quantise
+from dicom_sr.pixels import FrameStream, Mask, label_frame, native_frames, packed_frames, quantise
 from dicom_sr.profile import CONSERVATIVE, DestinationProfile, Role, SegmentationFlavour
 from dicom_sr.rle import encode_rle_frame
 from dicom_sr.segment_description import background, content_creator, content_description, describe_segments
@@ -93,8 +93,13 @@ def encode_fractions(
     dataset.SegmentsOverlap = "UNDEFINED" if len(kept) > 1 else "NO"
     dataset.SegmentSequence = describe_segments(result, [described[_segment_of(each)] for each, _ in kept])
     frames = [Frame(index, number) for number, (_, filled) in enumerate(kept, 1) for index in filled]
-    planes = (quantise(each.values[index]) for each, filled in kept for index in filled)
-    _finish(dataset, evidence, frames, 8, join_frames(planes))
+    planes = [(each.values, index) for each, filled in kept for index in filled]
+
+    def frame(position: int) -> np.ndarray:
+        values, index = planes[position]
+        return quantise(values[index])
+
+    _finish(dataset, evidence, frames, 8, native_frames(len(planes), frame, maps[0].values[0].size))
     return dataset
 
 
@@ -118,7 +123,7 @@ def _encode_binary(
     shown = [(place, index) for place in places for index in order if place.voxels_of_slices[index]]
     frames = [Frame(index, place.segment_number) for place, index in shown]
     masks = [mask_of(place, index) for place, index in shown]
-    _finish(dataset, evidence, frames, 1, PackedFrames(result.label_maps[first.label_map], masks))
+    _finish(dataset, evidence, frames, 1, packed_frames(result.label_maps[first.label_map], masks))
     return dataset
 
 
@@ -146,10 +151,15 @@ def _encode_label_map(
     frames = [Frame(index) for index in slice_order(evidence) if occupied[index]]
     labels = result.label_maps[first.label_map]
     numbers = {place.segment.number: place.segment_number for place in places}
-    planes = (label_frame(labels[frame.slice_index], numbers) for frame in frames)
-    compressed = syntax.is_encapsulated
-    pixels = encapsulate([encode_rle_frame(plane) for plane in planes]) if compressed else join_frames(planes)
-    _finish(dataset, evidence, frames, 8 if len(places) < 256 else 16, pixels)
+    bits = 8 if len(places) < 256 else 16
+
+    def frame_of(position: int) -> np.ndarray:
+        return label_frame(labels[frames[position].slice_index], numbers)
+
+    pixels: bytes | FrameStream = native_frames(len(frames), frame_of, labels[0].size * bits // 8)
+    if syntax.is_encapsulated:
+        pixels = encapsulate([encode_rle_frame(frame_of(position)) for position in range(len(frames))])
+    _finish(dataset, evidence, frames, bits, pixels)
     return dataset
 
 
@@ -181,16 +191,13 @@ def _new(
         dataset.FrameOfReferenceUID = evidence.frame_of_reference_uid
         dataset.PositionReferenceIndicator = first.get("PositionReferenceIndicator")
     dataset.PresentationLUTShape = "IDENTITY"
-    for keyword in ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"):
-        if keyword in first:
-            dataset[keyword] = first[keyword]
-    dataset.LossyImageCompression = first.get("LossyImageCompression") or "00"
+    copy_compression(dataset, first)
     refer_to_series(dataset, evidence)
     return dataset
 
 
 def _finish(
-    dataset: Dataset, evidence: Evidence, frames: Sequence[Frame], bits: int, pixels: bytes | bytearray | PackedFrames
+    dataset: Dataset, evidence: Evidence, frames: Sequence[Frame], bits: int, pixels: bytes | FrameStream
 ) -> None:
     """Image Pixel module, functional groups and the pixels themselves."""
     first = evidence.images[0]
