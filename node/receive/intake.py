@@ -58,30 +58,6 @@ class FollowUp(Protocol):
 
 
 RequestTaker = Callable[[bytes, str, Command, str], FollowUp | None]
-"""Takes the action information of a storage commitment request in a transfer syntax, its command and who sent it. Raises
-`Refused`."""
-
-
-def refuse_request(
-    content: bytes, transfer_syntax_uid: str, command: Command, calling_ae_title: str
-) -> FollowUp | None:
-    """Of a receiver that commits to nothing."""
-    raise Refused(UNRECOGNIZED_OPERATION, "no-storage-commitment", "storage commitment is not served here")
-
-
-class FollowUp(Protocol):
-    """A report that is owed on the association of its request."""
-
-    def make(self, transfer_syntax_uid: str) -> tuple[int, bytes]:
-        """Event type and encoded event information."""
-        ...
-
-    def answered(self, status: int) -> None:
-        """The response to the report came."""
-        ...
-
-
-RequestTaker = Callable[[bytes, str, Command, str], FollowUp | None]
 """Takes the action information of a storage commitment request in a transfer syntax, its command and who sent it.
 Raises `Refused`."""
 
@@ -186,22 +162,6 @@ class IncomingReport:
     def discard(self) -> None:
         """Forget the report."""
         self._content.clear()
-
-
-class IncomingRequest(IncomingReport):
-    """An N-ACTION while its action information arrives; `follow_up` is what is owed after its response, if anything."""
-
-    def __init__(
-        self, command: Command, transfer_syntax_uid: str, take_request: RequestTaker, sender: Sender
-    ) -> None:
-        super().__init__(command, transfer_syntax_uid, self._take)
-        self.follow_up: FollowUp | None = None
-        self._take_request = take_request
-        self._calling_ae_title = sender.calling_ae_title
-
-    def _take(self, content: bytes, transfer_syntax_uid: str) -> int:
-        self.follow_up = self._take_request(content, transfer_syntax_uid, self.command, self._calling_ae_title)
-        return 0
 
 
 class IncomingRequest(IncomingReport):
