@@ -1,10 +1,12 @@
 """Model folders made for tests: a network of two operators, with a manifest as a data scientist would write it."""
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 MANIFEST = """\
 version = 1
@@ -100,3 +102,58 @@ def failing_network() -> onnx.ModelProto:
 def wrong_shape_network() -> onnx.ModelProto:
     """Answers with another shape than its manifest promises: the number of channels is that of the input."""
     return network([helper.make_node("Identity", ["image"], ["logits"])], ["N", "C", "D", "H", "W"], [])
+
+
+HEAD = """\
+version = 1
+
+[model]
+identifier = "{identifier}"
+name = "Phantom model"
+version = "1.0"
+maker = "Phantom Works"
+licence = "MIT"
+intended_use = "Tests. Not for clinical use."
+regulatory_status = "none"
+
+[files]
+{files}
+"""
+
+
+def write_task_model(folder: Path, tables: str, files: Mapping[str, onnx.ModelProto | bytes]) -> Path:
+    """A model folder with these tables of a manifest behind its head; the folder's name is the identifier."""
+    folder.mkdir(parents=True)
+    hashes = []
+    for name, network in files.items():
+        content = network if isinstance(network, bytes) else network.SerializeToString()
+        (folder / name).write_bytes(content)
+        hashes.append(f'"{name}" = "{hashlib.sha256(content).hexdigest()}"')
+    head = HEAD.format(identifier=folder.name, files="\n".join(hashes))
+    (folder / "model.toml").write_text(f"{head}\n{tables}")
+    (folder / "CARD.md").write_text("# Phantom model\n\nA model for tests. Not for clinical use.\n")
+    return folder
+
+
+def graph(
+    nodes: Sequence[onnx.NodeProto],
+    inputs: Mapping[str, int],
+    outputs: Mapping[str, int],
+    constants: Mapping[str, np.ndarray] | None = None,
+    kind: int = TensorProto.FLOAT,
+) -> onnx.ModelProto:
+    """A network between named tensors of these numbers of axes, all sides dynamic; outputs are of `kind`."""
+
+    def value(name: str, axes: int, of: int) -> onnx.ValueInfoProto:
+        return helper.make_tensor_value_info(name, of, [f"{name}{axis}" for axis in range(axes)])
+
+    made = helper.make_graph(
+        list(nodes),
+        "test",
+        [value(name, axes, TensorProto.FLOAT) for name, axes in inputs.items()],
+        [value(name, axes, kind) for name, axes in outputs.items()],
+        [numpy_helper.from_array(array, name) for name, array in (constants or {}).items()],
+    )
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 8
+    return model
