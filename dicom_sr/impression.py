@@ -65,11 +65,12 @@ def sentence(finding: Finding, result: Result, phrases: Mapping[str, Any] | None
 
 
 def likelihood_words(likelihood: Likelihood, phrases: Mapping[str, Any] | None = None) -> str:
-    """A likelihood by band and number: `likely (Certainty of Finding 62 %)`."""
+    """A likelihood by band and number: `likely, certainty of finding 62 %`."""
     phrases = phrases or english_phrases()
     percent = 100 * likelihood.value
     words = next(band["words"] for band in phrases["likelihood"] if percent < band["below"])
-    return f"{words} ({likelihood.meaning.meaning} {_digits(percent)} %)"
+    meaning = likelihood.meaning.meaning
+    return f"{words}, {meaning[:1].lower()}{meaning[1:]} {_digits(percent)} %"
 
 
 def number(measurement: Measurement, phrases: Mapping[str, Any] | None = None) -> str:

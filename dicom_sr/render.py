@@ -7,6 +7,7 @@ from typing import BinaryIO
 from pydicom.dataset import Dataset
 
 from dicom_sr.chest_cad import encode_chest_cad
+from dicom_sr.encapsulated_pdf import encode_document
 from dicom_sr.evidence import Evidence, check_evidence
 from dicom_sr.findings import Result
 from dicom_sr.key_objects import encode_key_objects
@@ -162,6 +163,10 @@ def _chest_cad(r: Rendering) -> Dataset | None:
     return encode_chest_cad(r.result, r.sources, r.profile, evidence=r.evidence)
 
 
+def _document(r: Rendering) -> Dataset | None:
+    return encode_document(r.result, r.sources, r.profile, evidence=r.evidence, numbering=r.numbering)
+
+
 def _key_objects(r: Rendering) -> Dataset | None:
     return encode_key_objects(r.result, r.sources, r.profile, evidence=r.evidence, numbering=r.numbering)
 
@@ -174,5 +179,6 @@ ENCODERS: Mapping[Role, Encoder] = {
     Role.REPORT: _report(Role.REPORT),
     Role.REPORT_WITHOUT_PLACE: _report(Role.REPORT_WITHOUT_PLACE),
     Role.KEY_OBJECTS: _key_objects,
+    Role.DOCUMENT: _document,
 }
 """How each role is written, in the order of delivery."""
