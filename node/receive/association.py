@@ -14,6 +14,8 @@ So whoever holds a slot without progress loses it: silent, half a PDU, half an o
 import contextlib
 import socket
 import ssl
+import struct
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -132,7 +134,13 @@ class Association:
         return self._messages is not None and self._messages.is_receiving
 
     def _prepare_socket(self) -> None:
-        self._connection.settimeout(TICK_SECONDS)
+        if sys.platform == "linux" and not isinstance(self._connection, ssl.SSLSocket):
+            # The system watches the time: a timeout of Python's would ask it before each call whether it may be made.
+            self._connection.settimeout(None)
+            for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+                self._connection.setsockopt(socket.SOL_SOCKET, option, struct.pack("@ll", 0, int(TICK_SECONDS * 1e6)))
+        else:
+            self._connection.settimeout(TICK_SECONDS)
         self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     # Receiving
@@ -213,7 +221,13 @@ class Association:
             farewell = pdu.write_associate_reject(answer.result, answer.source, answer.reason)
             raise Ended("rejected:" + answer.code, farewell, answer.message)
         self._connection.sendall(
-            pdu.write_associate_accept(request, answer.contexts, answer.roles, self._limits.maximum_pdu_bytes)
+            pdu.write_associate_accept(
+                request,
+                answer.contexts,
+                answer.roles,
+                self._limits.maximum_pdu_bytes,
+                confirms_user=answer.confirms_user,
+            )
         )
         if len(events) > 1:  # something was sent before our answer
             raise PduError(AbortReason.UNEXPECTED_PDU, "a PDU came before the association was accepted")

@@ -65,10 +65,10 @@ class Wire:
     def shutdown(self, how: int) -> None:
         """Nothing more is sent."""
 
-    def settimeout(self, seconds: float) -> None:
+    def settimeout(self, seconds: float | None) -> None:
         """It never waits."""
 
-    def setsockopt(self, *option: int) -> None:
+    def setsockopt(self, *option: int | bytes) -> None:
         """It has none."""
 
     def close(self) -> None:
