@@ -28,7 +28,7 @@ class Part:
     boxes : dict
         What was detected, by class, on the subject's voxels, for later stages.
     present : frozenset of str
-        Labels, classes and answers that are there, for later stages.
+        Classes and answers that are there, for later stages.
     """
 
     label_maps: tuple[np.ndarray, ...] = ()

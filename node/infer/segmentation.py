@@ -122,7 +122,6 @@ class LabelMaker:
             segments=tuple(segment_of(label, number) for number, label in numbered.items()),
             findings=measured.findings,
             remarks=measured.remarks,
-            present=frozenset(label.name for number, label in numbered.items() if found[number]),
         )
 
 
