@@ -73,6 +73,18 @@ class Peer(Section):
     certificates: tuple[Annotated[str, StringConstraints(to_lower=True, pattern=r"^[0-9a-fA-F]{64}$")], ...] = Field(
         (), description="SHA-256 of certificates that it may show, in hexadecimal; empty means any, or none."
     )
+    user: str = Field(
+        "", description="User name that it must give by user identity negotiation (PS3.7 D.3.3.7); empty: none."
+    )
+    password_file: Path | None = Field(
+        None, description="File that holds its passcode, read again for each association; without it the name will do."
+    )
+
+    @model_validator(mode="after")
+    def _password_has_a_user(self) -> "Peer":
+        if self.password_file is not None and not self.user:
+            raise ValueError("password_file needs user: give it")
+        return self
 
 
 class DimseSettings(Section):
@@ -387,7 +399,7 @@ def _with_absolute_paths(settings: Settings, base: Path) -> Settings:
         update={"paths": tuple((base / folder).resolve() for folder in settings.profiles.paths)}
     )
     destinations = tuple(absolute_paths(destination, base) for destination in settings.destinations)
-    dimse = settings.dimse.model_copy(update=_absolute_tls_files(settings.dimse, base))
+    dimse = settings.dimse.model_copy(update=_absolute_files(settings.dimse, base))
     tables = {
         "node": node,
         "models": models,
@@ -402,6 +414,7 @@ def _with_absolute_paths(settings: Settings, base: Path) -> Settings:
     return settings.model_copy(update=tables)
 
 
-def _absolute_tls_files(dimse: DimseSettings, base: Path) -> dict[str, str]:
+def _absolute_files(dimse: DimseSettings, base: Path) -> dict[str, Any]:
     files = {key: getattr(dimse, key) for key in ("tls_certificate", "tls_key", "tls_client_authorities")}
-    return {key: str((base / file).resolve()) for key, file in files.items() if file}
+    changes: dict[str, Any] = {key: str((base / file).resolve()) for key, file in files.items() if file}
+    return {**changes, "peers": tuple(absolute_paths(peer, base) for peer in dimse.peers)}

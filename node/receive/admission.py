@@ -4,7 +4,9 @@ The requestor's order of transfer syntaxes wins: objects are stored as they come
 as any (PS3.8 9.3.3.2 leaves the choice to the acceptor).
 """
 
-from collections.abc import Mapping
+import hashlib
+import hmac
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address
@@ -21,8 +23,10 @@ from node.receive.pdu import (
     ContextResult,
     ProposedContext,
     Role,
+    UserIdentity,
 )
 
+_USER_NAME, _USER_NAME_AND_PASSCODE = 1, 2  # PS3.7 Table D.3-14
 VERIFICATION_UID = "1.2.840.10008.1.1"
 STORAGE_COMMITMENT_UID = "1.2.840.10008.1.20.1"
 _NOT_FOR_C_STORE = ("Storage Commitment", "Media Storage Directory", "Storage Management")
@@ -39,6 +43,25 @@ IpNetwork = IPv4Network | IPv6Network
 
 
 @dataclass(frozen=True)
+class RequiredUser:
+    """A user name that a peer must give by User Identity Negotiation (PS3.7 D.3.3.7), and where its passcode is;
+    without one the name is enough."""
+
+    name: str
+    read_password: Callable[[], str] | None = None
+
+    def is_shown_by(self, identity: UserIdentity | None) -> bool:
+        """Whether name and passcode are right. Takes the same time whatever they are."""
+        if identity is None or identity.kind not in (_USER_NAME, _USER_NAME_AND_PASSCODE):
+            return False
+        is_right = _is_same(identity.primary, self.name)
+        if self.read_password is None:
+            return is_right
+        password = self.read_password()
+        return _is_same(identity.secondary, password) and is_right and password != ""
+
+
+@dataclass(frozen=True)
 class AllowedPeer:
     """A sender that may associate: its AE title, from these networks, with one of these certificates (SHA-256 in
     lower-case hexadecimal). No networks or no certificates: any."""
@@ -46,6 +69,7 @@ class AllowedPeer:
     ae_title: str
     networks: tuple[IpNetwork, ...] = ()
     certificates: frozenset[str] = frozenset()
+    user: RequiredUser | None = None
 
     def includes(self, address: str) -> bool:
         """Whether it may connect from this address."""
@@ -91,6 +115,7 @@ class Admitted:
 
     contexts: tuple[AnsweredContext, ...]
     roles: tuple[Role, ...]
+    confirms_user: bool = False
 
 
 @dataclass(frozen=True)
@@ -109,7 +134,7 @@ def admit(
     request: AssociateRequest, rules: AdmissionRules, occupancy: Occupancy, peer: PeerIdentity
 ) -> Admitted | Rejected:
     """Answer an association request. Who it is comes before how busy we are, so that a stranger learns
-    nothing."""
+    nothing. A user identity that nobody asked for is ignored, as PS3.7 D.3.3.7 allows."""
     if not request.protocol_version & 1:
         return Rejected(1, 2, 2, "protocol-version", f"protocol version {request.protocol_version}, bit 0 expected")
     if request.application_context != APPLICATION_CONTEXT_UID:
@@ -118,8 +143,12 @@ def admit(
         return Rejected(1, 1, 7, "called-ae-title", f"this node is {rules.ae_title!r}, another AE title was called")
     if rules.allowed_calling_ae_titles and request.calling_ae_title not in rules.allowed_calling_ae_titles:
         return Rejected(1, 1, 3, "calling-ae-title", "the calling AE title is not in dimse.allowed_calling_ae_titles")
-    if rules.peers and not any(_is_peer(known, request, peer) for known in rules.peers):
+    known_peers = [known for known in rules.peers if _is_peer(known, request, peer)]
+    if rules.peers and not known_peers:
         return Rejected(1, 1, 3, "unknown-peer", "AE title, address and certificate fit no entry of dimse.peers")
+    users = [known.user is None or known.user.is_shown_by(request.user_identity) for known in known_peers]
+    if known_peers and not any(users):
+        return Rejected(1, 2, 1, "user-identity", "the user name and passcode of the peer are missing or wrong")
     if occupancy.in_all >= rules.maximum_associations:
         return Rejected(2, 3, 2, "too-many-associations", f"{occupancy.in_all} associations are open")
     if occupancy.from_peer >= rules.maximum_associations_per_peer:
@@ -131,7 +160,15 @@ def admit(
         contexts=tuple(_answer_context(context, roles.get(context.abstract_syntax)) for context in request.contexts),
         # We are SCP (PS3.7 D.3.3.4); of storage commitment both: an archive reports to us, a sender asks us.
         roles=tuple(_answer_role(role) for role in roles.values()),
+        confirms_user=any(
+            known.user is not None and is_shown for known, is_shown in zip(known_peers, users, strict=True)
+        ),
     )
+
+
+def _is_same(shown: bytes, expected: str) -> bool:
+    """Compare in constant time."""
+    return hmac.compare_digest(hashlib.sha256(shown).digest(), hashlib.sha256(expected.encode()).digest())
 
 
 def _answer_role(role: Role) -> Role:

@@ -90,6 +90,17 @@ class Role:
 
 
 @dataclass(frozen=True)
+class UserIdentity:
+    """User Identity of a requestor (PS3.7 D.3.3.7.1): type 1 is a user name, 2 a user name with passcode, others are
+    tickets and tokens. `wants_response`: a positive response is requested."""
+
+    kind: int
+    wants_response: bool
+    primary: bytes
+    secondary: bytes
+
+
+@dataclass(frozen=True)
 class AssociateRequest:
     """An A-ASSOCIATE-RQ, with the items that this node acts on."""
 
@@ -103,6 +114,7 @@ class AssociateRequest:
     implementation_class_uid: str
     implementation_version_name: str
     raw_titles: bytes
+    user_identity: UserIdentity | None = None
 
 
 def read_associate_request(body: bytes) -> AssociateRequest:
@@ -146,6 +158,7 @@ def read_associate_request(body: bytes) -> AssociateRequest:
         implementation_class_uid=_uid(user.get(0x52, [b""])[0]),
         implementation_version_name=_text(user.get(0x55, [b""])[0]),
         raw_titles=body[4:68],
+        user_identity=_read_user_identity(user[0x58][0]) if 0x58 in user else None,
     )
 
 
@@ -154,8 +167,11 @@ def write_associate_accept(
     contexts: tuple[AnsweredContext, ...],
     roles: tuple[Role, ...],
     maximum_length: int,
+    *,
+    confirms_user: bool = False,
 ) -> bytes:
-    """An A-ASSOCIATE-AC (PS3.8 Table 9-17); the AE titles are sent back as they came."""
+    """An A-ASSOCIATE-AC (PS3.8 Table 9-17); the AE titles are sent back as they came. `confirms_user`: the user
+    identity was checked, and is answered where a response was requested (PS3.7 D.3.3.7.2)."""
     items = [_item(0x10, APPLICATION_CONTEXT_UID.encode())]
     for context in contexts:
         syntax = _item(0x40, context.transfer_syntax.encode())
@@ -168,6 +184,8 @@ def write_associate_accept(
         uid = role.sop_class_uid.encode()
         user.append(_item(0x54, struct.pack(">H", len(uid)) + uid + bytes([role.scu, role.scp])))
     user.append(_item(0x55, IMPLEMENTATION_VERSION_NAME.encode()))
+    if confirms_user and request.user_identity is not None and request.user_identity.wants_response:
+        user.append(_item(0x59, b"\0\0"))  # names and passcodes are answered with an empty response
     items.append(_item(0x50, b"".join(user)))
     return _pdu(PduType.ASSOCIATE_AC, struct.pack(">HH", 1, 0) + request.raw_titles + b"".join(items))
 
@@ -259,6 +277,17 @@ def _read_role(value: bytes) -> Role:
     if len(value) < length + 4:
         raise PduError(AbortReason.INVALID_PARAMETER_VALUE, "a role selection item is too short")
     return Role(_uid(value[2 : 2 + length]), scu=value[2 + length] == 1, scp=value[3 + length] == 1)
+
+
+def _read_user_identity(value: bytes) -> UserIdentity:
+    fields, position = [], 2
+    for _ in range(2):
+        length = int.from_bytes(value[position : position + 2], "big")
+        fields.append(value[position + 2 : position + 2 + length])
+        position += 2 + length
+    if len(value) < position:
+        raise PduError(AbortReason.INVALID_PARAMETER_VALUE, "a user identity item is too short")
+    return UserIdentity(value[0], value[1] == 1, *fields)
 
 
 def _uid(value: bytes) -> str:

@@ -7,15 +7,15 @@ from pathlib import Path
 
 from sqlalchemy import Engine
 
-from node.logs import get_logger
-from node.receive.admission import AdmissionRules, AllowedPeer
+from node.logs import describe_error, get_logger
+from node.receive.admission import AdmissionRules, AllowedPeer, RequiredUser
 from node.receive.association import Limits
 from node.receive.committer import Committer
 from node.receive.intake import Intake, ReportTaker, RequestTaker, refuse_report, refuse_request
 from node.receive.listener import Door, Listener
 from node.receive.tls import ServerTls
 from node.receive.witness import NoWitness, Witness
-from node.settings import DimseSettings, Settings
+from node.settings import DimseSettings, Peer, Settings
 from node.store.files import FileStore
 
 _MEGABYTE = 1_000_000
@@ -67,9 +67,7 @@ class StorageScp:
                 allowed_calling_ae_titles=frozenset(dimse.allowed_calling_ae_titles),
                 maximum_associations=dimse.maximum_associations,
                 maximum_associations_per_peer=dimse.maximum_associations_per_peer,
-                peers=tuple(
-                    AllowedPeer(peer.ae_title, peer.addresses, frozenset(peer.certificates)) for peer in dimse.peers
-                ),
+                peers=tuple(_allowed_peer(peer) for peer in dimse.peers),
             ),
             limits=Limits(
                 maximum_pdu_bytes=dimse.maximum_pdu_bytes,
@@ -125,6 +123,21 @@ def make_committer(settings: Settings, engine: Engine, files: FileStore, notify:
     return Committer(
         engine, files, notify, durability=settings.dimse.durability, quiet_seconds=settings.settle.quiet_seconds
     )
+
+
+def _allowed_peer(peer: Peer) -> AllowedPeer:
+    file = peer.password_file
+
+    def read_password() -> str:
+        """Read each time, so that it can be renewed without a restart; empty, which nobody has, when it cannot be."""
+        try:
+            return file.read_text(encoding="utf-8").strip() if file else ""
+        except (OSError, UnicodeDecodeError) as error:
+            get_logger("receive").error("password_unusable", ae_title=peer.ae_title, reason=describe_error(error))
+            return ""
+
+    user = RequiredUser(peer.user, read_password if file else None) if peer.user else None
+    return AllowedPeer(peer.ae_title, peer.addresses, frozenset(peer.certificates), user)
 
 
 def _doors(dimse: DimseSettings) -> list[Door]:
