@@ -16,16 +16,19 @@ import ctypes
 import errno
 import hashlib
 import itertools
+import math
 import os
 import secrets
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 if sys.platform != "win32":
     import fcntl
 
+_ROOM_SECONDS = 0.2
 _BEING_MADE = ".new"
 _FOLDERS = ("incoming", "instances", "quarantine", "results", "backup")
 
@@ -43,6 +46,7 @@ class FileStore:
         self.data_dir = data_dir
         for folder in _FOLDERS:
             (data_dir / folder).mkdir(parents=True, exist_ok=True)
+        self._room = (-math.inf, 0)  # when it was asked for (`time.monotonic`), and bytes
         self._session: Path | None = None
         self._session_lock: int | None = None
         self._numbers = itertools.count(1)
@@ -63,11 +67,13 @@ class FileStore:
         return self.data_dir / relative
 
     def free_bytes(self) -> int:
-        """Room for an unprivileged process on the file system of `data_dir`."""
-        if sys.platform == "win32":
-            return shutil.disk_usage(self.data_dir).free
-        found = os.statvfs(self.data_dir)
-        return found.f_bavail * found.f_frsize
+        """Room for an unprivileged process on the file system of `data_dir`, as it was at most `_ROOM_SECONDS` ago."""
+        now = time.monotonic()
+        asked_at, free = self._room
+        if now - asked_at > _ROOM_SECONDS:
+            free = shutil.disk_usage(self.data_dir).free
+            self._room = (now, free)
+        return free
 
     def open_session(self) -> int:
         """Claim a folder for temporary files and sweep those of processes that are gone; how many files

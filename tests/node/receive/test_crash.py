@@ -23,6 +23,7 @@ from sqlalchemy import select
 
 from node.store import tables
 from node.store.database import open_database, read_transaction
+from tests.counterparts import wait_until
 from tests.node.receive.receiver_process import Receivers
 from tests.node.receive.wire import CT, EXPLICIT, Client, Encoded, encode
 from tests.phantoms import make_series
@@ -177,7 +178,7 @@ def test_power_cut_loses_nothing_acknowledged(tmp_path: Path, receivers: Receive
         pid, port = receivers.start(data_dir, durability=durability)
         sending = Sending()
         sending.begin(port, make_batches(4, 25))
-        time.sleep(0.4)
+        wait_until(lambda: len(sending.acknowledged) >= 20, "acknowledged objects")
         receivers.kill(pid)
         shutil.copyfile(image, tmp_path / "cut.img")
         sending.join()
