@@ -18,6 +18,7 @@ from node.cli.shared import (
 )
 from node.jobs import history, queue
 from node.jobs.job import Job
+from node.jobs.speculation import EarlyWork, early_work
 from node.jobs.wake import Topic, Wake
 from node.store import catalogue, results
 from node.store.database import read_transaction, write_transaction
@@ -45,6 +46,7 @@ def status(config: ConfigOption = None, json_output: JsonOption = False) -> None
         not_analysed = catalogue.recent_decisions(connection, limit=10)
         not_wanted = catalogue.recent_decisions(connection, DecisionOutcome.NOT_WANTED, limit=10)
         quarantined = catalogue.recent_quarantine(connection, limit=10)
+        early = early_work(connection)
     if json_output:
         print_json(
             {
@@ -56,6 +58,7 @@ def status(config: ConfigOption = None, json_output: JsonOption = False) -> None
                 "not_analysed": [vars(each) for each in not_analysed],
                 "not_wanted": [vars(each) for each in not_wanted],
                 "quarantine": [vars(each) for each in quarantined],
+                "early_work": vars(early),
             }
         )
         return
@@ -71,6 +74,8 @@ def status(config: ConfigOption = None, json_output: JsonOption = False) -> None
         numbers = [str(counts[kind, state]) for state in JobState]
         table.add_row(kind.lower(), *numbers, str(waiting[kind] or "-"))
     console.print(table)
+    if early.waiting or early.confirmed or early.withdrawn:
+        console.print(_early(early), highlight=False)
     _print_lines(
         "Not analysed",
         [f"{d.study_instance_uid} route {d.route}: {d.code}: {d.message}" for d in not_analysed],
@@ -173,9 +178,20 @@ def _change(config: Any, job_id: int, change: Callable[[Connection, int, Any], J
     console.print(f"job {job.job_id} is {job.state}{asked}", highlight=False)
 
 
+def _early(early: EarlyWork) -> str:
+    """What beginning before studies are whole has brought, in one line."""
+    saved = (
+        "" if early.median_saved_seconds is None else f", which saved {early.median_saved_seconds:.1f} s in the median"
+    )
+    return (
+        f"Begun before the study was whole: {early.waiting} wait for it, {early.confirmed} delivered{saved}, "
+        f"{early.withdrawn} given up"
+    )
+
+
 def _what(job: Job) -> str:
     return (
-        f"{job.model} revision {job.revision}"
+        f"{job.model} revision {job.revision}{' (early)' if job.speculative else ''}"
         if job.kind is JobKind.INFER
         else f"result {job.result_id} to {job.destination}"
     )

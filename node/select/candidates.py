@@ -10,9 +10,11 @@ Radiographs, mammograms and loops stand alone: each image is asked by itself, wh
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from operator import itemgetter
 from typing import Any
 
-from node.select.stack import FEWEST_OF_A_STACK, Stack, orientation_groups, stack_of
+from node.select.stack import FEWEST_OF_A_STACK, Stack, orientation_groups, stack_from, stack_of
 from node.store.catalogue import StoredInstance, StoredSeries
 
 Geometry = Mapping[str, Any]
@@ -85,18 +87,15 @@ def split_series(series: StoredSeries) -> tuple[Candidate, ...]:
         return (_candidate(series, "", series.instances),)
     if _stands_alone(series):
         return tuple(_image(series, each) for each in series.instances)
-    parts: list[tuple[tuple[str, ...], tuple[StoredInstance, ...]]] = [((), series.instances)]
+    whole = _Part((), series.instances, [each.geometry or _NOTHING for each in series.instances])
+    parts = [whole]
     for name, values_of in _ALWAYS_APART:
         parts = _split(parts, name, values_of)
-    if len(parts) == 1 and not (stack := stack_of(series)).has_repeats:
-        return (_candidate(series, "", series.instances, stack),)
     for name, values_of in _APART_WHERE_PLACES_REPEAT:
-        if not any(_candidate(series, "", members).stack.has_repeats for _, members in parts):
+        if not any(part.stack.has_repeats for part in parts):
             break
         parts = _split(parts, name, values_of)
-    if len(parts) == 1:
-        return (Candidate(series, "", stack_of(series)),)
-    return tuple(_candidate(series, ", ".join(names), members) for names, members in parts)
+    return tuple(_candidate(series, ", ".join(part.names), part.members, part.stack) for part in parts)
 
 
 def _stands_alone(series: StoredSeries) -> bool:
@@ -114,22 +113,34 @@ def _image(series: StoredSeries, instance: StoredInstance) -> Candidate:
     return _candidate(series, f"{name}{f' ({seen})' if seen else ''}", (instance,))
 
 
-def _split(
-    parts: list[tuple[tuple[str, ...], tuple[StoredInstance, ...]]], name: str, values_of: ValuesOf
-) -> list[tuple[tuple[str, ...], tuple[StoredInstance, ...]]]:
+@dataclass(frozen=True)
+class _Part:
+    """Images of a series that were not told apart, by what they were told from the others."""
+
+    names: tuple[str, ...]
+    members: tuple[StoredInstance, ...]
+    geometries: Sequence[Geometry]
+
+    @cached_property
+    def stack(self) -> Stack:
+        return stack_from(self.geometries)
+
+
+def _split(parts: list[_Part], name: str, values_of: ValuesOf) -> list[_Part]:
     made = []
-    for names, members in parts:
-        values = values_of([each.geometry or _NOTHING for each in members])
+    for part in parts:
+        values = values_of(part.geometries)
         if _are_equal(values):
-            made.append((names, members))
+            made.append(part)
             continue
         keys = [_hashable(value) for value in values]
         if min(Counter(keys).values()) < FEWEST_OF_A_STACK:
-            made.append((names, members))  # strays, not stacks: the geometry checks refuse what they spoil
+            made.append(part)  # strays, not stacks: the geometry checks refuse what they spoil
             continue
         for key in sorted(set(keys), key=str):
-            chosen = tuple(each for each, its in zip(members, keys, strict=True) if its == key)
-            made.append(((*names, f"{name} {_shown(key)}"), chosen))
+            chosen = tuple(each for each, its in zip(part.members, keys, strict=True) if its == key)
+            geometries = [each.geometry or _NOTHING for each in chosen]
+            made.append(_Part((*part.names, f"{name} {_shown(key)}"), chosen, geometries))
     return made
 
 
@@ -147,14 +158,19 @@ _NOTHING: Geometry = {}
 
 
 def _value(keyword: str) -> ValuesOf:
+    there = itemgetter(keyword)
+
     def read(geometries: Sequence[Geometry]) -> list[Any]:
-        return [each.get(keyword) for each in geometries]
+        try:
+            return list(map(there, geometries))
+        except KeyError:
+            return [each.get(keyword) for each in geometries]
 
     return read
 
 
 def _matrix(geometries: Sequence[Geometry]) -> Sequence[Any]:
-    rows, columns = _value("Rows")(geometries), _value("Columns")(geometries)
+    rows, columns = _rows(geometries), _columns(geometries)
     return rows if _are_equal(rows) and _are_equal(columns) else list(zip(rows, columns, strict=True))
 
 
@@ -172,6 +188,7 @@ def _shown(value: Hashable) -> str:
     return f"{value:g}" if isinstance(value, float) else "absent" if value is None else str(value)
 
 
+_rows, _columns = _value("Rows"), _value("Columns")
 _ALWAYS_APART: tuple[tuple[str, ValuesOf], ...] = (
     ("orientation", orientation_groups),
     ("matrix", _matrix),

@@ -9,13 +9,14 @@ study: the nearest that can feed all that are required.
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from node.infer.manifest import Manifest
 from node.infer.requirements import Requirements
 from node.select.assign import assign, can_feed
 from node.select.candidates import Candidate, Priors, candidates_of
 from node.select.merit import describe_rank, order_of, why_better
-from node.select.requirements import check_candidate
+from node.select.requirements import check_candidate, never_given
 from node.select.rules import Condition, all_met
 from node.store.catalogue import StoredSeries
 
@@ -61,28 +62,48 @@ class InputChoice:
 
 
 @dataclass(frozen=True)
+class Ranked:
+    """A candidate with what is the same for all inputs: why no model is given it, if so, and its rank for people."""
+
+    candidate: Candidate
+    never: tuple[Condition, ...]
+    rank: str
+
+
+@dataclass(frozen=True)
 class _Judged:
     """The candidates in order, and for each input the conditions of each."""
 
-    candidates: tuple[Candidate, ...]
+    ranked: Sequence[Ranked]
     conditions: Mapping[str, Sequence[tuple[Condition, ...]]]
+
+    @cached_property
+    def fits(self) -> dict[str, list[bool]]:
+        """Whether each candidate meets all conditions, by input."""
+        return {name: [all_met(each) for each in found] for name, found in self.conditions.items()}
 
     def offers(self, names: Sequence[str]) -> dict[str, list[int]]:
         """The candidates that fit, by input."""
-        return {name: [number for number, each in enumerate(self.conditions[name]) if all_met(each)] for name in names}
+        return {name: [number for number, fits in enumerate(self.fits[name]) if fits] for name in names}
+
+
+def ranked_of(series: Sequence[StoredSeries]) -> tuple[Ranked, ...]:
+    """All candidates of a study, the best first."""
+    ordered = sorted(candidates_of(series), key=order_of)
+    return tuple(Ranked(each, never_given(each), describe_rank(each)) for each in ordered)
 
 
 def choose_inputs(
     manifest: Manifest, series: Sequence[StoredSeries], priors: Priors = Priors()
 ) -> tuple[InputChoice, ...]:
     """Choose a series, or a part of one, for each input of a model among the series given."""
-    return choose_among(manifest, candidates_of(series), priors)
+    return choose_among(manifest, ranked_of(series), priors)
 
 
 def choose_among(
-    manifest: Manifest, candidates: Sequence[Candidate], priors: Priors = Priors()
+    manifest: Manifest, candidates: Sequence[Ranked], priors: Priors = Priors()
 ) -> tuple[InputChoice, ...]:
-    """The same for candidates that were made before."""
+    """The same for candidates that were ranked before, the best first."""
     wanted = {each.name: each.requires for each in manifest.inputs}
     now = {name: requires for name, requires in wanted.items() if requires.timepoint == "current"}
     earlier = {name: requires for name, requires in wanted.items() if requires.timepoint == "prior"}
@@ -107,14 +128,17 @@ def input_digest(choices: Sequence[InputChoice]) -> str:
     return digest.hexdigest()
 
 
-def _judge(wanted: Mapping[str, Requirements], candidates: Sequence[Candidate]) -> _Judged:
-    ordered = tuple(sorted(candidates, key=order_of))
+def _judge(wanted: Mapping[str, Requirements], ranked: Sequence[Ranked]) -> _Judged:
     return _Judged(
-        ordered, {name: [check_candidate(requires, each) for each in ordered] for name, requires in wanted.items()}
+        ranked,
+        {
+            name: [(*check_candidate(requires, each.candidate), *each.never) for each in ranked]
+            for name, requires in wanted.items()
+        },
     )
 
 
-def _choose_current(wanted: Mapping[str, Requirements], candidates: Sequence[Candidate]) -> list[InputChoice]:
+def _choose_current(wanted: Mapping[str, Requirements], candidates: Sequence[Ranked]) -> list[InputChoice]:
     if not wanted:
         return []
     judged = _judge(wanted, candidates)
@@ -139,8 +163,8 @@ def _in_one_frame(wanted: Mapping[str, Requirements], judged: _Judged) -> _Judge
 
 def _frames(first: str, judged: _Judged) -> Iterator[str]:
     """The frames of what fits the first input, that of its best candidate first; of all candidates where none fits."""
-    fitting = [judged.candidates[number] for number in judged.offers([first])[first]]
-    yield from dict.fromkeys(_frame(each) for each in fitting or judged.candidates)
+    fitting = [judged.ranked[number] for number in judged.offers([first])[first]]
+    yield from dict.fromkeys(_frame(each.candidate) for each in fitting or judged.ranked)
 
 
 def _kept_to(frame: str, wanted: Mapping[str, Requirements], judged: _Judged) -> _Judged:
@@ -149,10 +173,10 @@ def _kept_to(frame: str, wanted: Mapping[str, Requirements], judged: _Judged) ->
     for name, requires in wanted.items():
         asked = name == first or requires.same_frame_of_reference
         conditions[name] = [
-            (*each, _same_frame(frame, candidate, first)) if asked else each
-            for each, candidate in zip(judged.conditions[name], judged.candidates, strict=True)
+            (*each, _same_frame(frame, one.candidate, first)) if asked else each
+            for each, one in zip(judged.conditions[name], judged.ranked, strict=True)
         ]
-    return _Judged(judged.candidates, conditions)
+    return _Judged(judged.ranked, conditions)
 
 
 def _same_frame(frame: str, candidate: Candidate, first: str) -> Condition:
@@ -171,7 +195,7 @@ def _choose_prior(wanted: Mapping[str, Requirements], priors: Priors) -> list[In
     if not wanted:
         return []
     required = [name for name, requires in wanted.items() if not requires.optional]
-    tried = [_judge(wanted, candidates_of(study.series)) for study in priors.studies]
+    tried = [_judge(wanted, ranked_of(study.series)) for study in priors.studies]
     feeding = [each for each in tried if can_feed(each.offers(required)) and any(each.offers(list(wanted)).values())]
     nearest = feeding[0] if feeding else None
     chosen = _assigned(wanted, nearest) if nearest else {}
@@ -199,14 +223,15 @@ def _choices(
 ) -> list[InputChoice]:
     made = []
     for name, requires in wanted.items():
-        verdicts = []
-        for number, (candidate, conditions) in enumerate(zip(judged.candidates, judged.conditions[name], strict=True)):
-            fits_in_vain = all_met(conditions) and chosen.get(name) != number
+        fitting: list[SeriesVerdict] = []
+        others: list[SeriesVerdict] = []
+        for number, (ranked, conditions) in enumerate(zip(judged.ranked, judged.conditions[name], strict=True)):
+            fits = judged.fits[name][number]
+            fits_in_vain = fits and chosen.get(name) != number
             preferred = (instead or _preferred(name, number, judged, chosen)) if fits_in_vain else ""
-            verdicts.append(_verdict(candidate, conditions, chosen.get(name) == number, preferred))
-        verdicts.sort(key=lambda verdict: not verdict.eligible)
-        series = judged.candidates[chosen[name]].series if name in chosen else None
-        made.append(InputChoice(name, series, tuple(verdicts), requires.optional))
+            (fitting if fits else others).append(_verdict(ranked, conditions, chosen.get(name) == number, preferred))
+        series = judged.ranked[chosen[name]].candidate.series if name in chosen else None
+        made.append(InputChoice(name, series, (*fitting, *others), requires.optional))
     return made
 
 
@@ -219,14 +244,15 @@ def _preferred(name: str, number: int, judged: _Judged, chosen: Mapping[str, int
         return "other inputs of this model lack something"
     if number < chosen[name]:
         return "taking it would leave another input without images"
-    return why_better(judged.candidates[chosen[name]], judged.candidates[number])
+    return why_better(judged.ranked[chosen[name]].candidate, judged.ranked[number].candidate)
 
 
-def _verdict(candidate: Candidate, conditions: tuple[Condition, ...], is_chosen: bool, instead: str) -> SeriesVerdict:
+def _verdict(ranked: Ranked, conditions: tuple[Condition, ...], is_chosen: bool, instead: str) -> SeriesVerdict:
+    candidate = ranked.candidate
     return SeriesVerdict(
         series_instance_uid=candidate.series.series_instance_uid,
         conditions=conditions,
-        rank=describe_rank(candidate),
+        rank=ranked.rank,
         part=candidate.part,
         is_chosen=is_chosen,
         instead=instead,

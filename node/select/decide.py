@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from node.infer.manifest import Manifest
-from node.select.candidates import Candidate, Priors, candidates_of
-from node.select.choose import InputChoice, SeriesVerdict, choose_among, input_digest, is_fed
+from node.select.candidates import Priors
+from node.select.choose import InputChoice, Ranked, SeriesVerdict, choose_among, input_digest, is_fed, ranked_of
 from node.select.rules import Condition, all_met, check_match
 from node.select.stack import Stack, stack_of
 from node.settings import Route
@@ -83,12 +83,13 @@ def decide(
     priors : Priors
         The patient's earlier studies, for models that compare.
     """
-    candidates = candidates_of(series)
-    stacks = {each.series.series_instance_uid: each.stack for each in candidates if not each.part}
+    ranked = ranked_of(series)
+    whole = [each.candidate for each in ranked if not each.candidate.part]
+    stacks = {each.series.series_instance_uid: each.stack for each in whole}
     stacks.update(
         {each.series_instance_uid: stack_of(each) for each in series if each.series_instance_uid not in stacks}
     )
-    asked = _Asked(candidates, manifests, priors, {})
+    asked = _Asked(ranked, manifests, priors, {})
     return StudyTrace(tuple(series), tuple(_try_route(route, series, stacks, asked) for route in routes))
 
 
@@ -112,7 +113,7 @@ def wanted_digest(trace: ModelTrace) -> str:
 class _Asked:
     """What models are asked about, and the answers so far, by model and the series that it may choose among."""
 
-    candidates: Sequence[Candidate]
+    ranked: Sequence[Ranked]
     manifests: Mapping[str, Manifest]
     priors: Priors
     answers: dict[tuple[str, Set[str]], ModelTrace]
@@ -144,8 +145,8 @@ def _ask_model(name: str, matching: Set[str], asked: _Asked) -> ModelTrace:
 
 def _try_model(name: str, manifest: Manifest, matching: Set[str], asked: _Asked) -> ModelTrace:
     """`matching` are the series to choose among; empty: all."""
-    candidates = [each for each in asked.candidates if not matching or each.series.series_instance_uid in matching]
-    choices = choose_among(manifest, candidates, asked.priors)
+    among = [each for each in asked.ranked if not matching or each.candidate.series.series_instance_uid in matching]
+    choices = choose_among(manifest, among, asked.priors)
     lacking = [choice for choice in choices if not is_fed(choice)]
     if lacking:
         code = "prior-missing" if all(choice.is_prior for choice in lacking) else "input-missing"

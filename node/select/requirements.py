@@ -41,16 +41,20 @@ NEVER_SOP_CLASSES = (
     "1.2.840.10008.5.1.4.1.1.104",  # Encapsulated documents
     "1.2.840.10008.5.1.4.1.1.481",  # Radiotherapy
 )
+_BELOW_NEVER_SOP_CLASSES = tuple(f"{uid}." for uid in NEVER_SOP_CLASSES)
 _BANNED = frozenset(value.casefold() for value in NEVER_IMAGE_TYPES)
 
 
 def check_requirements(requires: Requirements, series: StoredSeries) -> tuple[Condition, ...]:
-    """Every requirement of a model input that the manifest states, with the value wanted and the value found."""
-    return check_candidate(requires, Candidate(series, "", stack_of(series)))
+    """Every requirement of a model input that the manifest states, with the value wanted and the value found; and what
+    no model is ever given.
+    """
+    candidate = Candidate(series, "", stack_of(series))
+    return (*check_candidate(requires, candidate), *never_given(candidate))
 
 
 def check_candidate(requires: Requirements, candidate: Candidate) -> tuple[Condition, ...]:
-    """The requirements of a model input, and what no model is ever given."""
+    """The requirements of a model input; also that the object is an image, where its SOP Class is not asked for."""
     header = candidate.series.header
     conditions = [one_of("Modality", requires.modality, header.get("Modality"))]
     for name, wanted, keyword in (
@@ -77,7 +81,7 @@ def check_candidate(requires: Requirements, candidate: Candidate) -> tuple[Condi
         conditions.append(_contrast(requires.contrast, header.get("ContrastBolusAgent")))
     conditions += _check_acquisition(requires, header)
     conditions += _check_stack(requires, candidate.stack)
-    return (*conditions, *_never(header, requires.sop_class_uid))
+    return (*conditions, *_no_image(str(header.get("SOPClassUID", "")), requires.sop_class_uid))
 
 
 def _check_acquisition(requires: Requirements, header: Mapping[str, Any]) -> list[Condition]:
@@ -116,10 +120,9 @@ def _check_stack(requires: Requirements, stack: Stack) -> list[Condition]:
     return conditions
 
 
-def _never(header: Mapping[str, Any], asked_for: Sequence[str]) -> tuple[Condition, ...]:
-    """What holds for every input of every model; only what is not met is shown. A SOP Class that the manifest asks for
-    by its UID is taken.
-    """
+def never_given(candidate: Candidate) -> tuple[Condition, ...]:
+    """What holds for every input of every model; only what is not met is shown."""
+    header = candidate.series.header
     found = []
     if not _BANNED.isdisjoint(str(value).strip().casefold() for value in header.get("ImageType") or ()):
         types = none_of("Image Type", NEVER_IMAGE_TYPES, header.get("ImageType"))
@@ -127,11 +130,15 @@ def _never(header: Mapping[str, Any], asked_for: Sequence[str]) -> tuple[Conditi
     described = not_matching("Series Description", NEVER_DESCRIPTIONS, header.get("SeriesDescription"))
     if not described.met:
         found.append(replace(described, wanted="no scout, localizer, dose report or screen shot"))
-    sop_class = str(header.get("SOPClassUID", ""))
-    banned = any(sop_class == uid or sop_class.startswith(f"{uid}.") for uid in NEVER_SOP_CLASSES)
-    if banned and sop_class not in asked_for:
-        found.append(Condition("SOP Class", "an image as it was acquired", sop_class, False))
     return tuple(found)
+
+
+def _no_image(sop_class: str, asked_for: Sequence[str]) -> tuple[Condition, ...]:
+    """What is wrong with a SOP Class that holds no images, or none as they were acquired."""
+    banned = sop_class in NEVER_SOP_CLASSES or sop_class.startswith(_BELOW_NEVER_SOP_CLASSES)
+    if banned and sop_class not in asked_for:
+        return (Condition("SOP Class", "an image as it was acquired", sop_class, False),)
+    return ()
 
 
 def _laterality(header: Mapping[str, Any]) -> Any:

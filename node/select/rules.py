@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -25,17 +26,17 @@ class Condition:
 def one_of(name: str, wanted: Sequence[str], found: Any) -> Condition:
     """Met when `found`, or any of its values, equals one of `wanted` (case and outer blanks do not count)."""
     values = [str(value) for value in _as_list(found)]
-    allowed = {value.strip().casefold() for value in wanted}
-    met = any(value.strip().casefold() in allowed for value in values)
-    return Condition(name, " or ".join(wanted), _shown(values), met)
+    allowed, said = _alternatives(tuple(wanted))
+    met = not allowed.isdisjoint([value.strip().casefold() for value in values])
+    return Condition(name, said, _shown(values), met)
 
 
 def none_of(name: str, unwanted: Sequence[str], found: Any) -> Condition:
     """Met when no value of `found` equals one of `unwanted` (case and outer blanks do not count)."""
     values = [str(value) for value in _as_list(found)]
-    banned = {value.strip().casefold() for value in unwanted}
-    met = not any(value.strip().casefold() in banned for value in values)
-    return Condition(name, f"not {' or '.join(unwanted)}", _shown(values), met)
+    banned, said = _alternatives(tuple(unwanted))
+    met = banned.isdisjoint([value.strip().casefold() for value in values])
+    return Condition(name, f"not {said}", _shown(values), met)
 
 
 def matching(name: str, expression: str, found: Any) -> Condition:
@@ -53,15 +54,29 @@ def not_matching(name: str, expression: str, found: Any) -> Condition:
 
 def within(name: str, lowest: float | None, highest: float | None, found: float | None, unit: str = "") -> Condition:
     """Met when `found` is known and lies in the closed interval; a bound of None is open."""
-    parts = [
-        f"at least {lowest:g}" if lowest is not None else "",
-        f"at most {highest:g}" if highest is not None else "",
-    ]
-    wanted = " and ".join(part for part in parts if part) + (f" {unit}" if unit else "")
+    wanted = _interval(lowest, highest, unit)
     if found is None:
         return Condition(name, wanted, "unknown", False)
     met = (lowest is None or found >= lowest) and (highest is None or found <= highest)
     return Condition(name, wanted, f"{found:g}" + (f" {unit}" if unit else ""), met)
+
+
+# The same few conditions are asked of every series: what depends on them alone is worked out once.
+
+
+@lru_cache(maxsize=1024)
+def _alternatives(wanted: tuple[str, ...]) -> tuple[frozenset[str], str]:
+    """Values as they are compared, and as a sentence says them."""
+    return frozenset(value.strip().casefold() for value in wanted), " or ".join(wanted)
+
+
+@lru_cache(maxsize=1024)
+def _interval(lowest: float | None, highest: float | None, unit: str) -> str:
+    parts = [
+        f"at least {lowest:g}" if lowest is not None else "",
+        f"at most {highest:g}" if highest is not None else "",
+    ]
+    return " and ".join(part for part in parts if part) + (f" {unit}" if unit else "")
 
 
 def check_match(match: Match, series: StoredSeries, stack: Stack | None = None) -> tuple[Condition, ...]:

@@ -37,14 +37,19 @@ class Stack:
 
 def stack_of(series: StoredSeries) -> Stack:
     """Count the slices of a series and measure how they lie along the normal of its first image."""
-    geometries = [each.geometry for each in series.instances if each.geometry]
-    slices = len(geometries) + sum(int(each["NumberOfFrames"]) - 1 for each in geometries if "NumberOfFrames" in each)
+    return stack_from([each.geometry for each in series.instances if each.geometry])
+
+
+def stack_from(geometries: Sequence[Mapping[str, Any]]) -> Stack:
+    """The same of images given by their geometries; an empty one is no image."""
+    geometries = [each for each in geometries if each]
+    slices = len(geometries) + sum([int(each["NumberOfFrames"]) - 1 for each in geometries if "NumberOfFrames" in each])
     first = geometries[0] if geometries else {}
     normal = _normal(first.get("ImageOrientationPatient"))
     positions = _positions(geometries, normal)
     distances = positions[1:] - positions[:-1]
     gaps = distances[distances > SAME_PLACE_MM]
-    spacing = float(np.median(gaps)) if gaps.size else None
+    spacing = _median(gaps) if gaps.size else None
     pixel = [float(value) for value in first.get("PixelSpacing") or ()]
     in_plane = None
     if len(pixel) == 2 and first.get("Rows") and first.get("Columns"):
@@ -78,7 +83,25 @@ def _positions(geometries: Sequence[Mapping[str, Any]], normal: np.ndarray | Non
     """Places of the slices along `normal`, ascending, in mm."""
     if normal is None:
         return np.empty(0)
-    return np.sort(_array([p for g in geometries if len(p := g.get("ImagePositionPatient") or ()) == 3]) @ normal)
+    return np.sort(_array(_placed(geometries)) @ normal)
+
+
+def _placed(geometries: Sequence[Mapping[str, Any]]) -> list[Sequence[float]]:
+    """Image Position (Patient) of the images that have one."""
+    try:
+        positions = [each["ImagePositionPatient"] for each in geometries]
+        if set(map(len, positions)) == {3}:
+            return positions
+    except (KeyError, TypeError):
+        pass
+    return [place for each in geometries if len(place := each.get("ImagePositionPatient") or ()) == 3]
+
+
+def _median(values: np.ndarray) -> float:
+    """As `numpy.median`, which costs more than all else for as few values as a stack has."""
+    ordered = np.sort(values)
+    middle = len(ordered) // 2
+    return float(ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2)
 
 
 def _array(positions: Sequence[Sequence[float]]) -> np.ndarray:
@@ -149,7 +172,7 @@ def _shape_of_stack(orientation: Sequence[float], positions: Sequence[Sequence[f
         return Shape.UNKNOWN
     at_each = np.diff(np.append(starts, len(places)))
     gaps = np.diff(places[starts])
-    middle = float(np.median(gaps))
+    middle = _median(gaps)
     if at_each.min() != at_each.max() or gaps.max() > HOLE_SHARE * middle:
         return Shape.HOLED
     return Shape.WHOLE if np.all(np.abs(gaps - middle) <= EVEN_SHARE * middle) else Shape.UNKNOWN
