@@ -172,6 +172,17 @@ def read_by_arithmetic(path: Path) -> np.ndarray:
     return np.concatenate(points)
 
 
+def read_frames_by_arithmetic(path: Path) -> np.ndarray:
+    """The frames of a BINARY segmentation of one segment, from below, boolean (frame, row, column)."""
+    seg = dcmread(path)
+    bits = np.unpackbits(np.frombuffer(seg.PixelData, np.uint8), bitorder="little")
+    frames = bits[: seg.NumberOfFrames * seg.Rows * seg.Columns].reshape(-1, seg.Rows, seg.Columns)
+    directions = np.array(seg.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence[0].ImageOrientationPatient)
+    normal = np.cross(directions[:3].astype(float), directions[3:].astype(float))
+    places = [g.PlanePositionSequence[0].ImagePositionPatient for g in seg.PerFrameFunctionalGroupsSequence]
+    return np.asarray(frames[np.argsort(np.array(places, float) @ normal)] > 0)
+
+
 def read_by_highdicom(path: Path, sources: Sequence[Dataset]) -> np.ndarray:
     """Voxel centres as highdicom places them, for the source images that it finds referenced."""
     seg = hd.seg.segread(path)
@@ -219,6 +230,14 @@ def read_volume_by_highdicom(path: Path) -> np.ndarray:
 
 def read_by_dcmqi(path: Path, folder: Path) -> np.ndarray:
     """Voxel centres by dcmqi and ITK, from the NRRD they write."""
+    array, steps, origin = read_array_by_dcmqi(path, folder)
+    return np.asarray(np.argwhere(array)[:, ::-1] @ steps + origin)
+
+
+def read_array_by_dcmqi(path: Path, folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What dcmqi and ITK write: the array (slice, row, column) from the first slice with a voxel to the last, the steps
+    of its axes (column, row, slice) and its origin in millimetres.
+    """
     folder.mkdir()
     command = [program("segimage2itkimage"), "--inputDICOM", path, "--outputDirectory", folder, "--outputType", "nrrd"]
     subprocess.run([str(part) for part in command], check=True, capture_output=True, timeout=60)
@@ -229,7 +248,7 @@ def read_by_dcmqi(path: Path, folder: Path) -> np.ndarray:
     sizes = [int(size) for size in fields["sizes"].split()]
     steps = np.array([_vector(each) for each in fields["space directions"].split()])
     array = np.frombuffer(gzip.decompress(content), dtype).reshape(sizes[::-1])
-    return np.asarray(np.argwhere(array)[:, ::-1] @ steps + _vector(fields["space origin"]))
+    return array, steps, _vector(fields["space origin"])
 
 
 def _vector(text: str) -> np.ndarray:

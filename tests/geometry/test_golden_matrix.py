@@ -21,9 +21,11 @@ from tests.geometry.phantom import (
     Scan,
     dice,
     is_inside,
+    read_array_by_dcmqi,
     read_by_arithmetic,
     read_by_dcmqi,
     read_by_highdicom,
+    read_frames_by_arithmetic,
     read_frames_by_highdicom,
     read_volume_by_highdicom,
     signed_axes,
@@ -75,7 +77,7 @@ REFUSED: dict[str, tuple[str, Callable[[Scan], Scan]]] = {
     "tilt-too-far": ("gantry-tilt", lambda scan: replace(scan, tilt=1.1)),
     "too-uneven": (
         "uneven-spacing",
-        lambda scan: replace(scan, places_mm=tuple(0.9 * (i - 15) + 0.055 * i * i for i in range(18))),
+        lambda scan: replace(scan, places_mm=tuple(0.9 * (i - 15) + 0.08 * i * i for i in range(18))),
     ),
     "gap": ("gap-in-stack", lambda scan: replace(scan, places_mm=scan.places_mm[:8] + scan.places_mm[10:])),
     "repeated": ("duplicate-position", lambda scan: replace(scan, places_mm=scan.places_mm + scan.places_mm[3:4])),
@@ -188,6 +190,21 @@ def test_model_sees_tilted_slices_upright(plane: str, segment_shifted: Segment, 
 
 @pytest.mark.counterpart("dcmqi")
 @pytest.mark.parametrize("plane", PLANES)
+@pytest.mark.parametrize("variant", ["tilt", "tilt-oblique"])
+def test_dcmqi_reads_the_slices_of_a_tilted_stack_exactly(
+    variant: str, plane: str, segment: Segment, tmp_path: Path
+) -> None:
+    """The grid of ITK cannot be sheared: it puts the slices straight above each other, whatever their positions say,
+    and gives up where they are shifted the other way. On each slice it finds exactly what is there.
+    """
+    scan = TILTED[variant](base(plane, (1, 1)))
+    segment(scan.write(tmp_path / "series"), tmp_path / "seg.dcm")
+    array, _, _ = read_array_by_dcmqi(tmp_path / "seg.dcm", tmp_path / "nrrd")
+    np.testing.assert_array_equal(array > 0, read_frames_by_arithmetic(tmp_path / "seg.dcm"))
+
+
+@pytest.mark.counterpart("dcmqi")
+@pytest.mark.parametrize("plane", PLANES)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_dcmqi_finds_every_variant_in_its_place(variant: str, plane: str, segment: Segment, tmp_path: Path) -> None:
     scan = VARIANTS[variant](base(plane, FLIPS[len(variant) % 4]))
@@ -205,6 +222,30 @@ def test_what_is_not_placed_exactly_is_refused(
     with pytest.raises(NotAnalysed) as caught:
         segment(change(base(plane, flips)).write(tmp_path / "series"), tmp_path / "seg.dcm")
     assert caught.value.code == code
+
+
+def test_every_cell_is_there() -> None:
+    """What the matrix has to hold: a variant that goes missing fails here."""
+    assert set(PLANES) == {"axial", "sagittal", "coronal"}
+    assert len(FLIPS) == 4 and len(AXES) == 24
+    assert set(PATIENT_POSITIONS) == {"HFS", "HFP", "FFS", "FFP"}
+    assert set(VARIANTS) >= {
+        "oblique",
+        "anisotropic",
+        "overlapping",
+        "reversed-numbers",
+        "reversed-order",
+        "non-square",
+    }
+    assert set(TILTED) >= {"tilt", "tilt-against", "tilt-oblique"}
+    assert set(UNEVEN) >= {"uneven", "uneven-steps", "uneven-tilted"}
+    assert set(ENHANCED) >= {"upright", "any-order", "oblique"}
+    assert {code for code, _ in REFUSED.values()} == {
+        "gantry-tilt",
+        "uneven-spacing",
+        "gap-in-stack",
+        "duplicate-position",
+    }
 
 
 def test_no_flip_or_exchange_of_axes_maps_the_shape_onto_itself() -> None:
