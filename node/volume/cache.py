@@ -11,6 +11,7 @@ import os
 import secrets
 import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,8 @@ LAYOUT = 1
 
 LONGEST_SECONDS = 3600.0
 """Entries live no longer than this: they are there for the next job, not for keeping."""
+
+LOCK = "lock"
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -54,6 +57,19 @@ class FrameCache:
         for each in self.folder.iterdir():
             if each != current:
                 shutil.rmtree(each, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[bool]:
+        """Whether this process is the one that decodes ahead, for as long as the context lasts."""
+        import fcntl
+
+        with (self._current / LOCK).open("ab") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                yield False
+                return
+            yield True
 
     def has(self, source: Path, frame: int, form: PixelFormat) -> bool:
         """Whether a frame (from 0) of this file is there."""
@@ -104,6 +120,8 @@ class FrameCache:
         with contextlib.suppress(FileNotFoundError):
             for entry in os.scandir(self._current):
                 with contextlib.suppress(OSError):
+                    if entry.name == LOCK:
+                        continue
                     found = entry.stat()
                     entries.append((found.st_mtime, found.st_size, entry.path))
         entries.sort(reverse=True)

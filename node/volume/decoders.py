@@ -29,7 +29,8 @@ from pydicom.dataset import Dataset
 from node.errors import NotAnalysed, Transient
 from node.volume.cache import FrameCache
 from node.volume.codecs import CODECS, DEFLATED_FRAME, UNCOMPRESSED_FRAMES
-from node.volume.slices import Slice
+from node.volume.instance import read_instance
+from node.volume.slices import Slice, slices_of
 from node.volume.voxels import ReadImage
 
 SLOW = frozenset(CODECS) - {uid.RLELossless, DEFLATED_FRAME, UNCOMPRESSED_FRAMES}
@@ -50,6 +51,8 @@ Refusal = tuple[str, str]
 
 class Decoders:
     """A bounded pool of decoding processes, started when first needed and kept; use as a context manager or `close`.
+
+    May be used from several threads.
 
     Parameters
     ----------
@@ -98,13 +101,19 @@ class Decoders:
 
     def submit(self, one: Slice) -> "Future[Refusal | None]":
         """Have one image decoded into the cache, whenever a process is free; None where that succeeded."""
-        cache = self._cache_for_pool()
+        return self._started().submit(decode_image, self._cache_for_pool(), _without_header(one))
+
+    def submit_file(self, path: Path) -> "Future[int]":
+        """Have all frames of a file decoded into the cache; the number of those that could be."""
+        return self._started().submit(decode_file, self._cache_for_pool(), path)
+
+    def _started(self) -> ProcessPoolExecutor:
         with self._lock:
             if self._pool is None:
                 self._pool = ProcessPoolExecutor(
                     self.processes, multiprocessing.get_context("spawn"), initializer=_live_as_long_as_parent
                 )
-            return self._pool.submit(decode_image, cache, _without_header(one))
+            return self._pool
 
     def _cache_for_pool(self) -> FrameCache:
         if self._cache is None:
@@ -183,6 +192,17 @@ def decode_image(cache: FrameCache, one: Slice) -> Refusal | None:
     except OSError:
         return None
     return None
+
+
+def decode_file(cache: FrameCache, path: Path) -> int:
+    """Runs in a decoding process. What cannot be decoded is told to who asks for it, by the job that needs it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            slices = slices_of([read_instance(path, 1)])
+        except (NotAnalysed, Transient):
+            return 0
+    return sum(decode_image(cache, one) is None for one in slices)
 
 
 def _frame(one: Slice) -> int:

@@ -42,9 +42,13 @@ def make_segment(model: Model) -> Segment:
     """
 
     def run(paths: Sequence[Path], target: Path) -> tuple[str, ...]:
-        request = AnalysisRequest({"image": InputImages(tuple(paths))}, "0" * 64, 1, datetime(2024, 3, 5, 10, 11, tzinfo=UTC))
+        request = AnalysisRequest(
+            {"image": InputImages(tuple(paths))}, "0" * 64, 1, datetime(2024, 3, 5, 10, 11, tzinfo=UTC)
+        )
         volume = load_volume(paths)
-        result = build_result(request, model, {"image": volume}, analyse(model, {"image": volume}, device="cpu", threads=1))
+        result = build_result(
+            request, model, {"image": volume}, analyse(model, {"image": volume}, device="cpu", threads=1)
+        )
         objects = render(result, volume.headers, CONSERVATIVE)
         assert conformance.check([each.dataset for each in objects], volume.headers) == []
         target.write_bytes(objects[0].to_bytes())
