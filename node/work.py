@@ -36,14 +36,23 @@ class InferHandler:
         Its models stay warm from job to job.
     clock : callable
         The present moment, aware UTC.
+    decoders : Decoders, optional
+        Processes that decode compressed images; whoever made them ends them.
     """
 
-    def __init__(self, engine: Engine, settings: Settings, registry: Registry, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        settings: Settings,
+        registry: Registry,
+        clock: Callable[[], datetime],
+        decoders: Decoders | None = None,
+    ) -> None:
         self._engine = engine
         self._settings = settings
         self._registry = registry
         self._clock = clock
-        self._decoders = Decoders()
+        self._decoders = decoders
 
     def __call__(self, job: Job, heartbeat: Heartbeat) -> Completion:
         """Analyse, write the objects, and return what is to be committed with the end of the job (T4).
