@@ -163,13 +163,13 @@ def run_worker(settings: Settings, *, life_line: bool = False) -> None:
 def _work(settings: Settings, engine: Engine, trail: AnyTrail, life_line: bool) -> None:
     from node.audit.work import UseWitness
     from node.decode_ahead import AheadDecoder
-    from node.infer import Registry
+    from node.installed_models import installed_models
     from node.retention import Sweeper
     from node.settle import Settler
     from node.volume import Decoders, FrameCache
     from node.work import InferHandler
 
-    registry = Registry(settings.models.paths)
+    registry = installed_models(settings)
     for problem in registry.problems:
         get_logger("infer").error("model_refused", problem=problem)
     manifests = {model.identifier: model.manifest for model in registry.models()}
@@ -248,12 +248,17 @@ def _stop_by(stop: Callable[[], None], life_line: bool) -> None:
 def check_settings(settings: Settings, where: str) -> list[str]:
     """What the configuration names and is not there, or cannot be used; empty when all is well."""
     from node.destination_profiles import profile_problems
-    from node.infer import Registry, check_model
+    from node.infer import check_model
+    from node.installed_models import installed_models
 
-    registry = Registry(settings.models.paths)
+    registry = installed_models(settings)
     problems = [f"{where}: {problem}" for problem in registry.problems]
     problems += [f"{where}: {problem}" for problem in profile_problems(settings.destinations, settings)]
     known = {model.identifier for model in registry.models()}
+    for each in settings.models.remote:
+        if each.model not in known:
+            shown = ", ".join(sorted(known)) or "none"
+            problems.append(f"{where}: models.remote: no model {each.model!r}; installed are {shown}")
     for route in settings.routes:
         for name in route.models:
             if name not in known:

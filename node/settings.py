@@ -157,6 +157,12 @@ class WorkSettings(Section):
         description="What inference runs on; `require-gpu` fails jobs instead of running them on the CPU.",
     )
     intra_op_threads: int = Field(0, ge=0, description="CPU threads of one inference; 0 means all cores.")
+    memory_budget_mb: int = Field(
+        0,
+        ge=0,
+        description="Memory that warm models may take together in one worker, in MB, measured; over it those that were "
+        "not used for longest are closed. 0 is no limit.",
+    )
     lease_seconds: float = Field(
         30, gt=0, description="A job whose worker has not reported for this long is taken from it."
     )
@@ -207,12 +213,30 @@ class DeliverSettings(Section):
     poll_seconds: float = Field(5, gt=0, description="Safety net only: delivery is woken when there is work.")
 
 
+class RemoteModelSettings(Section):
+    """`[[models.remote]]`: a network that runs on an inference server (KServe v2, e.g. Triton)."""
+
+    model: str = Field(min_length=1, description="Identifier of the model whose network it is.")
+    file: str = Field("", description="Which of its ONNX files; empty means every one.")
+    url: str = Field(
+        pattern=r"^(https?|grpcs?)://[^/\s]+", description="`http://`, `https://`, `grpc://` or `grpcs://`, host and port."
+    )
+    name: str = Field(min_length=1, description="Name of the network on the server.")
+    version: str = Field(
+        min_length=1, description="Its version there; answers of another version are refused, never used."
+    )
+    timeout_seconds: float = Field(60, gt=0, description="Longest wait for one answer.")
+
+
 class ModelsSettings(Section):
     """`[models]`: where model folders are."""
 
     paths: tuple[Path, ...] = Field(
         (Path("models"),),
         description="Folders holding one folder per model (with `model.toml`); relative to the configuration file.",
+    )
+    remote: tuple[RemoteModelSettings, ...] = Field(
+        (), description="Networks that run on an inference server instead of in this node's workers."
     )
 
 

@@ -62,6 +62,7 @@ class InferHandler:
         Permanent, Transient
             As `run_analysis`; a study that cannot be analysed is also recorded as such.
         """
+        self._registry.pool.rest()
         model = self._model_of(job)
         request = self._request(job)
         folder = Path(RESULTS_FOLDER) / str(job.job_id)

@@ -12,6 +12,7 @@ from dicom_sr.profile import CONSERVATIVE
 from node.cli.shared import ConfigOption, JsonOption, console, print_json, read_settings
 from node.errors import NotAnalysed
 from node.infer import Model, Registry
+from node.installed_models import installed_models
 from node.logs import configure_logs
 from node.pipeline import Analysis, AnalysisRequest, InputImages, run_analysis
 from node.private_attributes import with_private
@@ -40,7 +41,7 @@ def process(
     """Analyse DICOM files without any network: write every result object and a PNG preview, print the findings."""
     settings = read_settings(config)
     configure_logs("text", "warning")
-    registry = Registry(settings.models.paths)
+    registry = installed_models(settings)
     found = read_study_files(paths)
     for path, reason in found.skipped:
         console.print(f"skipped {path}: {reason}", style="yellow", markup=False, highlight=False)
@@ -144,11 +145,21 @@ def _report(done: list[dict[str, Any]], refusals: list[NotAnalysed], json_output
         analysis: Analysis = each["analysis"]
         console.print(f"\n{each['model']} on study {each['study_instance_uid']}", style="bold", highlight=False)
         for finding in analysis.summary:
-            numbers = ", ".join(f"{m['name']} {m['value']:.2f} {m['unit']}" for m in finding["measurements"])
-            console.print(f"  {finding['label']}: {numbers}", markup=False, highlight=False)
+            console.print(f"  {finding['label']}: {_said(finding)}", markup=False, highlight=False)
         for remark in analysis.result.remarks:
             console.print(f"  remark: {remark}", markup=False, highlight=False)
         for name in (*(written.file_name for written in analysis.objects), "preview.png"):
             console.print(f"  {Path(each['folder']) / name}", markup=False, highlight=False, soft_wrap=True)
     for refusal in refusals:
         console.print(f"not analysed ({refusal.code}): {refusal}", style="red", markup=False, highlight=False)
+
+
+def _said(finding: dict[str, Any]) -> str:
+    """What a finding says, on one line."""
+    shown = finding["presence"] != "present" or not finding["measurements"]
+    said = [finding["presence"]] if shown else []
+    said += finding.get("answers", ())
+    if "likelihood" in finding:
+        said.append(f"{finding['likelihood']:.3f}")
+    said += [f"{m['name']} {m['value']:.2f} {m['unit']}" for m in finding["measurements"]]
+    return ", ".join(said) + (" (critical)" if finding.get("critical") else "")

@@ -2,16 +2,19 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from dicom_sr.findings import Finding, Map, Segment
 from node.errors import NotAnalysed, Transient
+from node.infer.pool import Key
 from node.infer.registry import Model
+from node.infer.session import GPUS, OutOfMemory
 from node.infer.stages import Outcome, StageRunner
 from node.infer.subject import subject_of
+from node.logs import get_logger
 from node.volume.images import ImageSet
 from node.volume.volume import Volume
 
@@ -20,6 +23,7 @@ Progress = Callable[[str, float], None]
 network runs; may raise to stop.
 """
 
+MEMORY_FALL_BACK = "Computed on the CPU, because the memory of the GPU did not suffice."
 FALL_BACK = "Computed on the CPU, because the GPU that was asked for could not be used."
 
 
@@ -102,7 +106,7 @@ def analyse(
     """
     present = ordered_inputs(model, inputs)
     try:
-        return _analyse(model, present, progress, device, threads)
+        return _analyse_within_memory(model, present, progress, device, threads)
     except MemoryError:
         sizes = ", ".join(str(subject_of(name, given).source.shape) for name, given in present.items())
         raise Transient(f"model {model.identifier}: not enough memory for a volume of {sizes}") from None
@@ -123,14 +127,49 @@ def ordered_inputs(model: Model, inputs: Mapping[str, Volume | ImageSet]) -> dic
     return {each.name: inputs[each.name] for each in wanted if each.name in inputs}
 
 
-def _analyse(
+def _analyse_within_memory(
     model: Model, inputs: Mapping[str, Volume | ImageSet], progress: Progress, device: str, threads: int
+) -> Inference:
+    """When memory does not suffice: again with no other model open and batches of one, then, off the GPU, on the CPU.
+
+    Patches are never made smaller: the answer would be another.
+    """
+    with suppress(OutOfMemory):
+        return _analyse(model, inputs, progress, device, threads)
+    _close_others(model, device, threads)
+    try:
+        return _analyse(model, inputs, progress, device, threads, one_at_a_time=True)
+    except OutOfMemory:
+        if device != "prefer-gpu" or not _is_on_gpu(model, threads):
+            raise
+    _close_others(model, "cpu", threads)
+    found = _analyse(model, inputs, progress, "cpu", threads, one_at_a_time=True)
+    return replace(found, degraded=True, remarks=(*found.remarks, MEMORY_FALL_BACK))
+
+
+def _close_others(model: Model, device: str, threads: int) -> None:
+    closed = model.pool.close_others(Key(model.identifier, device, threads))
+    get_logger("infer").warning("memory_short", model=model.identifier, device=device, closed=closed)
+
+
+def _is_on_gpu(model: Model, threads: int) -> bool:
+    return any(session.provider in GPUS for session in model.sessions("prefer-gpu", threads).values())
+
+
+def _analyse(
+    model: Model,
+    inputs: Mapping[str, Volume | ImageSet],
+    progress: Progress,
+    device: str,
+    threads: int,
+    *,
+    one_at_a_time: bool = False,
 ) -> Inference:
     timings: dict[str, float] = {}
     timed = Stopwatch(timings)
     with timed("session"):
         sessions = model.sessions(device, threads)
-    runner = StageRunner(model, inputs, sessions, threads, progress, timed)
+    runner = StageRunner(model, inputs, sessions, threads, progress, timed, one_at_a_time)
     outcomes: list[Outcome] = []
     for stage in model.manifest.sequence:
         outcomes.append(runner.run(stage, outcomes))

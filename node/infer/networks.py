@@ -22,6 +22,7 @@ from node.infer.output_sections import (
     Segmentation,
 )
 from node.infer.postprocess import activate
+from node.infer.remote import RemoteSession
 from node.infer.sections import Stage
 from node.infer.session import Session
 
@@ -76,7 +77,7 @@ class StageNetwork:
     Parameters
     ----------
     stage : Stage
-    sessions : sequence of Session
+    sessions : sequence of Session or RemoteSession
         One for each fold.
     widths : mapping of str to int
         Channels of each input tensor, in order; the last takes what is left.
@@ -89,14 +90,14 @@ class StageNetwork:
     """
 
     stage: Stage
-    sessions: Sequence[Session]
+    sessions: Sequence[Session | RemoteSession]
     widths: Mapping[str, int]
     planes: bool
     model: str
     check: Callable[[], None]
     items: list[Item] = field(default_factory=list)
 
-    def __call__(self, batch: np.ndarray) -> np.ndarray:
+    def __call__(self, batch: np.ndarray, last: bool = True) -> np.ndarray:
         """Scores (batch, channel, *sides) of all outputs with a place, one after the other; the others into `items`."""
         axes = [2 + axis for axis in self.stage.run.flips]
         flips = [each for count in range(len(axes) + 1) for each in itertools.combinations(axes, count)]
@@ -104,7 +105,7 @@ class StageNetwork:
         placed: np.ndarray | None = None
         others: list[Item] = []
         for session, flip in itertools.product(self.sessions, flips):
-            outputs = session.run(self._feeds(np.flip(batch, flip) if flip else batch), self.check)
+            outputs = session.run(self._feeds(np.flip(batch, flip) if flip else batch), self.check, last=last)
             scores = np.flip(self._placed(outputs, batch), flip) if flip else self._placed(outputs, batch)
             placed = scores if placed is None else placed + scores
             others.append(self._others(outputs))

@@ -1,7 +1,6 @@
 """The models of this node: found, checked against their hashes, kept warm."""
 
 import hashlib
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +9,8 @@ from node.errors import Permanent
 from node.infer.manifest import FILE_NAME, Manifest, ManifestError, load_manifest
 from node.infer.networks import input_tensors, output_tensors
 from node.infer.output_sections import Segmentation
+from node.infer.pool import Key, SessionPool, Sessions
+from node.infer.remote import RemoteSession, open_remote
 from node.infer.segmentation import segment_of
 from node.infer.session import Session, open_session
 
@@ -28,14 +29,15 @@ class Model:
     ----------
     folder : Path
     manifest : Manifest
+    pool : SessionPool, optional
+        Where its sessions are kept warm, beside those of other models.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, pool: SessionPool | None = None) -> None:
+        self.pool = pool or SessionPool()
         self.folder = folder
         self.manifest = manifest
         self.digest = manifest.digest
-        self._sessions: dict[tuple[str, int], dict[str, Session]] = {}
-        self._lock = threading.Lock()
 
     @property
     def identifier(self) -> str:
@@ -70,7 +72,7 @@ class Model:
         )
 
     def verify(self) -> dict[str, bytes]:
-        """Hash every file of the manifest; the content of the ONNX files by name.
+        """Hash every file of the manifest that is used here; the content of the ONNX files by name.
 
         Raises
         ------
@@ -80,6 +82,8 @@ class Model:
         networks = {name for stage in self.manifest.sequence for name in stage.run.files}
         contents: dict[str, bytes] = {}
         for name, wanted in self.manifest.files.items():
+            if self.pool.engine(self.identifier, name) is not None and name in networks:
+                continue  # it runs elsewhere, by its version there
             content = self._read(name)
             found = hashlib.sha256(content).hexdigest()
             if found != wanted:
@@ -103,7 +107,7 @@ class Model:
         """The words of a vocabulary file, one on each line."""
         return tuple(self._read(name).decode("utf-8").splitlines())
 
-    def sessions(self, device: str, threads: int) -> dict[str, Session]:
+    def sessions(self, device: str, threads: int) -> Sessions:
         """The warm sessions for a device and thread count by ONNX file; the bytes that were hashed are the bytes that
         run.
 
@@ -114,12 +118,9 @@ class Model:
         Permanent, Transient
             As `open_session`.
         """
-        with self._lock:
-            if (device, threads) not in self._sessions:
-                self._sessions[device, threads] = self._open(device, threads)
-            return self._sessions[device, threads]
+        return self.pool.sessions(Key(self.identifier, device, threads), lambda: self._open(device, threads))
 
-    def _open(self, device: str, threads: int) -> dict[str, Session]:
+    def _open(self, device: str, threads: int) -> Sessions:
         contents = self.verify()
         # What is neither a network nor words may be weights beside a network, which ONNX Runtime reads by itself.
         others = [name for name in self.manifest.files if name not in contents and not name.endswith(PLAIN_FILES)]
@@ -128,18 +129,19 @@ class Model:
         for stage in self.manifest.sequence:
             for name in stage.run.files:  # a network may serve several stages
                 tensors[name] = tuple(dict.fromkeys((*tensors.get(name, ()), *output_tensors(stage))))
-        return {
-            name: open_session(
-                self.identifier,
-                self.folder / name if others else contents[name],
-                input_names=tuple(input_tensors(stage, inputs)),
-                output_names=tensors[name],
-                device=device,
-                threads=threads,
-            )
-            for stage in self.manifest.sequence
-            for name in stage.run.files
-        }
+        opened: dict[str, Session | RemoteSession] = {}
+        for stage in self.manifest.sequence:
+            names = {"input_names": tuple(input_tensors(stage, inputs))}
+            for file in stage.run.files:
+                engine = self.pool.engine(self.identifier, file)
+                if engine is not None:
+                    opened[file] = open_remote(self.identifier, engine, **names, output_names=tensors[file])
+                    continue
+                weights = self.folder / file if others else contents[file]
+                opened[file] = open_session(
+                    self.identifier, weights, **names, output_names=tensors[file], device=device, threads=threads
+                )
+        return opened
 
 
 class Registry:
@@ -150,9 +152,12 @@ class Registry:
     paths : sequence of Path
         Folders that hold model folders, or model folders themselves. One that is missing is a problem, not
         an error.
+    pool : SessionPool, optional
+        Where the sessions of all of them are kept warm.
     """
 
-    def __init__(self, paths: Sequence[Path]) -> None:
+    def __init__(self, paths: Sequence[Path], pool: SessionPool | None = None) -> None:
+        self.pool = pool or SessionPool()
         self.problems: list[str] = []
         self._models: dict[str, Model] = {}
         for path in paths:
@@ -175,7 +180,7 @@ class Registry:
                 f"({self._models[identifier].folder.name}), expected one of its own"
             )
             return
-        self._models[identifier] = Model(folder, manifest)
+        self._models[identifier] = Model(folder, manifest, self.pool)
 
     def models(self) -> tuple[Model, ...]:
         """All models whose manifest is right, by identifier; `problems` lists the others."""

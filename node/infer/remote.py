@@ -58,7 +58,9 @@ class RemoteSession:
     _thread: ThreadPoolExecutor
     degraded: bool = field(default=False, init=False)
 
-    def run(self, feeds: Mapping[str, np.ndarray], check: Callable[[], None] = lambda: None) -> dict[str, np.ndarray]:
+    def run(
+        self, feeds: Mapping[str, np.ndarray], check: Callable[[], None] = lambda: None, *, last: bool = True
+    ) -> dict[str, np.ndarray]:
         """Outputs of the network by name: float32, int64, or text.
 
         Parameters
@@ -68,6 +70,8 @@ class RemoteSession:
         check : callable
             Called several times a second while the server computes; an exception it raises ends the waiting and goes
             on.
+        last : bool
+            Whether nothing follows at once; the server does not care.
 
         Raises
         ------

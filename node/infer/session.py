@@ -42,6 +42,10 @@ ORT_ERRORS: tuple[type[Exception], ...] = (
 OUT_OF_MEMORY = re.compile(r"failed to allocate|bad_alloc|bad allocation|out of memory|available memory", re.IGNORECASE)
 
 
+class OutOfMemory(Transient):
+    """The memory does not suffice for this model on this input, now."""
+
+
 @dataclass(frozen=True, eq=False)
 class Session:
     """A warm session.
@@ -62,7 +66,9 @@ class Session:
     engine: onnxruntime.InferenceSession
     output_names: tuple[str, ...]
 
-    def run(self, feeds: Mapping[str, np.ndarray], check: Callable[[], None] = lambda: None) -> dict[str, np.ndarray]:
+    def run(
+        self, feeds: Mapping[str, np.ndarray], check: Callable[[], None] = lambda: None, *, last: bool = True
+    ) -> dict[str, np.ndarray]:
         """Outputs of the network by name: float32, int64, or text.
 
         Parameters
@@ -71,16 +77,18 @@ class Session:
             Each input tensor.
         check : callable
             Called several times a second while the network runs; an exception it raises ends the run and goes on.
+        last : bool
+            Give working memory back afterwards; what follows at once would only ask for it again.
 
         Raises
         ------
-        Transient
+        OutOfMemory
             When memory does not suffice.
         Permanent
             When the model raises or an output is neither of numbers nor of text.
         """
         options = onnxruntime.RunOptions()
-        if self.provider == CPU:
+        if last and self.provider == CPU:
             options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         types = {each.name: INPUT_TYPES[each.type] for each in self.engine.get_inputs()}
         shapes = ", ".join(str(array.shape) for array in feeds.values())
@@ -88,7 +96,7 @@ class Session:
             given = {name: array.astype(types[name], copy=False) for name, array in feeds.items()}
             outputs = self._run_watched(given, options, check)
         except MemoryError:
-            raise Transient(f"model {self.model}: not enough memory for an input of shape {shapes}") from None
+            raise OutOfMemory(f"model {self.model}: not enough memory for an input of shape {shapes}") from None
         except ORT_ERRORS as error:
             raise self._explain(error, shapes) from None
         return {name: self._plain(name, output) for name, output in zip(self.output_names, outputs, strict=True)}
@@ -119,7 +127,7 @@ class Session:
         """
         text = str(error)
         if OUT_OF_MEMORY.search(text):
-            return Transient(f"model {self.model}: not enough memory for an input of shape {shape}")
+            return OutOfMemory(f"model {self.model}: not enough memory for an input of shape {shape}")
         node = re.search(r"running (\w+) node\. Name:'([^']{0,80})'", text)
         place = f" in node {node[2]!r} ({node[1]})" if node else ""
         return Permanent(f"model {self.model}: raised {type(error).__name__}{place} on an input of shape {shape}")
@@ -179,10 +187,10 @@ def open_session(
             providers=[(provider, options.get(provider, {})) for provider in providers],
         )
     except MemoryError:
-        raise Transient(f"model {model}: not enough memory to load it") from None
+        raise OutOfMemory(f"model {model}: not enough memory to load it") from None
     except ORT_ERRORS as error:
         if OUT_OF_MEMORY.search(str(error)):
-            raise Transient(f"model {model}: not enough memory to load it") from None
+            raise OutOfMemory(f"model {model}: not enough memory to load it") from None
         reason = str(error).splitlines()[0][:200] if str(error) else ""
         raise Permanent(f"model {model}: ONNX Runtime cannot load it: {type(error).__name__} {reason}") from None
     provider = engine.get_providers()[0]

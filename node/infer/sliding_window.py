@@ -13,8 +13,8 @@ import numpy as np
 from node.infer.mosaic import Block, Layout, Mosaic
 from node.infer.sections import Run
 
-Network = Callable[[np.ndarray], np.ndarray]
-"""Patches (batch, channel, *sides) to their scores (batch, channel, *sides), float32, checked."""
+Network = Callable[[np.ndarray, bool], np.ndarray]
+"""Patches (batch, channel, *sides), and whether they are the last, to scores (batch, channel, *sides), float32."""
 Progress = Callable[[float], None]
 """Told the share done, 0 to 1; may raise to stop."""
 
@@ -79,7 +79,8 @@ def _blocks(
         chosen = starts[first : first + run.batch]
         places = [tuple(np.add(start, before)) for start in chosen]
         parts = [_patch(image, place, layout.patch, run.neighbours) for place in places]
-        output = network(parts[0][None] if len(parts) == 1 else np.stack(parts))
+        is_last = first + len(chosen) == len(starts)
+        output = network(parts[0][None] if len(parts) == 1 else np.stack(parts), is_last)
         del parts
         for start, scores in zip(chosen, output, strict=True):
             yield from mosaic.add(start, scores)

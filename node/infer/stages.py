@@ -29,13 +29,13 @@ from node.infer.output_sections import (
     TextOutput,
 )
 from node.infer.parts import Call, Part
+from node.infer.pool import Sessions
 from node.infer.preparation import Prepared, prepare_volumes
 from node.infer.preprocessing_sections import ImagePreprocessing, Preprocessing
 from node.infer.regions import Found
 from node.infer.registry import Model
 from node.infer.sections import Run, Stage
 from node.infer.segmentation import LabelMaker, Maker, MapMaker, take_blocks
-from node.infer.session import Session
 from node.infer.sliding_window import run_network
 from node.infer.subject import Subject, subject_of
 from node.volume.images import ImageSet
@@ -61,10 +61,12 @@ class StageRunner:
 
     model: Model
     inputs: Mapping[str, Volume | ImageSet]
-    sessions: Mapping[str, Session]
+    sessions: Sessions
     threads: int
     progress: Progress
     timed: Timed
+    one_at_a_time: bool = False
+    """Batches of one, where memory is short; the answers are the same."""
 
     def run(self, stage: Stage, earlier: Sequence[Outcome]) -> Outcome:
         """One stage; it finds nothing where a gate is shut."""
@@ -146,7 +148,10 @@ class StageRunner:
             for each, subject in zip(prepared, subjects, strict=True):
                 share = _Share(self.progress)
                 network = self._network(stage, each, planes, share)
-                scores = run_network(network, each.image, _run_of(stage), share.report, slices=planes)
+                run = _run_of(stage)
+                if self.one_at_a_time:
+                    run = run.model_copy(update={"batch": 1})
+                scores = run_network(network, each.image, run, share.report, slices=planes)
                 makers = _makers(stage, scores.layout, each.grid, subject, numbers)
                 take_blocks(scores.blocks, _with_channels(stage, makers))
                 calls += [

@@ -9,7 +9,7 @@ from node.infer.sliding_window import pad_to, patch_starts, patch_weights, run_n
 IMAGE = np.random.default_rng(4).normal(size=(13, 17, 10)).astype(np.float32)
 
 
-def doubled(tensor: np.ndarray) -> np.ndarray:
+def doubled(tensor: np.ndarray, last: bool = True) -> np.ndarray:
     """Voxel by voxel, so that every mode gives the same: channels (x, 2x + 1)."""
     return np.concatenate([tensor, 2 * tensor + 1], axis=1)
 
@@ -17,7 +17,8 @@ def doubled(tensor: np.ndarray) -> np.ndarray:
 def run(network=doubled, **fields) -> tuple[np.ndarray, list[float]]:
     shares: list[float] = []
     wanted = Run.model_validate(fields)
-    return run_network(network, IMAGE[None], wanted, shares.append).together(2), shares
+    scores = run_network(lambda batch, last: network(batch), IMAGE[None], wanted, shares.append)
+    return scores.together(2), shares
 
 
 @pytest.mark.parametrize(
@@ -75,8 +76,9 @@ def test_padding_is_at_the_far_end() -> None:
 def test_neighbours_stand_beside_their_slice_and_the_outermost_are_repeated() -> None:
     seen: list[np.ndarray] = []
 
-    def network(batch: np.ndarray) -> np.ndarray:
+    def network(batch: np.ndarray, last: bool) -> np.ndarray:
         seen.append(batch)
+        assert last == (len(seen) == 7)
         return batch[:, 1:2]
 
     wanted = Run(mode="slices", neighbours=1, batch=2)

@@ -1,0 +1,15 @@
+"""The models of a configuration, with the budget and the inference servers that it gives them."""
+
+from node.infer import Registry
+from node.infer.pool import SessionPool
+from node.infer.remote import RemoteEngine
+from node.settings import Settings
+
+
+def installed_models(settings: Settings) -> Registry:
+    """All models of `settings.models`; nothing is loaded before it is used."""
+    engines = {
+        (each.model, each.file): RemoteEngine(each.url, each.name, each.version, each.timeout_seconds)
+        for each in settings.models.remote
+    }
+    return Registry(settings.models.paths, SessionPool(settings.work.memory_budget_mb * 1_000_000, engines))

@@ -1,0 +1,155 @@
+"""Warm sessions within a budget, short memory, networks on an inference server."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+from pydicom import Dataset
+
+from node.infer import Registry, analyse
+from node.infer.pool import Key, SessionPool, resident_bytes
+from node.infer.remote import RemoteEngine
+from node.infer.session import OutOfMemory
+from node.volume import Volume
+from tests.kserve_server import Served, kserve
+from tests.models import network, threshold_network, write_model
+
+MEGABYTE = 1_000_000
+
+
+def heavy_network(floats: int) -> onnx.ModelProto:
+    """The ball, with weights that take memory."""
+    weights = np.random.default_rng(1).normal(size=floats).astype(np.float32)
+    nodes = [
+        helper.make_node("ReduceMax", ["weights"], ["largest"], keepdims=1),
+        helper.make_node("Mul", ["largest", "nought"], ["nothing"]),
+        helper.make_node("Add", ["image", "nothing"], ["same"]),
+        helper.make_node("Sub", ["twice", "same"], ["dark"]),
+        helper.make_node("Concat", ["dark", "same"], ["logits"], axis=1),
+    ]
+    tensors = [
+        helper.make_tensor("weights", TensorProto.FLOAT, weights.shape, weights.tobytes(), raw=True),
+        helper.make_tensor("nought", TensorProto.FLOAT, [1], [0.0]),
+        helper.make_tensor("twice", TensorProto.FLOAT, [1], [1000.0]),
+    ]
+    return network(nodes, ["N", 2, "D", "H", "W"], tensors)
+
+
+def hungry_network() -> onnx.ModelProto:
+    """The ball, which asks for as much memory as no machine has as soon as a batch is more than one."""
+    nodes = [
+        helper.make_node("Shape", ["image"], ["count"], start=0, end=1),
+        helper.make_node("Sub", ["count", "one"], ["more"]),
+        helper.make_node("Mul", ["more", "very_many"], ["too_many"]),
+        helper.make_node("Add", ["too_many", "one"], ["wanted"]),
+        helper.make_node("Expand", ["nought", "wanted"], ["wide"]),
+        helper.make_node("ReduceSum", ["wide"], ["nothing"], keepdims=1),
+        helper.make_node("Add", ["image", "nothing"], ["same"]),
+        helper.make_node("Sub", ["twice", "same"], ["dark"]),
+        helper.make_node("Concat", ["dark", "same"], ["logits"], axis=1),
+    ]
+    tensors = [
+        helper.make_tensor("one", TensorProto.INT64, [1], [1]),
+        helper.make_tensor("very_many", TensorProto.INT64, [1], [1 << 45]),
+        helper.make_tensor("nought", TensorProto.FLOAT, [1], [0.0]),
+        helper.make_tensor("twice", TensorProto.FLOAT, [1], [1000.0]),
+    ]
+    return network(nodes, ["N", 2, "D", "H", "W"], tensors)
+
+
+@pytest.fixture
+def ball() -> Volume:
+    voxels = np.zeros((6, 7, 8), np.int16)
+    voxels[2:4, 2:5, 3:6] = 900
+    headers = []
+    for number in range(6):
+        header = Dataset()
+        header.SOPInstanceUID = f"1.2.{number + 1}"
+        headers.append(header)
+    return Volume(voxels, np.diag([2.0, 1.0, 1.0, 1.0]), headers, "MR", "1.2.3")
+
+
+def with_run(folder: Path, more: str) -> Path:
+    text = (folder / "model.toml").read_text()
+    (folder / "model.toml").write_text(text.replace("[[outputs]]\n", f"[run]\n{more}\n\n[[outputs]]\n"))
+    return folder
+
+
+def test_models_over_the_budget_are_closed_and_memory_does_not_grow(tmp_path: Path, ball: Volume) -> None:
+    for name in ("one", "two", "three"):
+        write_model(tmp_path / name, name, heavy_network(10 * MEGABYTE))  # 40 MB each
+    pool = SessionPool(100 * MEGABYTE)
+    registry = Registry([tmp_path], pool)
+    sizes = []
+    for _ in range(4):
+        for model in registry.models():
+            pool.rest()
+            analyse(model, {"image": ball}, device="cpu", threads=1)
+        pool.rest()
+        assert 1 <= len(pool.open_models) < 3
+        assert pool.open_models[-1] == "two"  # models come in the order of their names
+        sizes.append(resident_bytes())
+    assert None not in sizes
+    assert max(sizes[1:]) - min(sizes[1:]) < 30 * MEGABYTE
+
+
+def test_without_a_budget_all_stay_warm(tmp_path: Path, ball: Volume) -> None:
+    for name in ("one", "two"):
+        write_model(tmp_path / name, name, threshold_network())
+    registry = Registry([tmp_path])
+    for model in registry.models():
+        analyse(model, {"image": ball}, device="cpu", threads=1)
+        registry.pool.rest()
+    assert registry.pool.open_models == ("one", "two")
+
+
+def test_the_model_used_last_stays_however_large() -> None:
+    sizes = iter([100, 100, 500, 500])
+    pool = SessionPool(10, resident=lambda: next(sizes))
+    pool.rest()
+    pool.sessions(Key("large", "cpu", 1), dict)
+    pool.rest()
+    assert pool.open_models == ("large",)
+
+
+def test_short_memory_others_are_closed_and_batches_are_of_one(tmp_path: Path, ball: Volume) -> None:
+    write_model(tmp_path / "other", "other", threshold_network())
+    folder = write_model(tmp_path / "hungry", "hungry", hungry_network())
+    with_run(folder, 'mode = "sliding-window"\npatch = [4, 4, 4]\nbatch = 3')
+    registry = Registry([tmp_path])
+    expected = analyse(registry.get("other"), {"image": ball}, device="cpu", threads=1).labels
+    found = analyse(registry.get("hungry"), {"image": ball}, device="cpu", threads=1)
+    np.testing.assert_array_equal(found.labels, expected)
+    assert registry.pool.open_models == ("hungry",)
+    again = analyse(registry.get("other"), {"image": ball}, device="cpu", threads=1).labels
+    np.testing.assert_array_equal(again, expected)
+
+
+def test_memory_that_never_suffices_is_said(tmp_path: Path, ball: Volume) -> None:
+    content = hungry_network()
+    content.graph.initializer[0].int64_data[0] = 0  # already for a batch of one
+    write_model(tmp_path / "hungry", "hungry", content)
+    with pytest.raises(OutOfMemory, match="model hungry: not enough memory"):
+        analyse(Registry([tmp_path]).get("hungry"), {"image": ball}, device="cpu", threads=1)
+
+
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_a_network_on_a_server_gives_the_same_without_its_file_here(
+    protocol: str, tmp_path: Path, ball: Volume
+) -> None:
+    folder = write_model(tmp_path / "models" / "ball", "ball", threshold_network())
+    expected = analyse(Registry([folder]).get("ball"), {"image": ball}, device="cpu", threads=1)
+    there = tmp_path / "there.onnx"
+    (folder / "model.onnx").rename(there)
+    with kserve(Served("net", there), protocol) as url:
+        pool = SessionPool(engines={("ball", ""): RemoteEngine(url, "net", "1")})
+        found = analyse(Registry([folder], pool).get("ball"), {"image": ball}, device="require-gpu", threads=1)
+        pool.close_others(Key("none", "cpu", 1))
+    np.testing.assert_array_equal(found.labels, expected.labels)
+    assert found.findings == expected.findings
+    assert found.provider.startswith("KServe v2") and found.provider.endswith("net version 1")
+    assert not found.degraded
+    assert hashlib.sha256(there.read_bytes()).hexdigest() in (folder / "model.toml").read_text()
