@@ -219,7 +219,8 @@ class RemoteModelSettings(Section):
     model: str = Field(min_length=1, description="Identifier of the model whose network it is.")
     file: str = Field("", description="Which of its ONNX files; empty means every one.")
     url: str = Field(
-        pattern=r"^(https?|grpcs?)://[^/\s]+", description="`http://`, `https://`, `grpc://` or `grpcs://`, host and port."
+        pattern=r"^(https?|grpcs?)://[^/\s]+",
+        description="`http://`, `https://`, `grpc://` or `grpcs://`, host and port.",
     )
     name: str = Field(min_length=1, description="Name of the network on the server.")
     version: str = Field(
