@@ -128,6 +128,16 @@ def copy_compression(dataset: Dataset, image: Dataset) -> None:
     dataset.LossyImageCompression = image.get("LossyImageCompression") or "00"
 
 
+def set_laterality(dataset: Dataset, evidence: Evidence) -> None:
+    """Laterality of the body part (type 2C, PS3.3 C.7.3.1) as far as the images say it; empty where they do not, since
+    whether the part is paired is not known here.
+    """
+    first = evidence.images[0]
+    dataset.Laterality = next(
+        (first.get(keyword) for keyword in ("Laterality", "ImageLaterality") if first.get(keyword) in ("L", "R")), ""
+    )
+
+
 def code_item(code: Code) -> Dataset:
     """An item of a code sequence (PS3.3 Table 8.8-1)."""
     return hd.sr.CodedConcept.from_code(code)

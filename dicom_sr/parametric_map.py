@@ -9,7 +9,16 @@ from pydicom.valuerep import DS
 from dicom_sr import codes, provenance
 from dicom_sr.evidence import Evidence, check_evidence
 from dicom_sr.findings import Map, Result
-from dicom_sr.instance import Kind, add_raw, code_item, copy_compression, new_instance, refer_to_series, set_pixels
+from dicom_sr.instance import (
+    Kind,
+    add_raw,
+    code_item,
+    copy_compression,
+    new_instance,
+    refer_to_series,
+    set_laterality,
+    set_pixels,
+)
 from dicom_sr.multiframe import Frame, add_functional_groups, slice_order
 from dicom_sr.pixels import native_frames
 from dicom_sr.profile import CONSERVATIVE, DestinationProfile, Role
@@ -58,7 +67,7 @@ def _encode(result: Result, evidence: Evidence, profile: DestinationProfile, val
     if evidence.frame_of_reference_uid:
         dataset.FrameOfReferenceUID = evidence.frame_of_reference_uid
         dataset.PositionReferenceIndicator = first.get("PositionReferenceIndicator")
-    dataset.Laterality = ""
+    set_laterality(dataset, evidence)
     dataset.BurnedInAnnotation = dataset.RecognizableVisualFeatures = "NO"
     dataset.PresentationLUTShape = "IDENTITY"
     dataset.AcquisitionContextSequence = []
@@ -86,6 +95,7 @@ def _describe_values(shared: Dataset, values: Map) -> None:
     window = Dataset()
     window.WindowCenter = DS((lowest + highest) / 2, auto_format=True)
     window.WindowWidth = DS(highest - lowest, auto_format=True)
+    window.VOILUTFunction = "LINEAR_EXACT"  # LINEAR takes no width below 1 (PS3.3 C.11.2.1.2)
     shared.FrameVOILUTSequence = [window]
     identity = Dataset()
     identity.RescaleIntercept, identity.RescaleSlope, identity.RescaleType = 0, 1, "US"

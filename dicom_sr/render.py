@@ -14,10 +14,14 @@ from dicom_sr.key_objects import encode_key_objects
 from dicom_sr.mammography_cad import encode_mammography_cad
 from dicom_sr.measurement_report import encode_measurement_report, has_report
 from dicom_sr.not_analysed import encode_not_analysed
+from dicom_sr.parametric_map import encode_parametric_maps
 from dicom_sr.part10 import pixel_bytes, to_part10, write_part10
+from dicom_sr.presentation_state import encode_presentation_states
 from dicom_sr.profile import CAD_REPORTS, CONSERVATIVE, REPORTS, DestinationProfile, Role
+from dicom_sr.secondary_capture import encode_secondary_capture
 from dicom_sr.segment_numbering import SegmentNumbering, number_segments
 from dicom_sr.segmentation import encode_fractions, encode_segmentations
+from dicom_sr.structure_set import encode_structure_set
 
 MEGABYTE = 1_000_000
 
@@ -163,6 +167,22 @@ def _chest_cad(r: Rendering) -> Dataset | None:
     return encode_chest_cad(r.result, r.sources, r.profile, evidence=r.evidence)
 
 
+def _parametric_maps(r: Rendering) -> Sequence[Dataset]:
+    return encode_parametric_maps(r.result, r.sources, r.profile, evidence=r.evidence)
+
+
+def _structure_set(r: Rendering) -> Dataset | None:
+    return encode_structure_set(r.result, r.sources, r.profile, evidence=r.evidence, numbering=r.numbering)
+
+
+def _presentation_states(r: Rendering) -> Sequence[Dataset]:
+    return encode_presentation_states(r.result, r.sources, r.profile, evidence=r.evidence, numbering=r.numbering)
+
+
+def _secondary_capture(r: Rendering) -> Dataset:
+    return encode_secondary_capture(r.result, r.sources, r.profile, evidence=r.evidence, numbering=r.numbering)
+
+
 def _document(r: Rendering) -> Dataset | None:
     return encode_document(r.result, r.sources, r.profile, evidence=r.evidence, numbering=r.numbering)
 
@@ -179,6 +199,10 @@ ENCODERS: Mapping[Role, Encoder] = {
     Role.REPORT: _report(Role.REPORT),
     Role.REPORT_WITHOUT_PLACE: _report(Role.REPORT_WITHOUT_PLACE),
     Role.KEY_OBJECTS: _key_objects,
+    Role.PARAMETRIC_MAP: _parametric_maps,
+    Role.STRUCTURE_SET: _structure_set,
+    Role.PRESENTATION_STATE: _presentation_states,
+    Role.SECONDARY_CAPTURE: _secondary_capture,
     Role.DOCUMENT: _document,
 }
 """How each role is written, in the order of delivery."""
