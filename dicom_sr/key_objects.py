@@ -174,6 +174,7 @@ def _document(
         specific_character_set=provenance.character_set(result, evidence),
         **provenance.equipment_arguments(result),
     )
+    dataset.copy_patient_and_study_information(evidence.images[0])
     provenance.complete(dataset, result, evidence, profile)
     return dataset
 

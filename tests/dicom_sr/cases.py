@@ -101,7 +101,9 @@ def seventeen_labels() -> Case:
     segments, findings = [], []
     for number in range(1, 18):
         name = f"Region {number}"
-        segments.append(Segment(number, name, codes.ANATOMICAL_STRUCTURE, codes.BRAIN, (14 * number, 90, 255 - 14 * number)))
+        segments.append(
+            Segment(number, name, codes.ANATOMICAL_STRUCTURE, codes.BRAIN, (14 * number, 90, 255 - 14 * number))
+        )
         findings.append(Finding(codes.BRAIN, name, number, codes.BRAIN, None, (volume_ml(labels == number),)))
     sources = series("MR")
     return Case(_result(sources, labels=labels, segments=tuple(segments), findings=tuple(findings)), sources)
@@ -118,14 +120,37 @@ def chest_boxes() -> Case:
     line = PlanarRegion(uid, PlanarShape.POLYLINE, ((5.0, 30.0), (25.0, 33.0)))
     lung = codes.LUNG
     findings = (
-        Finding(NODULE, "Nodule 1", None, lung, codes.RIGHT, (Measurement(DIAMETER, 9.5, codes.MILLIMETER),),
-                likelihood=Likelihood(0.87, CERTAINTY, 0.5), regions=(box,), qualifiers=(Qualifier(MARGIN, SPICULATED),)),
-        Finding(codes.concept("46621007", "SCT", "Atelectasis"), "Atelectasis 1", None, lung, codes.LEFT,
-                presence=Presence.INDETERMINATE, likelihood=Likelihood(0.48, CERTAINTY), regions=(outline,)),
+        Finding(
+            NODULE,
+            "Nodule 1",
+            None,
+            lung,
+            codes.RIGHT,
+            (Measurement(DIAMETER, 9.5, codes.MILLIMETER),),
+            likelihood=Likelihood(0.87, CERTAINTY, 0.5),
+            regions=(box,),
+            qualifiers=(Qualifier(MARGIN, SPICULATED),),
+        ),
+        Finding(
+            codes.concept("46621007", "SCT", "Atelectasis"),
+            "Atelectasis 1",
+            None,
+            lung,
+            codes.LEFT,
+            presence=Presence.INDETERMINATE,
+            likelihood=Likelihood(0.48, CERTAINTY),
+            regions=(outline,),
+        ),
         Finding(codes.concept("8186001", "SCT", "Cardiomegaly"), "Heart width", None, regions=(line,)),
-        Finding(PNEUMOTHORAX, "Pneumothorax", None, lung, presence=Presence.ABSENT,
-                likelihood=Likelihood(0.03, CERTAINTY, 0.5)),
-    )  # fmt: skip
+        Finding(
+            PNEUMOTHORAX,
+            "Pneumothorax",
+            None,
+            lung,
+            presence=Presence.ABSENT,
+            likelihood=Likelihood(0.03, CERTAINTY, 0.5),
+        ),
+    )
     return Case(_result(sources, findings=findings), sources)
 
 
@@ -134,9 +159,15 @@ def mammography() -> Case:
     sources = []
     for number, (side, view) in enumerate((("R", "CC"), ("L", "CC"), ("R", "MLO"), ("L", "MLO"))):
         sources.append(
-            radiograph(modality="MG", study_instance_uid="1.2.3", series_instance_uid=f"1.2.4.{number}",
-                       laterality=side, view=view, uid=f"1.2.5.{number}")
-        )  # fmt: skip
+            radiograph(
+                modality="MG",
+                study_instance_uid="1.2.3",
+                series_instance_uid=f"1.2.4.{number}",
+                laterality=side,
+                view=view,
+                uid=f"1.2.5.{number}",
+            )
+        )
     uids = [str(each.SOPInstanceUID) for each in sources]
     mass = codes.concept("4147007", "SCT", "Mass")
     cluster = codes.concept("129769006", "SCT", "Calcification cluster")
@@ -148,15 +179,37 @@ def mammography() -> Case:
         return PlanarRegion(uid, PlanarShape.POLYLINE, (*points, points[0]))
 
     findings = (
-        Finding(mass, "Mass 1", None, None, codes.RIGHT, (Measurement(DIAMETER, 12.0, codes.MILLIMETER),),
-                likelihood=Likelihood(0.71, CANCER, 0.5), regions=(ring(uids[0], 20, 18), ring(uids[2], 22, 24)),
-                qualifiers=(Qualifier(MARGIN, SPICULATED),)),
-        Finding(cluster, "Calcifications 1", None, None, codes.LEFT, likelihood=Likelihood(0.4, CERTAINTY),
-                regions=(PlanarRegion(uids[3], PlanarShape.POLYLINE,
-                                      ((10.0, 10.0), (16.0, 10.0), (16.0, 15.0), (10.0, 15.0), (10.0, 10.0))),),
-                measurements=(Measurement(codes.concept("111038", "DCM", "Number of calcifications"), 6.0, codes.NO_UNITS),)),
+        Finding(
+            mass,
+            "Mass 1",
+            None,
+            None,
+            codes.RIGHT,
+            (Measurement(DIAMETER, 12.0, codes.MILLIMETER),),
+            likelihood=Likelihood(0.71, CANCER, 0.5),
+            regions=(ring(uids[0], 20, 18), ring(uids[2], 22, 24)),
+            qualifiers=(Qualifier(MARGIN, SPICULATED),),
+        ),
+        Finding(
+            cluster,
+            "Calcifications 1",
+            None,
+            None,
+            codes.LEFT,
+            likelihood=Likelihood(0.4, CERTAINTY),
+            regions=(
+                PlanarRegion(
+                    uids[3],
+                    PlanarShape.POLYLINE,
+                    ((10.0, 10.0), (16.0, 10.0), (16.0, 15.0), (10.0, 15.0), (10.0, 10.0)),
+                ),
+            ),
+            measurements=(
+                Measurement(codes.concept("111038", "DCM", "Number of calcifications"), 6.0, codes.NO_UNITS),
+            ),
+        ),
         Finding(BREAST_COMPOSITION, "Breast composition", qualifiers=(Qualifier(BREAST_COMPOSITION, density),)),
-    )  # fmt: skip
+    )
     return Case(_result(sources, findings=findings), sources)
 
 
@@ -171,10 +224,14 @@ def overlap() -> Case:
     )
     findings = (
         Finding(codes.LUNG, "Lung", 1, codes.LUNG, None, (volume_ml(labels == 1),)),
-        Finding(LESION, "Lesion 1", 2, codes.LUNG, None, (volume_ml(lesion == 2),), likelihood=Likelihood(0.9, CERTAINTY)),
+        Finding(
+            LESION, "Lesion 1", 2, codes.LUNG, None, (volume_ml(lesion == 2),), likelihood=Likelihood(0.9, CERTAINTY)
+        ),
     )
     sources = series()
-    return Case(_result(sources, labels=labels, overlapping_labels=(lesion,), segments=segments, findings=findings), sources)
+    return Case(
+        _result(sources, labels=labels, overlapping_labels=(lesion,), segments=segments, findings=findings), sources
+    )
 
 
 def empty() -> Case:
@@ -201,26 +258,55 @@ def in_space() -> Case:
     x, y, z = (float(value) for value in sources[2].ImagePositionPatient)
     shapes = (
         (SpatialShape.POINT, ((x + 10, y + 12, z),)),
-        (SpatialShape.BOX, ((x + 5, y + 6, z - 4), (x + 12, y + 6, z - 4), (x + 5, y + 15, z - 4), (x + 5, y + 6, z + 4))),
-        (SpatialShape.ELLIPSOID, ((x + 6, y + 12, z), (x + 16, y + 12, z), (x + 11, y + 9, z), (x + 11, y + 15, z),
-                                  (x + 11, y + 12, z - 4), (x + 11, y + 12, z + 4))),
-        (SpatialShape.POLYGON, tuple((x + 11 + 5 * float(np.cos(a)), y + 14 + 5 * float(np.sin(a)), z)
-                                     for a in np.linspace(0, 2 * np.pi, 11)[:-1])),
-    )  # fmt: skip
+        (
+            SpatialShape.BOX,
+            ((x + 5, y + 6, z - 4), (x + 12, y + 6, z - 4), (x + 5, y + 15, z - 4), (x + 5, y + 6, z + 4)),
+        ),
+        (
+            SpatialShape.ELLIPSOID,
+            (
+                (x + 6, y + 12, z),
+                (x + 16, y + 12, z),
+                (x + 11, y + 9, z),
+                (x + 11, y + 15, z),
+                (x + 11, y + 12, z - 4),
+                (x + 11, y + 12, z + 4),
+            ),
+        ),
+        (
+            SpatialShape.POLYGON,
+            tuple(
+                (x + 11 + 5 * float(np.cos(a)), y + 14 + 5 * float(np.sin(a)), z)
+                for a in np.linspace(0, 2 * np.pi, 11)[:-1]
+            ),
+        ),
+    )
     findings = tuple(
-        Finding(NODULE, f"Nodule {number}", None, codes.LUNG, None, (Measurement(DIAMETER, 6.0 + number, codes.MILLIMETER),),
-                likelihood=Likelihood(0.6, CERTAINTY), regions=(SpatialRegion(shape, points, frame),), critical=number == 1)
+        Finding(
+            NODULE,
+            f"Nodule {number}",
+            None,
+            codes.LUNG,
+            None,
+            (Measurement(DIAMETER, 6.0 + number, codes.MILLIMETER),),
+            likelihood=Likelihood(0.6, CERTAINTY),
+            regions=(SpatialRegion(shape, points, frame),),
+            critical=number == 1,
+        )
         for number, (shape, points) in enumerate(shapes, 1)
-    )  # fmt: skip
+    )
     return Case(_result(sources, findings=findings, text="Four nodules, said the model."), sources)
 
 
 def brain() -> Case:
     """The phantom of the other tests: oblique MR, three segments of which one has no voxel."""
     sources = make_series(
-        shape=(12, 30, 26), spacing_mm=(3.0, 1.5, 1.25), orientation="oblique", study_instance_uid="1.2.3",
+        shape=(12, 30, 26),
+        spacing_mm=(3.0, 1.5, 1.25),
+        orientation="oblique",
+        study_instance_uid="1.2.3",
         series_instance_uid="1.2.4",
-    )  # fmt: skip
+    )
     from tests.dicom_sr.conftest import SEGMENTS
 
     labels = make_labels()

@@ -17,6 +17,8 @@ NOISE = (
     "<99OVERREAD>",  # private coding schemes are allowed
     "Retired Person Name form",  # a name without ^, copied from the images
     "StudyID",  # "needed to build DICOMDIR", copied from the images
+    "Shall not be present for Referenced SOP Class that is not segmentation",  # dicom3tools on a Label Map Segmentation
+    "Laterality(0020,0060)> - is only permitted to be empty when actually unknown",  # it is: the images do not say it
     "Check for template constraints not yet supported",  # dcmtk 3.6.7 on every KOS
 )
 STARTS = ("Error", "Warning", "E:", "W:", "F:", "ERROR", "WARN")

@@ -52,7 +52,9 @@ def test_what_does_not_fit_is_counted():
     assert "more in the structured report" in page and page.count("/Type /Page\n") == 1
 
 
-@pytest.mark.parametrize("name, shown", [("Люкceмбypг", "not printable"), ("", "Patient ID"), ("Grüß^Jörg", "J\\366rg")])
+@pytest.mark.parametrize(
+    "name, shown", [("Люкceмбypг", "not printable"), ("", "Patient ID"), ("Grüß^Jörg", "J\\366rg")]
+)
 def test_names_in_any_characters_or_none(name, shown):
     case = chest_boxes()
     case.sources[0].PatientName = name
