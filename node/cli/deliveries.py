@@ -16,6 +16,7 @@ from node.cli.shared import (
     read_settings,
     utc_now,
 )
+from node.destination_profiles import profile_called
 from node.errors import Permanent
 from node.jobs import history, queue
 from node.jobs.job import Job
@@ -228,8 +229,9 @@ def try_destination(
         return
     from node.deliver import trial
 
-    seconds, rows = trial.negotiate(destination, settings.node.ae_title, timeout)
-    said = trial.verdict(destination, rows)
+    profile = profile_called(destination.profile, settings)
+    seconds, rows = trial.negotiate(destination, profile, settings.node.ae_title, timeout)
+    said = trial.verdict(destination, profile, rows)
     study = None
     if send_trial_object:
         study = trial.send_trial_object(destination, settings.node.ae_title, timeout, utc_now())

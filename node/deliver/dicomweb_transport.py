@@ -1,6 +1,8 @@
 """Results to a DICOMweb server: STOW-RS; QIDO-RS to see whether it has what it took."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime
 from io import BytesIO
 from pathlib import Path
 from uuid import uuid4
@@ -9,6 +11,7 @@ from pydicom import dcmread
 
 from node.deliver import stow
 from node.deliver.dimse import StoreOutcome, describe_status, store_outcome
+from node.deliver.forms import Forms
 from node.deliver.http import HttpPeer
 from node.deliver.transport import Check, NeverTaken, NotTaken, Parcel, Receipt, accepted_objects
 from node.destination_settings import DicomwebDestination
@@ -20,10 +23,19 @@ from node.store.results import ResultObject
 class DicomwebTransport:
     """One STOW-RS request with all objects of a result, in order."""
 
-    def __init__(self, destination: DicomwebDestination, timeout_seconds: float) -> None:
+    def __init__(
+        self, forms: Forms, destination: DicomwebDestination, timeout_seconds: float, now: Callable[[], datetime]
+    ) -> None:
+        self._forms = forms
         self._peer = HttpPeer(destination, timeout_seconds)
+        self._now = now
 
     def send(self, parcel: Parcel, check: Check) -> Receipt:
+        return self._forms.deliver(
+            parcel, lambda form, _: self._send_form(replace(parcel, result=form.of(parcel.result)), check)
+        )
+
+    def _send_form(self, parcel: Parcel, check: Check) -> Receipt:
         boundary = uuid4().hex
         paths = parcel.existing_paths()
         headers = {

@@ -1,87 +1,81 @@
-"""What a destination gets instead of what it refuses. Pure: decides only.
+"""What a destination refuses, and what it gets instead. Pure: decides only.
 
-The order: Comprehensive 3D SR, Comprehensive SR, Enhanced SR; a report without its segmentation; Implicit VR Little
-Endian for what is refused in Explicit VR. What was refused is remembered, and tried again after a day.
+Objects: the fallback order of its profile (`DestinationProfile.without`). Transfer syntaxes: compressed pixels as
+Explicit VR Little Endian, and that as Implicit VR Little Endian. What was refused is remembered, and tried again after
+a day.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-SEGMENTATION_STORAGE = "1.2.840.10008.5.1.4.1.1.66.4"
-REPORT_STORAGE = {
-    "comprehensive-3d": "1.2.840.10008.5.1.4.1.1.88.34",
-    "comprehensive": "1.2.840.10008.5.1.4.1.1.88.33",
-    "enhanced": "1.2.840.10008.5.1.4.1.1.88.22",
-}
-"""SOP Class UIDs of reports by the name of their `ReportClass`, in the order in which they are tried."""
-
+EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
 IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
 REMEMBERED = timedelta(days=1)
 _TRANSFER_SYNTAX_NOT_SUPPORTED = 4
+_SOP_CLASS_NOT_SUPPORTED = 0x0122
 
 
 @dataclass(frozen=True)
 class Refusals:
-    """SOP classes that a destination refuses, and those that it takes in Implicit VR only; since when."""
+    """SOP classes that a destination refuses, and (SOP class, transfer syntax) pairs; since when."""
 
     classes: Mapping[str, datetime] = field(default_factory=dict)
-    explicit: Mapping[str, datetime] = field(default_factory=dict)
+    syntaxes: Mapping[tuple[str, str], datetime] = field(default_factory=dict)
 
     def after(self, refused: Mapping[tuple[str, str], int], now: datetime) -> "Refusals":
         """With the refused contexts of a negotiation: results (PS3.8 Table 9-18) by SOP class and transfer syntax."""
-        classes, explicit = dict(self.classes), dict(self.explicit)
+        classes, syntaxes = dict(self.classes), dict(self.syntaxes)
         for (sop_class, syntax), result in refused.items():
             if result == _TRANSFER_SYNTAX_NOT_SUPPORTED and syntax != IMPLICIT_VR_LITTLE_ENDIAN:
-                explicit[sop_class] = now
+                syntaxes[sop_class, syntax] = now
             else:
                 classes[sop_class] = now
-        return Refusals(classes, explicit)
+        return Refusals(classes, syntaxes)
+
+    def after_status(self, sop_class: str, now: datetime) -> "Refusals":
+        """With a SOP class that was refused by the status of C-STORE, or by the failure reason of STOW-RS."""
+        return Refusals({**self.classes, sop_class: now}, self.syntaxes)
+
+    def adds_to(self, other: "Refusals") -> bool:
+        """Whether this says anything that `other` does not."""
+        return not (self.classes.keys() <= other.classes.keys() and self.syntaxes.keys() <= other.syntaxes.keys())
+
+    def syntax_for(self, sop_class: str, syntax: str) -> str:
+        """The first transfer syntax that is not refused for an object of this class that is kept in `syntax`."""
+        chain = list(_chain(syntax))
+        return next((one for one in chain if (sop_class, one) not in self.syntaxes), chain[-1])
 
     def remembered(self) -> dict[str, str]:
         """As JSON of `destination_state.learned`."""
         return {
-            **{f"refuses {uid}": since.isoformat() for uid, since in self.classes.items()},
-            **{f"implicit {uid}": since.isoformat() for uid, since in self.explicit.items()},
+            **{f"class {uid}": since.isoformat() for uid, since in self.classes.items()},
+            **{f"syntax {uid} {syntax}": since.isoformat() for (uid, syntax), since in self.syntaxes.items()},
         }
 
 
 def recall(learned: Mapping[str, str], now: datetime) -> Refusals:
     """What was learned within the last day."""
-    found = Refusals({}, {})
+    classes: dict[str, datetime] = {}
+    syntaxes: dict[tuple[str, str], datetime] = {}
     for key, since in learned.items():
-        what, _, uid = key.partition(" ")
-        moment = datetime.fromisoformat(since)
-        if now - moment > REMEMBERED:
-            continue
-        if what == "refuses":
-            found = replace(found, classes={**found.classes, uid: moment})
-        else:
-            found = replace(found, explicit={**found.explicit, uid: moment})
-    return found
+        match key.split():
+            case ["class", uid] if now - datetime.fromisoformat(since) <= REMEMBERED:
+                classes[uid] = datetime.fromisoformat(since)
+            case ["syntax", uid, syntax] if now - datetime.fromisoformat(since) <= REMEMBERED:
+                syntaxes[uid, syntax] = datetime.fromisoformat(since)
+    return Refusals(classes, syntaxes)
 
 
-@dataclass(frozen=True)
-class Form:
-    """How a result is written for a destination: which report class, and whether with its segmentation."""
-
-    report: str = "comprehensive-3d"
-    with_segmentation: bool = True
-
-    @property
-    def name(self) -> str:
-        """Name of the profile, part of the UIDs of what is rendered; the usual form is the one on disk already."""
-        if self == USUAL:
-            return "conservative"
-        return f"conservative-{self.report}" + ("" if self.with_segmentation else "-without-segmentation")
+def is_class_refused(status: int) -> bool:
+    """Whether a status of C-STORE says that objects of this SOP class are not taken (PS3.4 Table B.2-1): SOP class not
+    supported, or data set does not match SOP class."""
+    return status == _SOP_CLASS_NOT_SUPPORTED or status & 0xFF00 == 0xA900
 
 
-USUAL = Form()
-
-
-def choose_form(refusals: Refusals) -> Form | None:
-    """The first form that a destination with these refusals takes; None when it takes no report at all."""
-    for report, uid in REPORT_STORAGE.items():
-        if uid not in refusals.classes:
-            return Form(report, SEGMENTATION_STORAGE not in refusals.classes)
-    return None
+def _chain(syntax: str) -> Iterator[str]:
+    yield syntax
+    if syntax not in (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN):
+        yield EXPLICIT_VR_LITTLE_ENDIAN
+    if syntax != IMPLICIT_VR_LITTLE_ENDIAN:
+        yield IMPLICIT_VR_LITTLE_ENDIAN

@@ -2,8 +2,11 @@
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+from node.deliver.fallback import Refusals
+from node.deliver.forms import Forms
 from node.deliver.transport import Check, Parcel, Receipt, Unreachable, accepted_objects
 from node.destination_settings import FolderDestination
 
@@ -11,10 +14,12 @@ from node.destination_settings import FolderDestination
 class FolderTransport:
     """Copies the objects of a result to `<folder>/<Study Instance UID>/<SOP Instance UID>.dcm`, in order."""
 
-    def __init__(self, destination: FolderDestination) -> None:
+    def __init__(self, destination: FolderDestination, forms: Forms) -> None:
         self._destination = destination
+        self._forms = forms
 
     def send(self, parcel: Parcel, check: Check) -> Receipt:
+        parcel = replace(parcel, result=self._forms.choose(parcel, Refusals()).of(parcel.result))
         paths = parcel.existing_paths()
         folder = self._destination.folder / parcel.result.study_instance_uid
         try:

@@ -3,10 +3,14 @@
 from collections.abc import Callable
 from datetime import datetime
 
+from sqlalchemy import Engine
+
+from dicom_sr.profile import DestinationProfile, Role
 from node.deliver import oru
 from node.deliver.line import Line, LineLost, Patience, connect
 from node.deliver.oru_template import load_template
-from node.deliver.statement import read_statement
+from node.deliver.rerender import objects_in_profile
+from node.deliver.statement import read_documents, read_statement
 from node.deliver.tls import client_tls
 from node.deliver.transport import Check, NeverTaken, NotTaken, Parcel, Receipt, Unreachable
 from node.destination_settings import Hl7Destination
@@ -14,12 +18,16 @@ from node.destination_settings import Hl7Destination
 _START, _END = b"\x0b", b"\x1c\r"
 _LONGEST_ANSWER_BYTES = 1 << 20
 _PROBE_SECONDS = 5.0
+DOCUMENT_PROFILE = DestinationProfile("document", roles=(Role.DOCUMENT,))
 
 
 class Hl7Transport:
     """One connection and one message for each result; it has arrived when it is acknowledged."""
 
-    def __init__(self, destination: Hl7Destination, timeout_seconds: float, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self, engine: Engine, destination: Hl7Destination, timeout_seconds: float, now: Callable[[], datetime]
+    ) -> None:
+        self._engine = engine
         self._destination = destination
         self._timeout_seconds = timeout_seconds
         self._now = now
@@ -32,7 +40,7 @@ class Hl7Transport:
         self._template = load_template(destination.template)
 
     def send(self, parcel: Parcel, check: Check) -> Receipt:
-        statement = read_statement(parcel)
+        statement = read_statement(parcel, self._documents(parcel))
         message = oru.encode_oru(statement, self._names, self._template, self._now())
         line = self._connect(Patience(self._timeout_seconds, check))
         try:
@@ -54,6 +62,12 @@ class Hl7Transport:
         if not answer.is_taken:
             raise NotTaken(f"{self._describe()} answered {answer.code} to control ID {answer.control_id}")
         return Receipt(())
+
+    def _documents(self, parcel: Parcel) -> tuple[bytes, ...]:
+        """PDFs of the result, made only where the template has a place for them."""
+        if not self._template.wants("document"):
+            return ()
+        return read_documents(parcel.data_dir, objects_in_profile(self._engine, parcel, DOCUMENT_PROFILE))
 
     def probe(self) -> None:
         self._connect(Patience(min(self._timeout_seconds, _PROBE_SECONDS))).close()

@@ -1,5 +1,6 @@
 """HTTP towards destinations: authentication, and what each failure means for a delivery."""
 
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -8,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from node.deliver.tls import client_tls
+from node.deliver.tls import client_tls, describe_tls_error
 from node.deliver.transport import NeverTaken, NotTaken, Unreachable
 from node.destination_settings import HttpDestination, OAuth2
 from node.errors import Permanent
@@ -161,17 +162,25 @@ def _read_secret(path: Any, who: str) -> str:
 
 def _describe(error: httpx.HTTPError) -> str:
     """The kind of failure; the text of the library may quote what was sent."""
-    cause = error.__cause__ or error.__context__
-    while cause is not None and not isinstance(cause, OSError):
-        cause = cause.__cause__ or cause.__context__
+    cause = _system_error(error)
+    if isinstance(cause, ssl.SSLError):
+        return describe_tls_error(cause)
     words = {
         "ConnectError": "no connection",
         "ConnectTimeout": "no connection in time",
         "ReadTimeout": "no answer in time",
         "WriteTimeout": "it took nothing in time",
+        "ReadError": "the connection was lost before the answer",
+        "WriteError": "the connection was lost while it was sent to",
         "RemoteProtocolError": "the connection was closed before the answer, or it is no HTTP server",
     }
     said = words.get(type(error).__name__, type(error).__name__)
-    if isinstance(error, httpx.ConnectError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
-        return "its certificate is not trusted: set tls.ca_file to its authority, or have it renewed"
-    return f"{said} ({cause.strerror})" if isinstance(cause, OSError) and cause.strerror else said
+    return f"{said} ({cause.strerror})" if cause is not None and cause.strerror else said
+
+
+def _system_error(error: BaseException) -> OSError | None:
+    """The failure of socket or TLS below an error of the library."""
+    cause = error.__cause__ or error.__context__
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__cause__ or cause.__context__
+    return cause

@@ -9,13 +9,16 @@ from sqlalchemy import Engine
 from node.deliver.confirmer import Asker, Confirmer, DimseAsker, QueryAsker
 from node.deliver.dimse_transport import DimseTransport
 from node.deliver.folder_transport import FolderTransport
+from node.deliver.forms import Forms
 from node.deliver.gate import Gate
-from node.deliver.transport import Transport
+from node.deliver.transport import Check, Parcel, Receipt, Transport
+from node.destination_profiles import profile_called
 from node.destination_settings import (
     DicomwebDestination,
     FhirDestination,
     FolderDestination,
     Hl7Destination,
+    ObjectDestination,
     WebhookDestination,
 )
 from node.errors import Permanent
@@ -41,28 +44,46 @@ def routes_of(engine: Engine, settings: Settings, now: Clock = lambda: datetime.
 
 
 def transport_of(engine: Engine, settings: Settings, destination: AnyDestination, now: Clock) -> Transport:
-    """How results are sent to this destination."""
-    match destination:
-        case Destination():
-            seconds = settings.deliver.timeout_seconds
-            return DimseTransport(engine, destination, settings.node.ae_title, seconds, now)
-        case FolderDestination():
-            return FolderTransport(destination)
-    return _other_transport(settings, destination, now)
+    """How results are sent to this destination; what that needs is imported only where it is used.
+
+    A destination whose files (profile, template, certificates) cannot be used gets nothing, and keeps no other from
+    getting theirs: each delivery to it fails with the reason.
+    """
+    try:
+        return _transport(engine, settings, destination, now)
+    except Permanent as error:
+        return UnusableTransport(error)
 
 
-def _other_transport(settings: Settings, destination: AnyDestination, now: Clock) -> Transport:
-    """How results are sent by HTTP or HL7 v2; what that needs is imported only where it is used."""
+class UnusableTransport:
+    """Stands for a destination that the configuration describes wrongly."""
+
+    def __init__(self, error: Permanent) -> None:
+        self._error = error
+
+    def send(self, parcel: Parcel, check: Check) -> Receipt:
+        raise self._error
+
+    def probe(self) -> None:
+        raise self._error
+
+
+def _transport(engine: Engine, settings: Settings, destination: AnyDestination, now: Clock) -> Transport:
     seconds = settings.deliver.timeout_seconds
     match destination:
+        case Destination():
+            forms = _forms(engine, settings, destination, now, falls_back=destination.fallback)
+            return DimseTransport(forms, destination, settings.node.ae_title, seconds, now)
+        case FolderDestination():
+            return FolderTransport(destination, _forms(engine, settings, destination, now))
         case DicomwebDestination():
             from node.deliver.dicomweb_transport import DicomwebTransport
 
-            return DicomwebTransport(destination, seconds)
+            return DicomwebTransport(_forms(engine, settings, destination, now), destination, seconds, now)
         case Hl7Destination():
             from node.deliver.hl7_transport import Hl7Transport
 
-            return Hl7Transport(destination, seconds, now)
+            return Hl7Transport(engine, destination, seconds, now)
         case FhirDestination():
             from node.deliver.fhir_transport import FhirTransport
 
@@ -72,6 +93,13 @@ def _other_transport(settings: Settings, destination: AnyDestination, now: Clock
 
             return WebhookTransport(destination, seconds, now)
     raise Permanent(f"destination {destination.name!r} is of a kind that cannot be sent to")
+
+
+def _forms(
+    engine: Engine, settings: Settings, destination: ObjectDestination, now: Clock, *, falls_back: bool = True
+) -> Forms:
+    profile = profile_called(destination.profile, settings)
+    return Forms(engine, destination.name, profile, now, falls_back=falls_back)
 
 
 def _route(engine: Engine, settings: Settings, destination: AnyDestination, now: Clock) -> Route:
@@ -94,7 +122,7 @@ def _asker(
         case DicomwebDestination() if destination.confirm != "none":
             from node.deliver.dicomweb_transport import DicomwebTransport
 
-            assert isinstance(transport, DicomwebTransport)
             wait = destination.confirm_after_seconds
-            return QueryAsker(engine, settings, transport.has, wait, now), wait
+            if isinstance(transport, DicomwebTransport):
+                return QueryAsker(engine, settings, transport.has, wait, now), wait
     return None, None

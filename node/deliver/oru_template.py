@@ -92,6 +92,10 @@ class OruTemplate(BaseModel):
 
     segment: tuple[SegmentTemplate, ...] = Field(min_length=1)
 
+    def wants(self, each: Each) -> bool:
+        """Whether any segment is written for items of this kind."""
+        return any(entry.each == each and not entry.skip for entry in self.segment)
+
     def groups(self) -> Iterable[Sequence[SegmentTemplate]]:
         """Entries in their order; alternatives for the same items together."""
         group: list[SegmentTemplate] = []

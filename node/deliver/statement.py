@@ -1,7 +1,9 @@
 """What a result says, for receivers that take no DICOM: the findings, and the patient and order that they belong to."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 from pydicom import Dataset, dcmread
 
@@ -12,8 +14,7 @@ from dicom_sr.identity import derived_uid, device_uid
 from dicom_sr.impression import draft_impression
 from node.deliver.transport import Parcel
 from node.errors import Permanent
-
-DOCUMENT_ROLE = "document"
+from node.store.results import ResultObject
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,8 @@ class Statement:
         return (*self.draft, *self.remarks, caution)
 
 
-def read_statement(parcel: Parcel) -> Statement:
-    """The statement of a result on disk; `Permanent` when it is not there."""
+def read_statement(parcel: Parcel, documents: tuple[bytes, ...] = ()) -> Statement:
+    """The statement of a result on disk, with these PDFs; `Permanent` when it is not there."""
     try:
         result = archive.load_result(parcel.data_dir / parcel.result.folder)
     except ArchiveError as error:
@@ -77,10 +78,7 @@ def read_statement(parcel: Parcel) -> Statement:
     if not objects:
         raise Permanent(f"result {parcel.result.result_id} has no object to take patient and order from")
     first = dcmread(parcel.data_dir / objects[0].path, stop_before_pixels=True)
-    documents = [
-        _document(dcmread(parcel.data_dir / one.path)) for one in parcel.result.objects if one.role == DOCUMENT_ROLE
-    ]
-    return make_statement(result, first, tuple(documents))
+    return make_statement(result, first, documents)
 
 
 def make_statement(result: Result, report: Dataset, documents: tuple[bytes, ...] = ()) -> Statement:
@@ -123,8 +121,11 @@ def read_order(report: Dataset) -> Order:
     )
 
 
-def _document(encapsulated: Dataset) -> bytes:
-    """The PDF of an Encapsulated PDF object (PS3.3 C.24.2), without the byte that makes its length even."""
-    content = bytes(encapsulated.EncapsulatedDocument)
-    length = encapsulated.get("EncapsulatedDocumentLength")
-    return content[: int(length)] if length else content
+def read_documents(data_dir: Path, objects: Iterable[ResultObject]) -> tuple[bytes, ...]:
+    """The PDFs of Encapsulated PDF objects (PS3.3 C.24.2), without the byte that makes their length even."""
+    found = []
+    for one in objects:
+        encapsulated = dcmread(data_dir / one.path)
+        content = bytes(encapsulated.EncapsulatedDocument)
+        found.append(content[: int(encapsulated.get("EncapsulatedDocumentLength") or len(content))])
+    return tuple(found)

@@ -12,17 +12,26 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 
 from dicom_sr.identity import IMPLEMENTATION_CLASS_UID
+from dicom_sr.profile import (
+    OTHER_CLASS_UIDS,
+    REPORT_CLASS_UIDS,
+    REPORTS,
+    SEGMENTATION_CLASS_UIDS,
+    DestinationProfile,
+    ReportClass,
+    Role,
+    SegmentationFlavour,
+)
 from node.deliver.association import associate
 from node.deliver.commitment import STORAGE_COMMITMENT_PUSH_MODEL
 from node.deliver.dimse import VERIFICATION_SOP_CLASS_UID
-from node.deliver.fallback import IMPLICIT_VR_LITTLE_ENDIAN, REPORT_STORAGE, SEGMENTATION_STORAGE
+from node.deliver.fallback import IMPLICIT_VR_LITTLE_ENDIAN
 from node.deliver.find_scu import STUDY_ROOT_FIND
 from node.deliver.line import Patience
 from node.deliver.storage_scu import name_of, send
 from node.deliver.upper_layer import describe_context_result, propose
 from node.settings import Destination
 
-_STORAGE = (SEGMENTATION_STORAGE, *REPORT_STORAGE.values())
 _SERVICES = (VERIFICATION_SOP_CLASS_UID, STORAGE_COMMITMENT_PUSH_MODEL, STUDY_ROOT_FIND)
 
 
@@ -41,9 +50,9 @@ class Negotiated:
 
 
 def negotiate(
-    destination: Destination, calling_ae_title: str, timeout_seconds: float
+    destination: Destination, profile: DestinationProfile, calling_ae_title: str, timeout_seconds: float
 ) -> tuple[float, list[Negotiated]]:
-    """Propose all that this node may use; the seconds that it took, and what the destination takes.
+    """Propose all that the profile and its fallbacks may use; the seconds that it took, and what the destination takes.
 
     Raises
     ------
@@ -51,13 +60,26 @@ def negotiate(
         As `associate`.
     """
     syntaxes = (str(ExplicitVRLittleEndian), IMPLICIT_VR_LITTLE_ENDIAN)
-    pairs = [(uid, syntax) for uid in _STORAGE for syntax in syntaxes]
+    storage = storage_classes(profile)
+    pairs = [(uid, syntax) for uid in storage for syntax in syntaxes]
     pairs += [(uid, IMPLICIT_VR_LITTLE_ENDIAN) for uid in _SERVICES]
     started = time.monotonic()
     with associate(destination, calling_ae_title, propose(pairs), Patience(timeout_seconds)) as association:
         seconds = time.monotonic() - started
         accepted, refused = association.accepted, association.refused
-    return seconds, [_row(uid, accepted, refused) for uid in (*_SERVICES, *_STORAGE)]
+    return seconds, [_row(uid, accepted, refused) for uid in (*_SERVICES, *storage)]
+
+
+def storage_classes(profile: DestinationProfile) -> list[str]:
+    """SOP classes that a result may be sent in, the wanted ones first."""
+    found = [profile.sop_class_uid(role) for role in profile.roles]
+    found += [REPORT_CLASS_UIDS[one] for one in profile.report_fallback if set(REPORTS) & set(profile.roles)]
+    for choice in profile.segmentation_fallback if Role.SEGMENTATION in profile.roles else ():
+        if isinstance(choice, SegmentationFlavour):
+            found.append(SEGMENTATION_CLASS_UIDS[choice])
+        else:
+            found.append(OTHER_CLASS_UIDS[choice])
+    return list(dict.fromkeys(found))
 
 
 def send_trial_object(destination: Destination, calling_ae_title: str, timeout_seconds: float, now: datetime) -> str:
@@ -73,7 +95,8 @@ def send_trial_object(destination: Destination, calling_ae_title: str, timeout_s
 def trial_report(now: datetime) -> Dataset:
     """A Comprehensive 3D SR of one sentence, marked as a test in every place that people look at."""
     made = Dataset()
-    made.SOPClassUID, made.SOPInstanceUID = REPORT_STORAGE["comprehensive-3d"], generate_uid(None)
+    made.SOPClassUID = REPORT_CLASS_UIDS[ReportClass.COMPREHENSIVE_3D]
+    made.SOPInstanceUID = generate_uid(None)
     made.StudyInstanceUID, made.SeriesInstanceUID = generate_uid(None), generate_uid(None)
     made.PatientName, made.PatientID = "OVERREAD^TEST", "OVERREAD-TEST"
     made.PatientBirthDate = made.PatientSex = made.ReferringPhysicianName = made.AccessionNumber = ""
@@ -103,7 +126,11 @@ def trial_report(now: datetime) -> Dataset:
 def _row(uid: str, accepted: dict[tuple[str, str], int], refused: dict[tuple[str, str], int]) -> Negotiated:
     taken = tuple(name_of(syntax).split(" (")[0] for sop_class, syntax in accepted if sop_class == uid)
     reasons = [describe_context_result(result) for (sop_class, _), result in refused.items() if sop_class == uid]
-    return Negotiated(uid, name_of(uid).split(" (")[0], taken, "" if taken else reasons[0])
+    return Negotiated(uid, _short(uid), taken, "" if taken else reasons[0])
+
+
+def _short(uid: str) -> str:
+    return name_of(uid).split(" (")[0]
 
 
 def _code(value: str, scheme: str, meaning: str) -> Dataset:
@@ -112,19 +139,19 @@ def _code(value: str, scheme: str, meaning: str) -> Dataset:
     return code
 
 
-def verdict(destination: Destination, rows: Sequence[Negotiated]) -> list[str]:
+def verdict(destination: Destination, profile: DestinationProfile, rows: Sequence[Negotiated]) -> list[str]:
     """What the table means for this destination as it is configured; problems begin with ``problem:``."""
     taken = {row.sop_class_uid for row in rows if row.is_taken}
+    refused = [uid for uid in storage_classes(profile) if uid not in taken]
+    form = profile.without(refused)
     said = []
-    report = next((name for name, uid in REPORT_STORAGE.items() if uid in taken), None)
-    usual = REPORT_STORAGE["comprehensive-3d"] in taken
-    if report is None:
-        said.append("problem: it takes no report: enable Comprehensive 3D SR Storage there")
-    elif not usual:
-        said.append(f"reports are sent as {report} SR" if destination.fallback else "problem: it refuses our reports")
-    if SEGMENTATION_STORAGE not in taken:
-        left_out = "segmentations are left out" if destination.fallback else "problem: it refuses segmentations"
-        said.append(left_out)
+    if form is None:
+        said.append(f"problem: it takes nothing that tells findings: enable {_short(refused[0])} there")
+    elif form != profile and destination.fallback:
+        said.append(f"results are sent as {form.name}")
+    elif form != profile:
+        names = ", ".join(_short(uid) for uid in refused if uid in {profile.sop_class_uid(r) for r in profile.roles})
+        said.append(f"problem: it refuses {names}, and fallback is off: enable it there")
     if destination.confirm == "storage-commitment" and STORAGE_COMMITMENT_PUSH_MODEL not in taken:
         said.append('problem: it has no storage commitment: set confirm = "find" or enable it there')
     if destination.confirm == "find" and STUDY_ROOT_FIND not in taken:

@@ -149,8 +149,7 @@ def test_refused_classes_are_said_with_what_follows(site: Site):
         site.configure(archive.port)
         ended = site.overread("destinations", "test", "pacs")
         assert ended.exit_code == 0
-        assert "reports are sent as comprehensive SR" in ended.stdout
-        assert "segmentations are left out" in ended.stdout
+        assert "results are sent as conservative-comprehensive-without-segmentation" in ended.stdout
         site.configure(archive.port, "fallback = false")
         assert site.overread("destinations", "test", "pacs").exit_code == 1
 

@@ -1,7 +1,9 @@
 """STOW-RS: into Orthanc, and into a stub with the rules of Azure Health Data Services."""
 
 import json
+import ssl
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +13,14 @@ from structlog.testing import capture_logs
 
 from node.deliver import stow
 from node.deliver.http import retry_after_seconds
-from node.destination_settings import DicomwebDestination, OAuth2
+from node.destination_settings import DicomwebDestination, OAuth2, Tls
 from node.store.database import read_transaction
 from node.store.deliveries import get_destination_state
 from node.store.tables import DeliveryState, JobState
+from tests.certificates import make_authority
 from tests.counterparts import LOOPBACK, free_port, orthanc, wait_until
 from tests.dicomweb_stub import DicomwebStub
-from tests.node.deliver.conftest import Node
+from tests.node.deliver.conftest import Node, add_real_result
 
 Web = Callable[..., DicomwebDestination]
 
@@ -107,6 +110,61 @@ def test_each_instance_is_read_a_refused_one_fails_with_its_reason(node: Node, w
     assert node.statuses(job) == [0, 0xA900]
     assert "0xA900 (data set does not match SOP class)" in (ended.last_error or "")
     assert node.uids(job)[1] in (ended.last_error or "")
+
+
+def test_class_that_the_server_does_not_take_is_sent_in_the_next_form(node: Node, web: Web):
+    job = add_real_result(node, "web")
+    report = node.uids(job)[1]
+    with DicomwebStub(failures={report: 0x0122}) as stub, node.outbox(node.settings(web(stub.url))):
+        node.wait_for_end(job)
+    stored = [str(dcmread(BytesIO(content)).SOPClassUID) for content in stub.instances.values()]
+    assert stored.count("1.2.840.10008.5.1.4.1.1.88.33") == 1 and report not in stub.instances
+
+
+@pytest.mark.parametrize("trusts_us", [True, False])
+def test_stow_with_a_client_certificate_instead_of_a_token(tmp_path: Path, node: Node, web: Web, trusts_us: bool):
+    (job,) = node.add_result("web")
+    authority = make_authority(tmp_path / "ca")
+    certificate, key = authority.issue("server")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=authority.ca)
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_cert_chain(certificate, key)
+    ours = (authority if trusts_us else make_authority(tmp_path / "other")).issue("node")
+    with DicomwebStub(tls=context, allows_anybody=True) as stub:
+        secured = Tls(ca_file=authority.ca, certificate_file=ours[0], key_file=ours[1])
+        with node.outbox(node.settings(web(stub.url, bearer_token_file=None, tls=secured))):
+            if trusts_us:
+                node.wait_for_end(job)
+            else:
+                wait_until(lambda: node.job(job).last_error, "error")
+        assert set(stub.instances) == (set(node.uids(job)) if trusts_us else set())
+    assert trusts_us or "does not take our certificate" in (node.job(job).last_error or "")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [("expired", "is not trusted"), ("another authority", "is not trusted"), ("plain", "does the port speak TLS")],
+)
+def test_server_that_is_not_who_it_should_be_gets_nothing(tmp_path: Path, node: Node, web: Web, wrong: str, words: str):
+    (job,) = node.add_result("web")
+    authority = make_authority(tmp_path / "ca")
+    certificate, key = authority.issue("server", days=-1 if wrong == "expired" else 2)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key)
+    ca = make_authority(tmp_path / "other").ca if wrong == "another authority" else authority.ca
+    with DicomwebStub(tls=None if wrong == "plain" else context, allows_anybody=True) as stub:
+        url = stub.url.replace("http:", "https:")
+        with node.outbox(node.settings(web(url, tls=Tls(ca_file=ca)))):
+            wait_until(lambda: node.job(job).last_error, "error")
+        assert not stub.instances
+    assert words in (node.job(job).last_error or "")
+
+
+def test_host_that_dns_does_not_know_is_tried_again(node: Node, web: Web):
+    (job,) = node.add_result("web")
+    with node.outbox(node.settings(web("http://no-such-host.invalid/dicom-web"))):
+        wait_until(lambda: "no connection" in (node.job(job).last_error or ""), "message")
+    assert node.job(job).state is not JobState.FAILED
 
 
 @pytest.mark.parametrize(

@@ -6,67 +6,62 @@ from pathlib import Path
 
 import pytest
 from pydicom import dcmread
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 from pynetdicom import AE, evt
 
-from node.deliver.fallback import (
-    REPORT_STORAGE,
-    SEGMENTATION_STORAGE,
-    USUAL,
-    Form,
-    Refusals,
-    choose_form,
-    recall,
-)
+from dicom_sr.profile import REPORT_CLASS_UIDS, SEGMENTATION_CLASS_UIDS
+from node.deliver.fallback import Refusals, is_class_refused, recall
+from node.destination_settings import Hl7Destination
+from node.jobs.history import job_history
 from node.jobs.job import Job
 from node.settings import Destination
 from node.store.database import read_transaction, write_transaction
 from node.store.deliveries import get_destination_state, learn
 from node.store.tables import DeliveryState, JobState
 from tests.counterparts import LOOPBACK
-from tests.faulty_archive import FaultyArchive
+from tests.faulty_archive import Answer, FaultyArchive
 from tests.node.deliver.conftest import Node
 
 DestinationAt = Callable[..., Destination]
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
-COMPREHENSIVE_3D, COMPREHENSIVE, ENHANCED = REPORT_STORAGE.values()
+COMPREHENSIVE_3D, COMPREHENSIVE, ENHANCED = REPORT_CLASS_UIDS.values()
+SEGMENTATION_STORAGE, LABELMAP_STORAGE = SEGMENTATION_CLASS_UIDS.values()
 
 
 def refused(*classes: str) -> Refusals:
     return Refusals().after({(uid, ExplicitVRLittleEndian): 3 for uid in classes}, NOW)
 
 
-@pytest.mark.parametrize(
-    ("classes", "form"),
-    [
-        ([], USUAL),
-        ([COMPREHENSIVE_3D], Form("comprehensive")),
-        ([COMPREHENSIVE_3D, COMPREHENSIVE], Form("enhanced")),
-        ([SEGMENTATION_STORAGE], Form("comprehensive-3d", with_segmentation=False)),
-        ([SEGMENTATION_STORAGE, COMPREHENSIVE_3D], Form("comprehensive", with_segmentation=False)),
-        ([COMPREHENSIVE_3D, COMPREHENSIVE, ENHANCED], None),
-    ],
-)
-def test_order_of_forms(classes: list[str], form: Form | None):
-    assert choose_form(refused(*classes)) == form
-
-
-def test_forms_have_names_of_their_own():
-    forms = [Form(report, with_segmentation) for report in REPORT_STORAGE for with_segmentation in (True, False)]
-    assert len({form.name for form in forms}) == 6
-    assert USUAL.name == "conservative"
-
-
 def test_refusals_are_remembered_for_a_day():
     kept = refused(SEGMENTATION_STORAGE).after({(ENHANCED, ExplicitVRLittleEndian): 4}, NOW)
     assert recall(kept.remembered(), NOW + timedelta(hours=23)) == kept
     assert recall(kept.remembered(), NOW + timedelta(hours=25)) == Refusals()
+    assert recall({"implicit 1.2": NOW.isoformat(), "": ""}, NOW) == Refusals()
 
 
-def test_refused_transfer_syntax_means_implicit_vr_and_refused_again_the_class():
-    once = Refusals().after({(ENHANCED, ExplicitVRLittleEndian): 4}, NOW)
-    assert (set(once.explicit), set(once.classes)) == ({ENHANCED}, set())
-    assert set(once.after({(ENHANCED, ImplicitVRLittleEndian): 4}, NOW).classes) == {ENHANCED}
+@pytest.mark.parametrize(
+    ("kept_in", "chain"),
+    [
+        (RLELossless, [RLELossless, ExplicitVRLittleEndian, ImplicitVRLittleEndian]),
+        (ExplicitVRLittleEndian, [ExplicitVRLittleEndian, ImplicitVRLittleEndian]),
+        (ImplicitVRLittleEndian, [ImplicitVRLittleEndian]),
+    ],
+)
+def test_refused_transfer_syntax_means_the_next_and_at_the_end_the_class(kept_in: str, chain: list[str]):
+    refusals = Refusals()
+    for syntax in chain:
+        assert refusals.syntax_for(ENHANCED, kept_in) == syntax and not refusals.classes
+        refusals = refusals.after({(ENHANCED, syntax): 4}, NOW)
+    assert set(refusals.classes) == {ENHANCED}
+    assert refusals.syntax_for(COMPREHENSIVE, kept_in) == kept_in
+
+
+@pytest.mark.parametrize(
+    ("status", "is_refused"),
+    [(0x0122, True), (0xA900, True), (0xA9FF, True), (0, False), (0xA700, False), (0xC000, False), (0xB007, False)],
+)
+def test_statuses_that_refuse_a_class(status: int, is_refused: bool):
+    assert is_class_refused(status) is is_refused
 
 
 @pytest.mark.parametrize(
@@ -106,12 +101,12 @@ def test_refusal_is_remembered_and_the_same_objects_are_sent_again(
         assert [one.data_set for one in first] == [one.data_set for one in again]
         with read_transaction(node.engine) as connection:
             learned = get_destination_state(connection, "pacs").learned
-        assert list(learned or ()) == [f"refuses {COMPREHENSIVE_3D}"]
+        assert list(learned or ()) == [f"class {COMPREHENSIVE_3D}"]
 
 
 def test_after_a_day_the_usual_form_is_tried_again(node: Node, real: Job, destination_at: DestinationAt):
     with write_transaction(node.engine) as connection:
-        learn(connection, "pacs", {f"refuses {COMPREHENSIVE_3D}": (datetime.now(UTC) - timedelta(days=2)).isoformat()})
+        learn(connection, "pacs", {f"class {COMPREHENSIVE_3D}": (datetime.now(UTC) - timedelta(days=2)).isoformat()})
     with FaultyArchive() as archive, node.outbox(node.settings(destination_at(archive.port))):
         node.wait_for_end(real)
     assert [received.sop_class_uid for received in archive.received] == [SEGMENTATION_STORAGE, COMPREHENSIVE_3D]
@@ -166,3 +161,91 @@ def test_archive_of_implicit_vr_only_gets_implicit_vr(node: Node, destination_at
         assert data_set.PixelData == original.PixelData
         del data_set.PixelData, original.PixelData  # whose VR is not written in Implicit VR
         assert data_set == original
+
+
+@pytest.mark.parametrize("status", [0x0122, 0xA900])
+def test_class_that_is_refused_by_status_is_sent_in_the_next_form_and_remembered(
+    node: Node, real: Job, destination_at: DestinationAt, status: int
+):
+    with (
+        FaultyArchive([Answer(0), Answer(status)]) as archive,
+        node.outbox(node.settings(destination_at(archive.port))),
+    ):
+        node.wait_for_end(real)
+    first, again, report = archive.received
+    assert [first.sop_class_uid, report.sop_class_uid] == [SEGMENTATION_STORAGE, COMPREHENSIVE]
+    with read_transaction(node.engine) as connection:
+        learned = get_destination_state(connection, "pacs").learned
+        said = [line.message for line in job_history(connection, real.job_id) if line.message]
+    assert list(learned or ()) == [f"class {COMPREHENSIVE_3D}"]
+    assert "sent as conservative-comprehensive" in said[-1]
+    assert f"accepted before that, and no part of it: {first.sop_instance_uid}" in said[-1]
+    assert again.sop_instance_uid != first.sop_instance_uid
+
+
+def test_status_about_one_object_is_no_reason_for_another_form(node: Node, real: Job, destination_at: DestinationAt):
+    with FaultyArchive([Answer(0xC000)]) as archive, node.outbox(node.settings(destination_at(archive.port))):
+        node.wait_for_end(real, JobState.FAILED)
+    with read_transaction(node.engine) as connection:
+        assert not get_destination_state(connection, "pacs").learned
+
+
+@pytest.mark.parametrize(
+    ("refuse", "classes"),
+    [
+        ([], [LABELMAP_STORAGE, COMPREHENSIVE_3D]),
+        ([LABELMAP_STORAGE], [SEGMENTATION_STORAGE, COMPREHENSIVE_3D]),
+        ([LABELMAP_STORAGE, "COMPREHENSIVE_3D_SR"], [SEGMENTATION_STORAGE, COMPREHENSIVE]),
+    ],
+)
+def test_profile_of_the_destination_is_kept_to_and_falls_back_from_labelmap_to_binary(
+    node: Node, real: Job, destination_at: DestinationAt, refuse: list[str], classes: list[str]
+):
+    with FaultyArchive(refuse=refuse) as archive:
+        settings = node.settings(destination_at(archive.port, profile="labelmap"))
+        with node.outbox(settings):
+            node.wait_for_end(real)
+    assert [received.sop_class_uid for received in archive.received] == classes
+
+
+def test_label_map_in_rle_is_sent_uncompressed_where_rle_is_refused(
+    node: Node, real: Job, destination_at: DestinationAt
+):
+    received = {}
+
+    def on_store(event: evt.Event) -> int:
+        received[str(event.request.AffectedSOPClassUID)] = event.dataset, str(event.context.transfer_syntax)
+        return 0
+
+    application = AE(ae_title="OLD")
+    for uid in (LABELMAP_STORAGE, COMPREHENSIVE_3D):
+        application.add_supported_context(uid, ExplicitVRLittleEndian)
+    server = application.start_server((LOOPBACK, 0), block=False, evt_handlers=[(evt.EVT_C_STORE, on_store)])
+    try:
+        with node.outbox(node.settings(destination_at(server.server_address[1], "OLD", profile="labelmap"))):
+            node.wait_for_end(real)
+    finally:
+        server.shutdown()
+    label_map, syntax = received[LABELMAP_STORAGE]
+    (kept,) = node.folder.glob("results/*/labelmap/segmentation.dcm")
+    original = dcmread(kept)
+    assert original.file_meta.TransferSyntaxUID == RLELossless and syntax == ExplicitVRLittleEndian
+    assert label_map.SOPInstanceUID == original.SOPInstanceUID
+    original.decompress(generate_instance_uid=False)
+    assert label_map.PixelData == original.PixelData
+
+
+def test_destination_with_a_profile_that_is_not_there_delays_no_other(
+    node: Node, destination_at: DestinationAt, tmp_path: Path
+):
+    bad, template, good = node.add_result("bad", "ris", "pacs")
+    with FaultyArchive() as archive:
+        settings = node.settings(
+            destination_at(archive.port, name="bad", profile="no-such-profile"),
+            Hl7Destination(name="ris", kind="hl7", host=LOOPBACK, port=1, template=tmp_path / "none.toml"),
+            destination_at(archive.port),
+        )
+        with node.outbox(settings):
+            node.wait_for_end(good)
+            assert "no profile is called" in (node.wait_for_end(bad, JobState.FAILED).last_error or "")
+            assert "none.toml cannot be read" in (node.wait_for_end(template, JobState.FAILED).last_error or "")
