@@ -12,4 +12,5 @@ def installed_models(settings: Settings) -> Registry:
         (each.model, each.file): RemoteEngine(each.url, each.name, each.version, each.timeout_seconds)
         for each in settings.models.remote
     }
-    return Registry(settings.models.paths, SessionPool(settings.work.memory_budget_mb * 1_000_000, engines))
+    pool = SessionPool(settings.work.memory_budget_mb * 1_000_000, engines)
+    return Registry(settings.models.paths, pool, settings.models.trusted_keys)

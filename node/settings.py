@@ -236,6 +236,11 @@ class ModelsSettings(Section):
         (Path("models"),),
         description="Folders holding one folder per model (with `model.toml`); relative to the configuration file.",
     )
+    trusted_keys: tuple[Path, ...] = Field(
+        (),
+        description="Public keys (Ed25519, PEM), relative to the configuration file. When any is given, models that none "
+        "of them signed are refused (`overread models sign`).",
+    )
     remote: tuple[RemoteModelSettings, ...] = Field(
         (), description="Networks that run on an inference server instead of in this node's workers."
     )
@@ -418,7 +423,10 @@ def _with_absolute_paths(settings: Settings, base: Path) -> Settings:
     """The same settings with every path made absolute against the folder of the file that named it."""
     node = settings.node.model_copy(update={"data_dir": (base / settings.node.data_dir).resolve()})
     models = settings.models.model_copy(
-        update={"paths": tuple((base / folder).resolve() for folder in settings.models.paths)}
+        update={
+            "paths": tuple((base / folder).resolve() for folder in settings.models.paths),
+            "trusted_keys": tuple((base / key).resolve() for key in settings.models.trusted_keys),
+        }
     )
     profiles = settings.profiles.model_copy(
         update={"paths": tuple((base / folder).resolve() for folder in settings.profiles.paths)}

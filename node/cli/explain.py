@@ -1,6 +1,7 @@
 """`overread explain`: the reasoning about a study, received or in files; each "no" with what was wanted and found."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -53,7 +54,8 @@ def explain(
 ) -> None:
     """Say which route, which model and which series apply to a study, and for each "no" why."""
     settings = read_settings(config)
-    manifests = {each.identifier: each.manifest for each in Registry(settings.models.paths).models()}
+    registry = Registry(settings.models.paths, trusted_keys=settings.models.trusted_keys)
+    manifests = {each.identifier: each.manifest for each in registry.models()}
 
     def reasoning(series: Sequence[StoredSeries], priors: Priors) -> StudyTrace:
         known = with_private(series, settings.routes, settings.node.data_dir)
@@ -125,9 +127,15 @@ def _print(study_instance_uid: str, explained: Explained) -> None:
 
 
 def _tree(study_instance_uid: str, trace: StudyTrace) -> Tree:
-    names = {each.series_instance_uid: _series_name(each) for each in trace.series}
+    """The series with their UIDs first; further below they are called by number and description."""
     images = sum(len(each.instances) for each in trace.series)
     tree = Tree(f"study {study_instance_uid}: {len(trace.series)} series, {images} images", highlight=False)
+    names = _names(trace.series)
+    listed = tree.add("series here")
+    for each in sorted(trace.series, key=_number):
+        number = f"{len(each.instances)} image{'' if len(each.instances) == 1 else 's'}"
+        modality = each.header.get("Modality", "?")
+        listed.add(f"{names[each.series_instance_uid]}: {modality}, {number}, {each.series_instance_uid}")
     for route in trace.routes:
         _add_route(tree, route, names)
     if not trace.routes:
@@ -135,20 +143,23 @@ def _tree(study_instance_uid: str, trace: StudyTrace) -> Tree:
     return tree
 
 
-def _add_route(tree: Tree, route: RouteTrace, names: dict[str, str]) -> None:
-    matching = sum(verdict.matches for verdict in route.verdicts)
-    said = (
-        f"wants this study, {matching} series match" if route.wants else "does not want this study, no series matches"
-    )
+def _add_route(tree: Tree, route: RouteTrace, names: Mapping[str, str]) -> None:
+    said = "wants this study" if route.wants else "does not want this study: no series meets its conditions"
     branch = tree.add(f"route {route.route.name}: {said}")
-    for verdict in route.verdicts:
-        word = "matches" if verdict.matches else "does not match"
-        _add_conditions(branch.add(f"{names[verdict.series_instance_uid]}: {word}"), verdict.conditions)
+    reasons: dict[tuple[str, ...], list[str]] = {}
+    verdicts = {verdict.series_instance_uid: verdict for verdict in route.verdicts}
+    for uid in names:
+        reasons.setdefault(tuple(_unmet(verdicts[uid].conditions)), []).append(names[uid])
+    for unmet, series in sorted(reasons.items(), key=lambda each: len(each[0]) > 0):
+        listed = f"all {len(series)}" if 1 < len(series) == len(names) else ", ".join(series)
+        leaf = branch.add(f"{'do not meet' if unmet else 'meet'} its conditions: {listed}")
+        for line in unmet:
+            leaf.add(line)
     for model in route.models:
         _add_model(branch, model, names)
 
 
-def _add_model(branch: Tree, model: ModelTrace, names: dict[str, str]) -> None:
+def _add_model(branch: Tree, model: ModelTrace, names: Mapping[str, str]) -> None:
     said = f"runs: {model.message}" if model.wanted_and_possible else f"cannot run ({model.code}): {model.message}"
     model_branch = branch.add(f"model {model.model}: {said}")
     for choice in model.choices:
@@ -159,37 +170,52 @@ def _add_model(branch: Tree, model: ModelTrace, names: dict[str, str]) -> None:
             )
             part = f", {verdict.part}" if verdict.part and verdict.series_instance_uid in names else ""
             leaf = input_branch.add(f"{_word(verdict)}: {shown}{part}{f' [{verdict.rank}]' if verdict.rank else ''}")
-            _add_conditions(leaf, verdict.conditions)
+            if verdict.instead:
+                leaf.add(verdict.instead)
+            for line in _unmet(verdict.conditions):
+                leaf.add(line)
+            met = _met(verdict.conditions)
+            if met:
+                leaf.add(f"yes {met}")
 
 
 def _input_line(choice: InputChoice) -> str:
     kind = f"input {choice.input_name}{' of an earlier study' if choice.is_prior else ''}"
     if choice.chosen is not None:
-        return f"{kind}: {len(choice.chosen.instances)} images"
+        return f"{kind}: {len(choice.chosen.instances)} image{'' if len(choice.chosen.instances) == 1 else 's'}"
     why = f" ({choice.nothing_because})" if choice.nothing_because else ""
     return f"{kind}: nothing, which is allowed{why}" if choice.is_optional else f"{kind}: NOTHING{why}"
 
 
 def _word(verdict: SeriesVerdict) -> str:
-    if verdict.is_chosen:
-        return "CHOSEN"
-    return f"fits, but {verdict.instead}" if verdict.eligible else "does not fit"
+    return "TAKEN" if verdict.is_chosen else "fits, not taken" if verdict.eligible else "does not fit"
 
 
-def _series_name(series: StoredSeries) -> str:
-    """What an operator knows a series by: its number and description, then its UID."""
+def _names(series: Sequence[StoredSeries]) -> dict[str, str]:
+    """What an operator knows each series by, in the order of their numbers: number and description; the UID too where
+    another has the same.
+    """
+    found = {each.series_instance_uid: _name(each) for each in sorted(series, key=_number)}
+    counts = Counter(found.values())
+    return {uid: f"{name} ({uid})" if counts[name] > 1 else name for uid, name in found.items()}
+
+
+def _name(series: StoredSeries) -> str:
     header = series.header
     number = f" {header['SeriesNumber']}" if "SeriesNumber" in header else ""
     description = f" {header['SeriesDescription']!r}" if "SeriesDescription" in header else ""
-    images = f"{len(series.instances)} image{'' if len(series.instances) == 1 else 's'}"
-    return f"series{number}{description} ({header.get('Modality', '?')}, {images}, {series.series_instance_uid})"
+    return f"series{number}{description}"
 
 
-def _add_conditions(leaf: Tree, conditions: Sequence[Condition]) -> None:
-    """What is not met on lines of its own, and then what is met, on one line."""
-    for each in conditions:
-        if not each.met:
-            leaf.add(f"NO  {each.name}: wanted {each.wanted}, found {each.found}")
-    met = "; ".join(f"{each.name} {each.found}" for each in conditions if each.met)
-    if met:
-        leaf.add(f"yes {met}")
+def _number(series: StoredSeries) -> tuple[int, str]:
+    return int(series.header.get("SeriesNumber") or 0), series.series_instance_uid
+
+
+def _unmet(conditions: Sequence[Condition]) -> list[str]:
+    """What is not met, each attribute once: two rules may refuse the same thing."""
+    found = {(each.name, each.found): each for each in reversed(conditions) if not each.met}
+    return [f"NO  {each.name}: wanted {each.wanted}, found {each.found}" for each in reversed(found.values())]
+
+
+def _met(conditions: Sequence[Condition]) -> str:
+    return "; ".join(f"{each.name} {each.found}" for each in conditions if each.met)

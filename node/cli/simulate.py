@@ -109,7 +109,8 @@ def parse_span(text: str) -> timedelta:
 
 
 def _manifests(settings: Settings) -> dict[str, Manifest]:
-    return {each.identifier: each.manifest for each in Registry(settings.models.paths).models()}
+    registry = Registry(settings.models.paths, trusted_keys=settings.models.trusted_keys)
+    return {each.identifier: each.manifest for each in registry.models()}
 
 
 def _described(change: Change) -> str:

@@ -161,7 +161,7 @@ def _box(
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
     margin = preprocessing.foreground.margin_pixels
-    box = mask_box(np.isin(labels, [sizes.argmax()]))
+    box = mask_box(np.take(np.arange(len(sizes)) == sizes.argmax(), labels))
     assert box is not None
     part = box_slices(box[0] - margin, box[1] + margin, (rows, columns))
     return part[0], part[1]

@@ -13,6 +13,7 @@ from node.infer.pool import Key, SessionPool, Sessions
 from node.infer.remote import RemoteSession, open_remote
 from node.infer.segmentation import segment_of
 from node.infer.session import Session, open_session
+from node.infer.signature import NotSigned, check_signature, read_keys
 
 PLAIN_FILES = (".md", ".txt", ".npz", ".json", ".png")
 """Files that no network refers to."""
@@ -154,10 +155,20 @@ class Registry:
         an error.
     pool : SessionPool, optional
         Where the sessions of all of them are kept warm.
+    trusted_keys : sequence of Path
+        Public keys; when there are any, a model that none of them signed is refused.
+
+    Raises
+    ------
+    Permanent
+        When a key cannot be read.
     """
 
-    def __init__(self, paths: Sequence[Path], pool: SessionPool | None = None) -> None:
+    def __init__(
+        self, paths: Sequence[Path], pool: SessionPool | None = None, trusted_keys: Sequence[Path] = ()
+    ) -> None:
         self.pool = pool or SessionPool()
+        self._keys = read_keys(trusted_keys)
         self.problems: list[str] = []
         self._models: dict[str, Model] = {}
         for path in paths:
@@ -170,7 +181,9 @@ class Registry:
     def _add(self, folder: Path) -> None:
         try:
             manifest = load_manifest(folder)
-        except ManifestError as error:
+            if self._keys:
+                check_signature(folder, manifest.digest, self._keys)
+        except (ManifestError, NotSigned) as error:
             self.problems.append(str(error))
             return
         identifier = manifest.model.identifier

@@ -1,0 +1,134 @@
+"""Drafts of `model.toml`: text that a data scientist finishes, with a comment on what is to be looked at. Pure."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+COLOURS = (
+    (220, 60, 60),
+    (70, 150, 255),
+    (90, 200, 90),
+    (240, 180, 40),
+    (170, 90, 220),
+    (60, 200, 200),
+    (240, 120, 170),
+    (150, 110, 70),
+)
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A manifest to be finished.
+
+    Parameters
+    ----------
+    text : str
+        Of `model.toml`; passes the checks of the format.
+    open_questions : tuple of str
+        What could not be known, in words; each has a comment in the text, too.
+    """
+
+    text: str
+    open_questions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Identity:
+    """`[model]` of a draft; what is empty is asked for."""
+
+    identifier: str
+    name: str
+    version: str = "0.1.0"
+    maker: str = ""
+    licence: str = ""
+    intended_use: str = ""
+    limits: tuple[str, ...] = ()
+
+
+def slug(name: str) -> str:
+    """A machine name made of a name."""
+    return re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-._")[:64] or "model"
+
+
+def sha256_of(content: bytes) -> str:
+    """As `[files]` wants it."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def value(given: Any) -> str:
+    """A value as TOML writes it."""
+    if isinstance(given, Mapping):
+        return "{ " + ", ".join(f"{key} = {value(each)}" for key, each in given.items()) + " }"
+    if isinstance(given, list | tuple):
+        return "[" + ", ".join(value(each) for each in given) + "]"
+    return json.dumps(given, ensure_ascii=False)
+
+
+def table(name: str, entries: Mapping[str, Any], comments: Sequence[str] = ()) -> str:
+    """A table with its comments above it; entries that are None are left out."""
+    lines = [f"# {comment}" for comment in comments]
+    lines.append(name)
+    lines += [f"{key} = {value(each)}" for key, each in entries.items() if each is not None]
+    return "\n".join(lines) + "\n"
+
+
+def head(identity: Identity, files: Mapping[str, str]) -> tuple[str, list[str]]:
+    """`version`, `[model]` and `[files]`, and what of it is to be said yet."""
+    questions = [
+        f"model.{field}: {what}"
+        for field, what in (
+            ("maker", "who made it"),
+            ("licence", "the licence of the weights, an SPDX expression where there is one"),
+            ("intended_use", "what it is for, in one sentence; it is written into every object"),
+        )
+        if not getattr(identity, field)
+    ]
+    entries = {
+        "identifier": identity.identifier,
+        "name": identity.name,
+        "version": identity.version,
+        "maker": identity.maker or "unknown",
+        "licence": identity.licence or "unknown",
+        "intended_use": identity.intended_use or "Not said yet. Not for clinical use.",
+        "limits": list(identity.limits) or None,
+        "regulatory_status": "none: research use only",
+    }
+    hashes = {json.dumps(name): digest for name, digest in files.items()}
+    comments = [f"To be said: {question}." for question in questions]
+    text = "version = 1\n\n" + table("[model]", entries, comments) + "\n" + table("[files]", hashes)
+    return text, questions
+
+
+def local_code(name: str) -> dict[str, str]:
+    """A code of one's own for a name, to be replaced by SNOMED CT."""
+    code = re.sub(r"[^A-Z0-9]+", "", name.upper())[:16] or "THING"
+    return {"value": code, "scheme": "99LOCAL", "meaning": name[:64]}
+
+
+def label_tables(labels: Sequence[tuple[str, Sequence[int]]]) -> str:
+    """`[[outputs.labels]]` of names and channels, with a volume each."""
+    parts = []
+    for place, (name, channels) in enumerate(labels):
+        entries = {
+            "name": name[:64],
+            "channels": list(channels),
+            "type": local_code(name),
+            "rgb": list(COLOURS[place % len(COLOURS)]),
+        }
+        parts.append(table("[[outputs.labels]]", entries))
+    parts += [table("[[outputs.measurements]]", {"kind": "volume", "labels": [name[:64]]}) for name, _ in labels]
+    return "\n".join(parts)
+
+
+def card(identity: Identity, questions: Sequence[str]) -> str:
+    """A `CARD.md` to be filled in."""
+    listed = "".join(f"- {question}\n" for question in questions)
+    return (
+        f"# {identity.name}\n\nWhat it does, and for whom: {identity.intended_use or 'not said yet'}.\n\n"
+        "## Data\n\nWhat it was trained on, and what it was never shown.\n\n"
+        "## Quality\n\nFigures with their data set, and where it was seen to fail.\n\n"
+        + (f"## Open\n\n{listed}" if listed else "")
+    )

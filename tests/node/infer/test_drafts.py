@@ -1,0 +1,238 @@
+"""Folders begun from an ONNX file, a MONAI bundle or nnU-Net's results: drafts that pass, and what they ask."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from node.errors import Permanent
+from node.infer import check_model, load_manifest
+from node.infer.describe import describe
+from node.infer.importers import import_monai, import_nnunet
+from node.infer.scaffold import new_folder
+
+
+def network(path: Path, sides: list[Any], outputs: dict[str, list[Any]], name: str = "x") -> Path:
+    """An ONNX file with these tensors; what it computes does not matter here."""
+    nodes = [
+        helper.make_node("RandomNormal", [], [each], shape=[side if isinstance(side, int) else 2 for side in shape])
+        for each, shape in outputs.items()
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "test",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, sides)],
+        [helper.make_tensor_value_info(each, TensorProto.FLOAT, None) for each in outputs],
+    )
+    for each, shape in zip(graph.output, outputs.values(), strict=True):
+        each.CopyFrom(helper.make_tensor_value_info(each.name, TensorProto.FLOAT, shape))
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 8
+    path.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save(model, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("sides", "outputs", "dimensions", "tasks"),
+    [
+        (["N", 1, "D", "H", "W"], {"logits": ["N", 3, "D", "H", "W"]}, 3, ("segmentation",)),
+        ([1, 2, 64, 64, 64], {"mask": [1, 1, 64, 64, 64]}, 3, ("segmentation",)),
+        (["N", 3, 224, 224], {"probability": ["N", 14]}, 2, ("classification",)),
+        (["N", 1, 256, 256], {"boxes": ["M", 4], "scores": ["M"], "labels": ["M"]}, 2, ("detection",)),
+        (["N", 1, "H", "W"], {"mask": ["N", 1, "H", "W"], "cls": ["N", 2]}, 2, ("segmentation", "classification")),
+    ],
+)
+def test_a_folder_begun_from_a_network_is_right(tmp_path: Path, sides, outputs, dimensions: int, tasks) -> None:
+    path = network(tmp_path / "net.onnx", sides, outputs)
+    made = new_folder(tmp_path / "My Model", path)
+    assert check_model(tmp_path / "My Model") == []
+    manifest = load_manifest(tmp_path / "My Model")
+    assert manifest.model.identifier == "my-model" and manifest.run.input == "x"
+    assert manifest.preprocessing.dimensions == dimensions and manifest.tasks == tasks
+    assert len(manifest.inputs) == (2 if sides[1] == 2 else 1)
+    assert any(question.startswith("preprocessing") for question in made.open_questions)
+    assert "To be said" in made.text and "Open" in (tmp_path / "My Model" / "CARD.md").read_text()
+
+
+def test_a_folder_that_exists_is_left_alone(tmp_path: Path) -> None:
+    path = network(tmp_path / "net.onnx", [1, 1, 8, 8], {"y": [1, 2]})
+    (tmp_path / "there").mkdir()
+    with pytest.raises(Permanent, match="exists, expected the name of a folder to be made"):
+        new_folder(tmp_path / "there", path)
+    assert list((tmp_path / "there").iterdir()) == []
+
+
+METADATA = {
+    "version": "0.4.1",
+    "name": "Spleen CT segmentation",
+    "authors": "MONAI team",
+    "intended_use": "This is an example, not to be used for diagnostic purposes",
+    "network_data_format": {
+        "inputs": {
+            "image": {
+                "type": "image",
+                "format": "hounsfield",
+                "modality": "CT",
+                "num_channels": 1,
+                "spatial_shape": [96, 96, 96],
+                "value_range": [0, 1],
+                "is_patch_data": True,
+                "channel_def": {"0": "image"},
+            }
+        },
+        "outputs": {
+            "pred": {
+                "type": "image",
+                "format": "segmentation",
+                "num_channels": 2,
+                "channel_def": {"0": "background", "1": "spleen"},
+            }
+        },
+    },
+}
+
+
+def bundle(folder: Path, metadata: Any = METADATA) -> Path:
+    (folder / "configs").mkdir(parents=True)
+    (folder / "configs" / "metadata.json").write_text(json.dumps(metadata))
+    (folder / "configs" / "inference.json").write_text('{"import_me": "$__import__(\'os\').abort()"}')
+    network(folder / "models" / "model.onnx", [1, 1, 96, 96, 96], {"pred": [1, 2, 96, 96, 96]}, "image")
+    return folder
+
+
+def test_a_monai_bundle(tmp_path: Path) -> None:
+    made = import_monai(bundle(tmp_path / "spleen_ct"), tmp_path / "spleen")
+    assert check_model(tmp_path / "spleen") == []
+    manifest = load_manifest(tmp_path / "spleen")
+    assert (manifest.model.name, manifest.model.version, manifest.model.maker) == (
+        "Spleen CT segmentation",
+        "0.4.1",
+        "MONAI team",
+    )
+    assert manifest.inputs[0].requires.modality == ("CT",)
+    assert manifest.run.mode == "sliding-window" and manifest.run.patch == (96, 96, 96)
+    output = manifest.outputs[0]
+    assert output.task == "segmentation" and [(each.name, each.channels) for each in output.labels] == [
+        ("spleen", (1,))
+    ]
+    text = "\n".join(made.open_questions)
+    for word in ("orientation, spacing_mm", "intensity", "overlap", "labels", "licence"):
+        assert word in text
+
+
+def test_a_bundle_without_its_parts(tmp_path: Path) -> None:
+    with pytest.raises(Permanent, match=r"metadata.json cannot be read"):
+        import_monai(tmp_path, tmp_path / "new")
+    with pytest.raises(Permanent, match="found no network_data_format"):
+        import_monai(bundle(tmp_path / "b", {"version": "1"}), tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+PLANS = {
+    "dataset_name": "Dataset009_Spleen",
+    "transpose_forward": [0, 1, 2],
+    "foreground_intensity_properties_per_channel": {
+        "0": {"mean": 99.5, "std": 37.1, "percentile_00_5": -41.0, "percentile_99_5": 176.0}
+    },
+    "configurations": {
+        "2d": {"patch_size": [512, 512], "spacing": [0.8, 0.8]},
+        "3d_lowres": {"inherits_from": "3d_fullres", "spacing": [3.0, 1.6, 1.6], "patch_size": [64, 160, 160]},
+        "3d_fullres": {
+            "patch_size": [64, 192, 160],
+            "spacing": [5.0, 0.79, 0.79],
+            "normalization_schemes": ["CTNormalization"],
+            "use_mask_for_norm": [False],
+        },
+        "3d_cascade_fullres": {"inherits_from": "3d_fullres", "previous_stage": "3d_lowres"},
+    },
+}
+DATASET = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "spleen": 1}, "file_ending": ".nii.gz"}
+
+
+def results(folder: Path, plans: Any = PLANS, dataset: Any = DATASET, folds: int = 2, channels: int = 1) -> Path:
+    folder.mkdir()
+    (folder / "plans.json").write_text(json.dumps(plans))
+    (folder / "dataset.json").write_text(json.dumps(dataset))
+    for fold in range(folds):
+        sides = [1, channels, "D", "H", "W"]
+        network(folder / f"fold_{fold}" / "net.onnx", sides, {"seg": [1, 2, "D", "H", "W"]}, "input")
+    return folder
+
+
+def test_nnunet_results(tmp_path: Path) -> None:
+    made = import_nnunet(results(tmp_path / "r"), tmp_path / "spleen")
+    assert check_model(tmp_path / "spleen") == []
+    manifest = load_manifest(tmp_path / "spleen")
+    assert manifest.run.files == ("fold0.onnx", "fold1.onnx") and manifest.run.input == "input"
+    assert manifest.run.patch == (64, 192, 160) and manifest.run.overlap == 0.5
+    prepared = manifest.preprocessing
+    assert prepared.dimensions == 3 and prepared.spacing_mm == (5.0, 0.79, 0.79) and prepared.interpolation == "cubic"
+    clip, z_score = prepared.intensity
+    assert (clip.step, z_score.step) == ("clip", "z-score")
+    assert clip.model_dump() == {"step": "clip", "low": -41.0, "high": 176.0}
+    text = "\n".join(made.open_questions)
+    for word in ("orientation", "coarse axis", "crop", "flips", "labels"):
+        assert word in text
+
+
+def test_nnunet_regions_and_channels(tmp_path: Path) -> None:
+    plans = {
+        "transpose_forward": [1, 0, 2],
+        "configurations": {
+            "3d_fullres": {
+                "patch_size": [128, 128, 128],
+                "spacing": [1.0, 1.0, 1.0],
+                "normalization_schemes": ["ZScoreNormalization", "NoNormalization"],
+                "use_mask_for_norm": [True, False],
+            }
+        },
+    }
+    dataset = {
+        "channel_names": {"0": "T1", "1": "mystery"},
+        "labels": {"background": 0, "whole tumor": [1, 2], "core": [2]},
+        "regions_class_order": [1, 2],
+    }
+    made = import_nnunet(results(tmp_path / "r", plans, dataset, folds=1, channels=2), tmp_path / "tumour")
+    assert check_model(tmp_path / "tumour") == []
+    manifest = load_manifest(tmp_path / "tumour")
+    assert [each.name for each in manifest.inputs] == ["t1", "mystery"]
+    prepared = manifest.preprocessing
+    assert prepared.dimensions == 3 and prepared.orientation == "PSL" and prepared.intensity_of == {"mystery": ()}
+    output = manifest.outputs[0]
+    assert output.task == "segmentation" and output.overlap and output.activation == "sigmoid"
+    assert any("'mystery'; MR is assumed" in question for question in made.open_questions)
+
+
+@pytest.mark.parametrize(
+    ("configuration", "words"),
+    [
+        ("2d", "configuration 2d is of images"),
+        ("3d_cascade_fullres", "goes on from 3d_lowres: import both and join them"),
+        ("4d", "found configurations 2d, 3d_lowres, 3d_fullres, 3d_cascade_fullres, expected 4d"),
+    ],
+)
+def test_nnunet_configurations_that_are_not_imported(tmp_path: Path, configuration: str, words: str) -> None:
+    with pytest.raises(Permanent, match=words):
+        import_nnunet(results(tmp_path / "r"), tmp_path / "new", configuration)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_configuration_that_inherits(tmp_path: Path) -> None:
+    import_nnunet(results(tmp_path / "r", folds=1), tmp_path / "low", "3d_lowres")
+    assert load_manifest(tmp_path / "low").run.patch == (64, 160, 160)
+
+
+def test_a_manifest_in_words(tmp_path: Path) -> None:
+    import_monai(bundle(tmp_path / "b"), tmp_path / "spleen")
+    text = describe(load_manifest(tmp_path / "spleen"))
+    for words in (
+        "# Spleen CT segmentation 0.4.1 (spleen)",
+        "modality: CT",
+        "patches of 96 x 96 x 96",
+        "spleen; measured: volume",
+    ):
+        assert words in text
