@@ -20,6 +20,7 @@ from node.receive.admission import AdmissionRules, Admitted, Occupancy, PeerIden
 from node.receive.association import Association, Limits
 from node.receive.intake import Intake
 from node.receive.pdu import AssociateRequest
+from node.receive.register import Register
 from node.receive.tls import ServerTls, certificate_digest
 from node.receive.witness import Witness
 
@@ -61,6 +62,8 @@ class Listener:
         Who may associate, what an association may do, where objects go.
     on_release : callable
         Told which series an association had sent once it was released.
+    register : Register
+        Knows the associations of other listener processes of this node.
     witness : Witness
         Told of every association what it stored, and of every peer why it was turned away.
     """
@@ -74,8 +77,10 @@ class Listener:
         limits: Limits,
         intake: Intake,
         on_release: Callable[[list[str]], None],
+        register: Register,
         witness: Witness,
     ) -> None:
+        self._register = register
         self._witness = witness
         self._doors = doors
         self._share_port = share_port
@@ -218,6 +223,9 @@ class Listener:
         finally:
             with self._lock:
                 self._connections.pop(serial, None)
+                if connection.is_association:
+                    with self._register.counted():
+                        self._register.write(self._peers())
 
     def _secure(self, connection: _Connection, tls: ServerTls) -> bool:
         """Do the TLS handshake, in the thread of the connection: a slow one keeps nobody else waiting."""
@@ -234,9 +242,14 @@ class Listener:
 
     def _admit(self, request: AssociateRequest, connection: _Connection) -> Admitted | Rejected:
         identity = PeerIdentity(connection.peer, certificate_digest(connection.socket))
-        with self._lock:
-            others = [other for other in self._connections.values() if other.is_association]
-            occupancy = Occupancy(len(others), sum(other.peer == connection.peer for other in others))
+        with self._lock, self._register.counted() as associations:
+            associations.update(self._peers())
+            occupancy = Occupancy(associations.total(), associations[connection.peer])
             answer = admit(request, self._rules, occupancy, identity)
             connection.is_association = isinstance(answer, Admitted)
+            self._register.write(self._peers())
         return answer
+
+    def _peers(self) -> list[str]:
+        """Addresses of the associations that are open here."""
+        return [connection.peer for connection in self._connections.values() if connection.is_association]

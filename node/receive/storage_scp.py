@@ -13,6 +13,7 @@ from node.receive.association import Limits
 from node.receive.committer import Committer
 from node.receive.intake import Intake, ReportTaker, RequestTaker, refuse_report, refuse_request
 from node.receive.listener import Door, Listener
+from node.receive.register import make_register
 from node.receive.tls import ServerTls
 from node.receive.witness import NoWitness, Witness
 from node.settings import DimseSettings, Peer, Settings
@@ -58,6 +59,7 @@ class StorageScp:
         self._stop_seconds = dimse.stop_seconds
         self._log = get_logger("receive")
         self._committer = committer = make_committer(settings, engine, files, notify)
+        self._register = make_register(dimse.processes, settings.wake_folder / "associations")
         self._listener = Listener(
             _doors(dimse),
             share_port=dimse.processes > 1,
@@ -84,6 +86,7 @@ class StorageScp:
                 take_request=take_request,
             ),
             on_release=lambda uids: committer.release(uids, settings.settle.released_quiet_seconds),
+            register=self._register,
             witness=witness or NoWitness(),
         )
 
@@ -101,8 +104,10 @@ class StorageScp:
         """Sweep what a crash left behind and listen. Raises `OSError` when the port is taken."""
         swept = self._files.open_session()
         try:
+            self._register.open()
             self._listener.start()
         except OSError:
+            self._register.close()
             self._files.close_session()
             raise
         if swept:
@@ -112,6 +117,7 @@ class StorageScp:
         """Stop accepting, let open associations finish for `timeout` seconds (default
         `dimse.stop_seconds`), abort the rest. Returns within about two seconds after that."""
         self._listener.stop(self._stop_seconds if timeout is None else timeout)
+        self._register.close()
         self._committer.close()
         with contextlib.suppress(OSError):
             self._files.close_session()
