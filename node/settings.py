@@ -238,8 +238,8 @@ class ModelsSettings(Section):
     )
     trusted_keys: tuple[Path, ...] = Field(
         (),
-        description="Public keys (Ed25519, PEM), relative to the configuration file. When any is given, models that none "
-        "of them signed are refused (`overread models sign`).",
+        description="Public keys (Ed25519, PEM), relative to the configuration file. When any is given, models that "
+        "none of them signed are refused (`overread models sign`).",
     )
     remote: tuple[RemoteModelSettings, ...] = Field(
         (), description="Networks that run on an inference server instead of in this node's workers."

@@ -143,7 +143,7 @@ def _box(
     rows, columns = values.shape[2:]
     region = next((each for each in preprocessing.regions if each.use == "crop" and each.stage in found), None)
     if region is not None:
-        box = mask_box(found[region.stage].mask(region.names).any(axis=0))
+        box = mask_box(found[region.stage].mask(region.names).max(axis=0))
         if box is not None:
             low, high = box
             part = box_slices(low - region.margin_pixels, high + region.margin_pixels, (rows, columns))
@@ -161,7 +161,7 @@ def _box(
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
     margin = preprocessing.foreground.margin_pixels
-    box = mask_box(np.take(np.arange(len(sizes)) == sizes.argmax(), labels))
+    box = mask_box(labels == sizes.argmax())
     assert box is not None
     part = box_slices(box[0] - margin, box[1] + margin, (rows, columns))
     return part[0], part[1]
