@@ -186,7 +186,12 @@ class Node:
     @contextmanager
     def outbox(self, settings: Settings) -> Iterator[Outbox]:
         """The outbox at work in a thread."""
-        outbox = Outbox(self.engine, settings, self.folder / "run")
+        with self.running(Outbox(self.engine, settings, self.folder / "run")) as outbox:
+            yield outbox
+
+    @contextmanager
+    def running(self, outbox: Outbox) -> Iterator[Outbox]:
+        """An outbox at work in a thread."""
         thread = threading.Thread(target=outbox.run)
         thread.start()
         try:
@@ -229,11 +234,11 @@ def node(tmp_path: Path) -> Iterator[Node]:
     engine.dispose()
 
 
-def add_real_result(node: Node, destination: str) -> Job:
+def add_real_result(node: Node, destination: str, critical: Sequence[str] = ()) -> Job:
     """A delivery whose result can be rendered again: its Result and its source images are on disk."""
-    (job,) = node.add_result(destination)
+    (job,) = node.add_result(destination, critical=critical)
     paths = write_series(
-        node.folder / "instances",
+        node.folder / "instances" / str(job.job_id),
         shape=SHAPE,
         spacing_mm=SPACING_MM,
         orientation="oblique",

@@ -129,7 +129,7 @@ def test_archive_that_takes_no_report_fails_the_delivery(node: Node, real: Job, 
 
 
 def test_source_images_that_are_gone_are_said_so(node: Node, real: Job, destination_at: DestinationAt):
-    for path in (node.folder / "instances").iterdir():
+    for path in (node.folder / "instances").rglob("*.dcm"):
         path.unlink()
     with FaultyArchive(refuse=["SEG"]) as archive, node.outbox(node.settings(destination_at(archive.port))):
         ended = node.wait_for_end(real, JobState.FAILED)
