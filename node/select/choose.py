@@ -230,6 +230,7 @@ def _choices(
             fits_in_vain = fits and chosen.get(name) != number
             preferred = (instead or _preferred(name, number, judged, chosen)) if fits_in_vain else ""
             (fitting if fits else others).append(_verdict(ranked, conditions, chosen.get(name) == number, preferred))
+        others.sort(key=lambda verdict: sum(not each.met for each in verdict.conditions))
         series = judged.ranked[chosen[name]].candidate.series if name in chosen else None
         made.append(InputChoice(name, series, (*fitting, *others), requires.optional))
     return made

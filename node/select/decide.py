@@ -157,7 +157,8 @@ def _try_model(name: str, manifest: Manifest, matching: Set[str], asked: _Asked)
 def _found(choice: InputChoice) -> str:
     if choice.chosen is None:
         return f"nothing for {choice.input_name}, which is optional"
-    return f"{len(choice.chosen.instances)} images for {choice.input_name}"
+    number = len(choice.chosen.instances)
+    return f"{number} image{'' if number == 1 else 's'} for {choice.input_name}"
 
 
 def _why_not(choice: InputChoice, choices: Sequence[InputChoice]) -> str:

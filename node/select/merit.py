@@ -34,9 +34,10 @@ def why_better(better: Candidate, other: Candidate) -> str:
     """The first thing in `ORDER` in which two candidates differ, for people."""
     for merit in ORDER:
         if merit.value(better) != merit.value(other):
-            said = f"{merit.say(better) or 'the one taken'} rather than {merit.say(other) or 'this one'}"
-            return f"{merit.name}: {said}" if merit.say(better) or merit.say(other) else merit.name
-    return "as good as the one taken; the smaller UID decides"
+            found = [f"the one taken: {merit.say(better)}"] * bool(merit.say(better))
+            found += [f"this one: {merit.say(other)}"] * bool(merit.say(other))
+            return f"preferred is {merit.name}{' (' if found else ''}{', '.join(found)}{')' if found else ''}"
+    return "it is as good as the one taken, and the smaller UID decides"
 
 
 def _or_infinite(value: float | None) -> float:
@@ -79,31 +80,31 @@ def _distance(candidate: Candidate) -> str:
 
 
 ORDER: tuple[Merit, ...] = (
-    Merit("original before derived", _is_derived, lambda c: "derived" if _is_derived(c) else ""),
-    Merit("the whole view before a detail of it", lambda c: bool(_modifiers(c)), _modifiers),
-    Merit("small distance of slices", lambda c: _or_infinite(c.stack.slice_spacing_mm), _distance),
+    Merit("an original, not a derived series", _is_derived, lambda c: "derived" if _is_derived(c) else ""),
+    Merit("the whole view, not a detail of it", lambda c: bool(_modifiers(c)), _modifiers),
+    Merit("the smaller distance of slices", lambda c: _or_infinite(c.stack.slice_spacing_mm), _distance),
     Merit(
-        "thin slices",
+        "the thinner slices",
         lambda c: _or_infinite(c.stack.slice_thickness_mm),
         lambda c: _mm(c.stack.slice_thickness_mm, "thick"),
     ),
     Merit(
-        "smooth kernel before sharp",
+        "a smooth kernel, not a sharp one",
         lambda c: bool(_SHARP_KERNEL.match(_kernel(c).casefold())),
         lambda c: f"kernel {_kernel(c)}" if _kernel(c) else "",
     ),
-    Merit("without contrast before with", _has_agent, lambda c: "contrast" if _has_agent(c) else ""),
+    Merit("no contrast", _has_agent, lambda c: "contrast" if _has_agent(c) else ""),
     Merit(
-        "fine matrix",
+        "the finer matrix",
         lambda c: _or_infinite(c.stack.pixel_spacing_mm),
         lambda c: _mm(c.stack.pixel_spacing_mm, "pixels"),
     ),
     Merit(
-        "many slices",
+        "more slices",
         lambda c: -c.stack.slices,
         lambda c: f"{c.stack.slices} slices" if _is_stack(c) else "",
     ),
     Merit("the later of repeated exposures", lambda c: -_instance_number(c), lambda c: ""),
-    Merit("received last", lambda c: -c.series.last_received_at.timestamp(), lambda c: ""),
+    Merit("what was received last", lambda c: -c.series.last_received_at.timestamp(), lambda c: ""),
 )
 """What makes one candidate better than another, the most important first."""

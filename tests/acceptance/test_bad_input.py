@@ -152,7 +152,7 @@ def test_unsupported_modality_is_not_wanted(node: NodeUnderTest, tmp_path: Path)
     send(node, tmp_path / "images")
     decisions = wait_until(lambda: node.decisions(study), "decision", 30)
     assert {each.outcome for each in decisions} == {DecisionOutcome.NOT_WANTED}
-    assert "does not match" in node.overread("explain", study).stdout
+    assert "no series meets its conditions" in node.overread("explain", study).stdout
 
 
 @pytest.mark.parametrize(
