@@ -10,9 +10,10 @@ from pydicom.dataset import Dataset
 
 from dicom_sr import provenance
 from dicom_sr.displayed import displayed_frame
+from dicom_sr.element_bytes import tag_of
 from dicom_sr.errors import SourceMismatch
 from dicom_sr.evidence import Evidence, check_evidence
-from dicom_sr.findings import Finding, Presence, Result
+from dicom_sr.findings import Finding, Presence, Result, Rgb
 from dicom_sr.instance import Kind, copy_compression, new_instance, reference, set_laterality
 from dicom_sr.places import places_of
 from dicom_sr.presentation_state import FINDINGS_RGB, Graphic, Overlay, draw_overlay
@@ -22,10 +23,11 @@ from dicom_sr.source_frames import pixel_spacing_mm
 
 MULTIFRAME_TRUE_COLOR_STORAGE = "1.2.840.10008.5.1.4.1.1.7.4"
 CAPTURE = Kind(Role.SECONDARY_CAPTURE, "OT", "key images")
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 MOST_FRAMES = 8
 LONGEST_SIDE = 1024
 """Pixels of the longer side of a frame: what is drawn can be read, and four mammograms stay below 10 MB."""
-TEXT_PIXELS = 18
+TEXT_PIXELS, LINE_PIXELS = 18, 22
 MARGIN = 8
 POINT_RADIUS = 6
 
@@ -101,8 +103,9 @@ def _set_frames(dataset: Dataset, frames: Sequence[Image.Image]) -> None:
     for index, frame in enumerate(frames):
         pixels[index, : frame.size[1], : frame.size[0]] = np.asarray(frame)
     dataset.NumberOfFrames = len(frames)
-    dataset.FrameIncrementPointer = 0x00182001
-    dataset.PageNumberVector = list(range(1, len(frames) + 1)) if len(frames) > 1 else 1
+    if len(frames) > 1:
+        dataset.FrameIncrementPointer = tag_of("PageNumberVector")
+        dataset.PageNumberVector = list(range(1, len(frames) + 1))
     dataset.SamplesPerPixel, dataset.PhotometricInterpretation, dataset.PlanarConfiguration = 3, "RGB", 0
     dataset.Rows, dataset.Columns = height, width
     dataset.BitsAllocated = dataset.BitsStored = 8
@@ -127,15 +130,33 @@ def _draw(
     canvas = ImageDraw.Draw(picture)
     colours = {layer.name: layer.rgb for layer in overlay.layers}
     graphics = overlay.graphics.get(slice_index, [])
-    for graphic in graphics:
-        _draw_graphic(canvas, graphic, scale, colours[graphic.layer])
     font = ImageFont.load_default(TEXT_PIXELS)
-    for line, text in enumerate(_heading(result, evidence, slice_index)):
-        _write(canvas, (MARGIN, MARGIN + line * (TEXT_PIXELS + 4)), text, FINDINGS_RGB, font)
-    lines = _legend(result, graphics, overlay)
-    for line, (text, rgb) in enumerate(reversed(lines), 1):
-        _write(canvas, (MARGIN, size[1] - MARGIN - line * (TEXT_PIXELS + 4)), text, rgb, font)
-    return picture
+    for graphic in graphics:
+        _draw_graphic(canvas, graphic, scale, colours[graphic.layer], font)
+    heading = [(text, FINDINGS_RGB) for text in _heading(result, evidence, slice_index)]
+    return _between(_band(heading, picture.width), picture, _band(_legend(result, graphics, overlay), picture.width))
+
+
+def _band(lines: Sequence[tuple[str, Rgb]], width: int) -> Image.Image:
+    """Lines of text on black, as wide as the picture or as the longest line."""
+    font = ImageFont.load_default(TEXT_PIXELS)
+    longest = max((int(font.getlength(text)) for text, _ in lines), default=0)
+    band = Image.new("RGB", (max(width, longest + 2 * MARGIN), len(lines) * LINE_PIXELS + MARGIN))
+    canvas = ImageDraw.Draw(band)
+    for number, (text, rgb) in enumerate(lines):
+        canvas.text((MARGIN, MARGIN // 2 + number * LINE_PIXELS), text, fill=rgb, font=font)
+    return band
+
+
+def _between(top: Image.Image, picture: Image.Image, bottom: Image.Image) -> Image.Image:
+    """The picture with a band above and one below."""
+    parts = (top, picture, bottom)
+    joined = Image.new("RGB", (max(part.width for part in parts), sum(part.height for part in parts)))
+    at = 0
+    for part in parts:
+        joined.paste(part, (0, at))
+        at += part.height
+    return joined
 
 
 def _scale(shape: tuple[int, ...], spacing_mm: tuple[float, float]) -> tuple[float, float]:
@@ -146,7 +167,7 @@ def _scale(shape: tuple[int, ...], spacing_mm: tuple[float, float]) -> tuple[flo
 
 
 def _draw_graphic(
-    canvas: ImageDraw.ImageDraw, graphic: Graphic, scale: tuple[float, float], rgb: tuple[int, int, int]
+    canvas: ImageDraw.ImageDraw, graphic: Graphic, scale: tuple[float, float], rgb: Rgb, font: Font
 ) -> None:
     points = [(float(column * scale[0]), float(row * scale[1])) for column, row in graphic.points]
     if graphic.kind == "POINT":
@@ -158,7 +179,9 @@ def _draw_graphic(
         canvas.line(points, fill=rgb, width=2)
     if graphic.label:
         right, top = max(x for x, _ in points), min(y for _, y in points)
-        _write(canvas, (right + 4, top - TEXT_PIXELS), graphic.label, rgb, ImageFont.load_default(TEXT_PIXELS))
+        canvas.text(
+            (right + 4, top - TEXT_PIXELS), graphic.label, fill=rgb, font=font, stroke_width=2, stroke_fill=(0, 0, 0)
+        )
 
 
 def _round(graphic: Graphic, scale: tuple[float, float]) -> list[tuple[float, float]]:
@@ -182,7 +205,7 @@ def _heading(result: Result, evidence: Evidence, slice_index: int) -> list[str]:
     return [provenance.standing(result), f"{name}, image {slice_index + 1} of {len(evidence.frames)}"]
 
 
-def _legend(result: Result, graphics: Sequence[Graphic], overlay: Overlay) -> list[tuple[str, tuple[int, int, int]]]:
+def _legend(result: Result, graphics: Sequence[Graphic], overlay: Overlay) -> list[tuple[str, Rgb]]:
     """What is drawn on the slice, with its numbers; on a slice without anything all findings, in words."""
     colours = {layer.name: layer.rgb for layer in overlay.layers}
     by_identifier = {finding.tracking_identifier: finding for finding in result.findings}
@@ -204,14 +227,3 @@ def _sentence(finding: Finding) -> str:
     if finding.presence is not Presence.PRESENT:
         parts.append("not found" if finding.presence is Presence.ABSENT else "indeterminate")
     return finding.tracking_identifier + (": " + ", ".join(parts) if parts else "")
-
-
-def _write(
-    canvas: ImageDraw.ImageDraw,
-    place: tuple[float, float],
-    text: str,
-    rgb: tuple[int, int, int],
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
-) -> None:
-    """Text with a dark rim, so that it can be read on anything."""
-    canvas.text(place, text, fill=rgb, font=font, stroke_width=2, stroke_fill=(0, 0, 0))

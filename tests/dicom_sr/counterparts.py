@@ -19,6 +19,7 @@ NOISE = (
     "StudyID",  # "needed to build DICOMDIR", copied from the images
     "Shall not be present for Referenced SOP Class that is not segmentation",  # dicom3tools on a Label Map Segmentation
     "Laterality(0020,0060)> - is only permitted to be empty when actually unknown",  # it is: the images do not say it
+    "Laterality(0020,0060)> - is only permitted to be empty when actually unknown",  # it is unknown to us
     "Check for template constraints not yet supported",  # dcmtk 3.6.7 on every KOS
 )
 STARTS = ("Error", "Warning", "E:", "W:", "F:", "ERROR", "WARN")
