@@ -22,6 +22,8 @@ PLAIN_FILES = (".md", ".txt", ".npz", ".json", ".png")
 class ModelRefused(Permanent):
     """The model is not there, or its files are not those that its manifest names."""
 
+    code = "model-refused"
+
 
 class Model:
     """A model folder whose manifest was read; files are hashed when they are loaded.
