@@ -1,12 +1,16 @@
 """Loading 300 slices into one volume, beside `dcmread` + `pixel_array`, alternating, from a warm page cache.
 
-    python benchmarks/load.py [--slices 300] [--rounds 5] [--syntax plain|jpeg-ls|jpeg-2000|rle]
+    python benchmarks/load.py [--slices 300] [--rounds 5] [--syntax plain]
 
-The peer stacks int16 planes as `pixel_array` gives them. Peak memory is that of a process of its own that only loads.
+Syntaxes are plain, rle, jpeg-ls, jpeg-lossless, jpeg-2000, htj2k and jpeg-xl (which has no peer). The peer stacks int16
+planes as `pixel_array` gives them, with the decoder that pydicom chooses by itself. Peak memory is that of a process of
+its own that only loads. For compressed slices the wait after the last one is measured too: they arrive 100 in a second,
+in the database and by notice as a listener does it, and are decoded meanwhile.
 """
 
 import argparse
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -14,22 +18,41 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 from pydicom import dcmread, uid
+from pydicom.encaps import encapsulate
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+from node.decode_ahead import AheadDecoder
+from node.jobs.wake import Topic, Wake
 from node.receive.header import read_header
-from node.volume import Decoders, KnownInstance, load_volume
+from node.store.catalogue import ReceivedInstance, store_instances
+from node.store.database import migrate, open_database, write_transaction
+from node.volume import Decoders, FrameCache, KnownInstance, load_volume
+from node.volume.codecs import JPEG_XL_LOSSLESS
 from tests.phantoms import write_series
 
 SYNTAXES = {
     "plain": uid.ExplicitVRLittleEndian,
     "rle": uid.RLELossless,
     "jpeg-ls": uid.JPEGLSLossless,
+    "jpeg-lossless": uid.JPEGLosslessSV1,
     "jpeg-2000": uid.JPEG2000Lossless,
+    "htj2k": uid.HTJ2KLossless,
+    "jpeg-xl": JPEG_XL_LOSSLESS,
 }
+ENCODERS = {
+    "jpeg-lossless": imagecodecs.ljpeg_encode,
+    "htj2k": lambda plane: imagecodecs.htj2k_encode(plane, reversible=True),
+    "jpeg-xl": lambda plane: imagecodecs.jpegxl_encode(plane, lossless=True, effort=3),
+}
+"""For what pydicom does not encode."""
+WITHOUT_PEER = ("jpeg-xl",)
+ARRIVING_PER_SECOND = 100
 
 
 def make_ct(folder: Path, slices: int, syntax: str) -> list[Path]:
@@ -40,18 +63,26 @@ def make_ct(folder: Path, slices: int, syntax: str) -> list[Path]:
     voxels = np.empty((slices, 512, 512), np.int16)
     for index in range(slices):
         voxels[index] = np.clip(shade + index + chance.normal(0, 12, shade.shape), 0, 4095)
-    return write_series(
+    paths = write_series(
         folder,
         shape=voxels.shape,
         spacing_mm=(1.0, 0.7, 0.7),
         modality="CT",
         voxels=voxels,
-        transfer_syntax=SYNTAXES[syntax],
+        transfer_syntax=uid.ExplicitVRLittleEndian if syntax in ENCODERS else SYNTAXES[syntax],
         BitsStored=12,
         HighBit=11,
         PixelRepresentation=0,
         RescaleIntercept=-1024,
     )
+    if syntax in ENCODERS:
+        for path, plane in zip(paths, voxels, strict=True):
+            image = dcmread(path)
+            image.PixelData = encapsulate([ENCODERS[syntax](plane.astype(np.uint16))])
+            image["PixelData"].is_undefined_length = True
+            image.file_meta.TransferSyntaxUID = SYNTAXES[syntax]
+            image.save_as(path, implicit_vr=False, little_endian=True, force_encoding=True)
+    return paths
 
 
 def known_of(path: Path) -> KnownInstance:
@@ -85,6 +116,51 @@ def seconds(load: Callable[[], object]) -> tuple[float, float]:
     started, used = time.perf_counter(), time.process_time()
     load()
     return time.perf_counter() - started, time.process_time() - used
+
+
+def wait_after_last(folder: Path, paths: list[Path], known: list[KnownInstance], cache: FrameCache) -> float:
+    """Seconds from the last image's row to the volume, with everything before it decoded as it arrived."""
+    url = f"sqlite:///{folder / 'node.sqlite'}"
+    migrate(url, folder)
+    engine, notify = open_database(url), Wake(folder / "run").notify
+    with Decoders(0, cache) as decoders:
+        decoders.submit_file(paths[0]).result()  # the processes of a node are there
+        ahead = AheadDecoder(engine, folder, decoders, cache, folder / "run", poll_seconds=5)
+        ahead.start()
+        step = ARRIVING_PER_SECOND // 10
+        began = time.monotonic()
+        for first in range(0, len(paths), step):
+            rows = [_row(path, each) for path, each in zip(paths[first:][:step], known[first:][:step], strict=True)]
+            time.sleep(max(0.0, began + first / ARRIVING_PER_SECOND - time.monotonic()))
+            with write_transaction(engine) as connection:
+                store_instances(connection, rows, datetime.now(UTC) + timedelta(hours=1))
+            notify(Topic.SETTLE)
+        arrived = time.perf_counter()
+        load_volume(paths, known, decoders)
+        waited = time.perf_counter() - arrived
+        ahead.stop()
+    engine.dispose()
+    return waited
+
+
+def _row(path: Path, known: KnownInstance) -> ReceivedInstance:
+    return ReceivedInstance(
+        sop_instance_uid=known.sop_instance_uid,
+        sop_class_uid=str((known.geometry or {})["SOPClassUID"]),
+        series_instance_uid=known.series_instance_uid,
+        study_instance_uid="1.2",
+        transfer_syntax_uid=known.transfer_syntax_uid,
+        path=str(path),
+        size_bytes=path.stat().st_size,
+        sha256="0" * 64,
+        received_at=datetime.now(UTC),
+        calling_ae_title="A",
+        called_ae_title="B",
+        series_header={"Modality": "CT"},
+        geometry=dict(known.geometry or {}),
+        pixel_offset=known.pixel_offset,
+        pixel_length=known.pixel_length,
+    )
 
 
 def peak_mb(folder: Path, way: str) -> float:
@@ -127,28 +203,39 @@ def main() -> None:
         measure(options.measure[0], Path(options.measure[1]))
         return
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        paths = make_ct(folder, options.slices, options.syntax)
-        known = [known_of(path) for path in paths]
-        decoders = Decoders()
+        compare(Path(name), options.syntax, options.slices, options.rounds)
+
+
+def compare(folder: Path, syntax: str, slices: int, rounds: int) -> None:
+    paths = make_ct(folder, slices, syntax)
+    known = [known_of(path) for path in paths]
+    cache = FrameCache(folder / "decoded", 1 << 32)
+    cache.begin()
+    with Decoders(0, cache) as decoders:
         ways = _ways(paths, known, decoders)
+        if syntax in WITHOUT_PEER:
+            ways = {way: load for way, load in ways.items() if not way.startswith("dcmread")}
+        else:
+            np.testing.assert_array_equal(load_volume(paths, known).voxels, peer_hounsfield(paths))
         load_volume(paths, known, decoders)  # the processes are there before the first series is measured
-        np.testing.assert_array_equal(load_volume(paths, known).voxels, peer_hounsfield(paths))
         taken: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
-        for _ in range(options.rounds):
+        for _ in range(rounds):
             for way, load in ways.items():
+                cache.trim(math.inf)
                 taken[way].append(seconds(load))
-        volume_mb = options.slices * 512 * 512 * 2 / 1e6
         load_average = os.getloadavg()[0]
-        print(f"{options.slices} x 512 x 512, {options.syntax}, volume {volume_mb:.0f} MB, load {load_average:.1f}")
-        usual = [statistics.median(column) for column in zip(*taken["dcmread + pixel_array"], strict=True)]
+        print(f"{slices} x 512 x 512, {syntax}, volume {slices * 512 * 512 * 2 / 1e6:.0f} MB, load {load_average:.1f}")
+        usual_way = list(ways)[-1] if syntax in WITHOUT_PEER else "dcmread + pixel_array"
+        usual = [statistics.median(column) for column in zip(*taken[usual_way], strict=True)]
         for way, values in taken.items():
             passed, used = (statistics.median(column) for column in zip(*values, strict=True))
             print(
                 f"{way:26} {passed:6.3f} s [{min(values)[0]:.3f}-{max(values)[0]:.3f}] {usual[0] / passed:5.1f}x"
                 f"   processor {used:6.3f} s {usual[1] / used:5.1f}x   peak {peak_mb(folder, way):4.0f} MB"
             )
-        decoders.close()
+    if syntax != "plain":
+        cache.trim(math.inf)
+        print(f"decoded as they arrived    {wait_after_last(folder, paths, known, cache):6.3f} s after the last one")
 
 
 if __name__ == "__main__":

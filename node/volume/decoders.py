@@ -223,9 +223,7 @@ def _without_header(one: Slice) -> Slice:
 
 
 def _live_as_long_as_parent() -> None:
-    """Give way to whoever receives, leave interrupts to the parent, and end when it is gone, however it ended."""
-    if hasattr(os, "nice"):
-        os.nice(5)
+    """Leave interrupts to the parent, and end when it is gone, however it ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None

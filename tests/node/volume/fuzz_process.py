@@ -12,7 +12,7 @@ from pathlib import Path
 
 from node.errors import NotAnalysed
 from node.receive.header import HeaderError, read_header
-from node.volume import KnownInstance, load_volume
+from node.volume import KnownInstance, load_image, load_volume
 
 LIMIT_SECONDS = 2
 LIMIT_BYTES = 3 << 30
@@ -45,6 +45,7 @@ def answer(paths: list[Path]) -> str:
     except HeaderError:
         known = []
     try:
+        load_image(paths[1]).presented()
         volume = load_volume(paths, known)
     except NotAnalysed as error:
         return error.code
