@@ -67,7 +67,8 @@ def check(
     """
     segmentations = {str(item.SOPInstanceUID): item for item in objects if _kind(item).name == "SEG"}
     further = [image.sop_instance_uid for image in result.further_images] if result is not None else []
-    known = {*(str(item.SOPInstanceUID) for item in (*objects, *sources)), *further}
+    study = str(sources[0].StudyInstanceUID)  # which a structure set refers to as if it were an instance
+    known = {*(str(item.SOPInstanceUID) for item in (*objects, *sources)), *further, study}
     problems = []
     for item in objects:
         kind = _kind(item)
