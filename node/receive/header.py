@@ -138,6 +138,18 @@ def read_beginning(beginning: Buffer, transfer_syntax_uid: str) -> InstanceHeade
     return _header(values, pixel, transfer_syntax_uid, encoding.order)
 
 
+def read_identity(beginning: Buffer, transfer_syntax_uid: str) -> tuple[str, str]:
+    """SOP Class and SOP Instance UID from the first bytes of a data set; empty where they cannot be found there."""
+    encoding = _ENCODINGS.get(transfer_syntax_uid, _EXPLICIT_LITTLE)
+    try:
+        if transfer_syntax_uid in DEFLATED_UIDS:
+            beginning = _inflate(beginning, 0)
+        values, _ = _walk(beginning, 0, encoding, whole=False)
+    except HeaderError:
+        return "", ""
+    return _read_uid(values.get(0x00080016, b""), "<", None), _read_uid(values.get(0x00080018, b""), "<", None)
+
+
 def _read_as(buffer: Buffer, start: int, encoding: Encoding, transfer_syntax_uid: str) -> InstanceHeader:
     values, pixel = _walk(buffer, start, encoding, whole=True)
     return _header(values, pixel, transfer_syntax_uid, encoding.order)

@@ -1,8 +1,8 @@
 """One STOW-RS request: the bytes of its body in, durable objects and their outcomes out.
 
-Each part is a DICOM file (PS3.10). Its File Meta Information says what the command of a C-STORE would say; its data
-set goes the same way as one that came by C-STORE, bit for bit. While an object becomes durable the next one is read
-already, so that the objects of one request share syncs and commits.
+Each part is a DICOM file (PS3.10). Its beginning says what the command of a C-STORE would say; its data set goes the
+same way as one that came by C-STORE, bit for bit. While an object becomes durable the next one is read already, so that
+the objects of one request share syncs and commits.
 
 Works in threads: `feed` and `finish` block on the disk.
 """
@@ -24,6 +24,7 @@ from node.receive.admission import (
     is_uid,
 )
 from node.receive.command import Command, CommandField
+from node.receive.header import read_identity
 from node.receive.intake import IncomingObject, Intake, Sender
 from node.receive.multipart import MultipartError, MultipartParser, PartBegins, PartData, PartEnds
 from node.receive.walk import WalkError, read_file_meta
@@ -47,7 +48,7 @@ class RequestRefused(OverreadError):
 
 @dataclass(frozen=True)
 class FileMeta:
-    """What File Meta Information says, and where the data set begins in the file."""
+    """What a file is, and where its data set begins in it."""
 
     sop_class_uid: str
     sop_instance_uid: str
@@ -55,8 +56,15 @@ class FileMeta:
     data_set_offset: int
 
 
-def read_beginning(beginning: bytes | bytearray) -> FileMeta:
-    """The File Meta Information at the beginning of a DICOM file. Raises `Refused`, 0xC000, when there is none."""
+def read_beginning(beginning: bytes) -> FileMeta:
+    """What a DICOM file that begins like this is. Many files of the world have been given other UIDs in their data set
+    only: what that says counts, and File Meta Information where it says nothing.
+
+    Raises
+    ------
+    Refused
+        0xC000 when there is no File Meta Information or neither names an object.
+    """
     if bytes(beginning[128:132]) != b"DICM":
         raise Refused(NOT_UNDERSTOOD, "not-dicom", "no DICOM file: the prefix DICM is missing after the preamble")
     try:
@@ -67,11 +75,14 @@ def read_beginning(beginning: bytes | bytearray) -> FileMeta:
         values.get(tag, b"").decode("ascii", "replace").strip("\0 ")
         for tag in (_SOP_CLASS, _SOP_INSTANCE, _TRANSFER_SYNTAX)
     )
+    found = read_identity(memoryview(beginning)[offset:], transfer_syntax_uid)
+    if all(map(is_uid, found)):
+        sop_class_uid, sop_instance_uid = found
     if not (is_uid(sop_class_uid) and is_uid(sop_instance_uid) and is_uid(transfer_syntax_uid)):
         raise Refused(
             NOT_UNDERSTOOD,
             "missing-identifier",
-            "File Meta Information lacks Media Storage SOP Class, SOP Instance or Transfer Syntax UID",
+            "SOP Class UID, SOP Instance UID or Transfer Syntax UID is missing or no UID",
         )
     return FileMeta(sop_class_uid, sop_instance_uid, transfer_syntax_uid, offset)
 

@@ -21,7 +21,6 @@ from tests.phantoms import make_series
 
 Serve = Callable[..., WebUnderTest]
 __all__ = ["receive"]  # the fixture
-FOREIGN_META = ("rtplan.dcm", "rtdose.dcm")  # File Meta Information names another instance than the data set
 
 
 def test_series_is_stored(serve: Serve, images: list[Dataset]) -> None:
@@ -42,7 +41,7 @@ def test_series_is_stored(serve: Serve, images: list[Dataset]) -> None:
 
 
 def test_real_files_of_every_transfer_syntax_arrive_bit_for_bit(serve: Serve) -> None:
-    paths = [Path(str(get_testdata_file(name))) for name in REAL_FILES if name not in FOREIGN_META]
+    paths = [Path(str(get_testdata_file(name))) for name in REAL_FILES]
     web = serve()
     sent: dict[str, Encoded] = {}
     for path in paths:
@@ -102,14 +101,26 @@ def test_some_stored_is_202(serve: Serve, images: list[Dataset]) -> None:
     assert web.temporary_files() == []
 
 
-@pytest.mark.parametrize("name", FOREIGN_META)
-def test_file_meta_that_names_another_object_is_a_mismatch(serve: Serve, name: str) -> None:
+def test_data_set_counts_where_file_meta_names_another_object(serve: Serve, images: list[Dataset]) -> None:
     web = serve()
-    path = Path(str(get_testdata_file(name)))
-    answer = web.post([path.read_bytes()])
-    announced = str(dcmread(path).file_meta.MediaStorageSOPInstanceUID)
-    assert (answer.status_code, failures(answer)) == (409, {announced: 0xA900})
-    assert [item.code for item in web.rows(tables.quarantine)] == ["data-set-mismatch"]
+    path = Path(str(get_testdata_file("rtplan.dcm")))
+    real = dcmread(path)
+    assert real.file_meta.MediaStorageSOPInstanceUID != real.SOPInstanceUID
+    without = part10(images[0]).replace(b"\2\0\3\0UI", b"\2\0\5\0UI", 1)  # no Media Storage SOP Instance UID
+    answer = web.post([path.read_bytes(), without])
+    assert (answer.status_code, successes(answer)) == (200, {str(real.SOPInstanceUID), str(images[0].SOPInstanceUID)})
+
+
+def test_file_that_names_no_object_is_set_aside(serve: Serve, images: list[Dataset]) -> None:
+    web = serve()
+    del images[0].SOPInstanceUID
+    file = part10(images[0])
+    announced = images[0].file_meta.MediaStorageSOPInstanceUID
+    answer = web.post([file, file.replace(str(announced).encode(), b"x" * len(announced))])
+    assert answer.status_code == 409
+    assert failures(answer) == {str(announced): 0xA900}
+    assert answer.json()["0008119A"]["Value"] == [{"00081197": {"vr": "US", "Value": [0xC000]}}]
+    assert {item.code for item in web.rows(tables.quarantine)} == {"data-set-mismatch", "missing-identifier"}
 
 
 def test_study_in_the_url(serve: Serve, images: list[Dataset]) -> None:
