@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Engine
 
 from dicom_sr.findings import Predecessor
 from dicom_sr.profile import CONSERVATIVE, Role
-from node.errors import NotAnalysed, Permanent
+from node.errors import NotAnalysed
 from node.infer import Model, Registry
 from node.jobs.completion import complete_inference
 from node.jobs.heartbeat import Heartbeat
@@ -17,9 +17,9 @@ from node.jobs.worker import Completion
 from node.pipeline import Analysis, AnalysisRequest, InputImages, run_analysis
 from node.settings import Settings
 from node.store import catalogue
-from node.store.database import read_transaction, write_transaction
+from node.store.database import read_transaction
+from node.store.embeddings import keep_embeddings
 from node.store.results import NewResult, ResultObject, current_result
-from node.store.tables import DecisionOutcome
 from node.volume import Decoders, KnownInstance
 
 RESULTS_FOLDER = "results"
@@ -60,41 +60,39 @@ class InferHandler:
         Raises
         ------
         Permanent, Transient
-            As `run_analysis`; a study that cannot be analysed is also recorded as such.
+            As `run_analysis`; why a job failed for good is kept with its study (`node.jobs.queue.finish`).
         """
         self._registry.pool.rest()
         model = self._model_of(job)
         request = self._request(job)
         folder = Path(RESULTS_FOLDER) / str(job.job_id)
-        try:
-            analysis = run_analysis(
-                request,
-                model,
-                self._settings.node.data_dir / folder,
-                device=self._settings.work.device,
-                threads=self._settings.work.intra_op_threads,
-                profile=CONSERVATIVE,
-                progress=lambda stage, share: heartbeat.check(),
-                decoders=self._decoders,
-            )
-        except NotAnalysed as reason:
-            self._record_not_analysed(job, reason)
-            raise
+        analysis = run_analysis(
+            request,
+            model,
+            self._settings.node.data_dir / folder,
+            device=self._settings.work.device,
+            threads=self._settings.work.intra_op_threads,
+            profile=CONSERVATIVE,
+            progress=lambda stage, share: heartbeat.check(),
+            decoders=self._decoders,
+        )
         new = _new_result(job, request, analysis, folder)
         critical = [finding.finding.meaning for finding in analysis.result.findings if finding.is_alarm]
 
         def complete(connection: Connection, current: Job) -> None:
             attempts = self._settings.deliver.maximum_attempts
-            complete_inference(connection, current, new, attempts, self._clock(), critical)
+            recorded = complete_inference(connection, current, new, attempts, self._clock(), critical)
+            keep_embeddings(connection, recorded.result_id, new, analysis.embeddings)
 
         return complete
 
     def _model_of(self, job: Job) -> Model:
         model = self._registry.get(str(job.model))
         if model.digest != job.model_digest:
-            raise Permanent(
+            raise NotAnalysed(
+                "model-changed",
                 f"job {job.job_id} was made for manifest {str(job.model_digest)[:12]} of model {job.model}, and "
-                f"{model.digest[:12]} is installed: send the study again to analyse it with the new one"
+                f"{model.digest[:12]} is installed: send the study again to analyse it with the new one",
             )
         return model
 
@@ -122,19 +120,6 @@ class InferHandler:
                 Predecessor(each.series_instance_uid, each.sop_class_uid, each.sop_instance_uid) for each in reports
             ),
         )
-
-    def _record_not_analysed(self, job: Job, reason: NotAnalysed) -> None:
-        answer = catalogue.Decision(
-            study_instance_uid=job.study_instance_uid,
-            route=str(job.route),
-            model=str(job.model),
-            outcome=DecisionOutcome.NOT_ANALYSED,
-            code=reason.code,
-            message=str(reason),
-            at=self._clock(),
-        )
-        with write_transaction(self._engine) as connection:
-            catalogue.record_decisions(connection, [answer])
 
 
 def known_instance(stored: catalogue.StoredInstance, data_dir: Path) -> KnownInstance:

@@ -35,6 +35,7 @@ COMMANDS = {
     "audit": "audit",
     "models": "models",
     "render": "render",
+    "similar": "similar",
     "demo": "demo",
 }
 """File of this package that holds each command. Only that one is imported, since they need very different libraries."""

@@ -18,6 +18,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -535,4 +536,18 @@ notice_event = Table(
     Column("event", String(16), nullable=False),
     Column("recipient", String(128), comment="name of the recipient in the configuration, or who acknowledged"),
     Column("message", Text, comment="error or reason; never patient data"),
+)
+
+# A vector that a model made of a study, by which studies that look alike are found.
+embedding = Table(
+    "embedding",
+    metadata,
+    Column("result_id", Integer, ForeignKey("result.id"), primary_key=True),
+    Column("name", String(64), primary_key=True, comment="of the model's output"),
+    Column("study_instance_uid", String(64), ForeignKey("study.study_instance_uid"), nullable=False, index=True),
+    Column("model", String(128), nullable=False),
+    Column("model_digest", String(64), nullable=False, comment="vectors of another one cannot be compared"),
+    Column("vector", LargeBinary, nullable=False, comment="float32, little endian, of length 1 (Euclidean)"),
+    Column("created_at", UtcDateTime, nullable=False),
+    Index("ix_embedding_kind", "model_digest", "name"),
 )
