@@ -1,6 +1,6 @@
 """C-STORE reception beside dcmtk and Orthanc: objects per second, CPU, memory, association set-up.
 
-    python benchmarks/receive.py --peer dcmtk --peer orthanc [--rounds 3] [--count 120]
+    python benchmarks/receive.py --peer dcmtk --peer orthanc [--rounds 3] [--count 120] [--processes 1]
 
 Everything runs on loopback, alternating (node, peer, peer, node, ...) in one run; figures are medians, and only
 ratios of one run mean anything. The node answers when file and row are durable; storescp syncs nothing, Orthanc syncs
@@ -75,7 +75,7 @@ class Round:
 # Servers ------------------------------------------------------------------------------------------------------------
 
 NODE_PROGRAM = """
-import json, signal, sys, threading
+import signal, subprocess, sys, threading
 from pathlib import Path
 from node.logs import configure_logs
 from node.receive import association
@@ -86,18 +86,27 @@ from node.store.files import FileStore
 configure_logs(level="warning")
 if sys.argv[3] == "without-quickack":
     association._QUICKACK = None
-data_dir = Path(sys.argv[1])
+data_dir, processes, port = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[4])
 settings = Settings(
     node=NodeSettings(data_dir=data_dir, ae_title="NODE"),
-    dimse=DimseSettings(host="127.0.0.1", port=0, free_disk_mb=100, processes=int(sys.argv[2])),
+    dimse=DimseSettings(host="127.0.0.1", port=port, free_disk_mb=100, processes=processes),
 )
 migrate(settings.database_url, None)
 scp = StorageScp(settings, open_database(settings.database_url), FileStore(data_dir), lambda: None)
 scp.start()
+others = []
+if port == 0:
+    again = [*sys.orig_argv[:3], *sys.argv[1:4], str(scp.bound_port)]
+    others = [subprocess.Popen(again, stdout=subprocess.PIPE) for _ in range(processes - 1)]
+    for other in others:
+        other.stdout.readline()
 print(scp.bound_port, flush=True)
 stop = threading.Event()
 signal.signal(signal.SIGTERM, lambda *_: stop.set())
 stop.wait()
+for other in others:
+    other.terminate()
+    other.wait()
 scp.stop(1)
 """
 
@@ -271,7 +280,7 @@ def show_nagle(folder: Path, rounds: int) -> None:
     environment = {key: value for key, value in os.environ.items() if key != "TCP_NODELAY"}
     with ExitStack() as stack:
         servers = {
-            kind: stack.enter_context(python_server("node", "NODE", NODE_PROGRAM, folder / kind, 1, kind))
+            kind: stack.enter_context(python_server("node", "NODE", NODE_PROGRAM, folder / kind, 1, kind, 0))
             for kind in rates
         }
         for _ in range(rounds):
@@ -289,11 +298,13 @@ def main() -> None:
     parser.add_argument("--peer", action="append", choices=["dcmtk", "orthanc"], default=[])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--count", type=int, default=120, help="objects per round")
+    parser.add_argument("--processes", type=int, default=1, help="listener processes of the node, on one port")
     options = parser.parse_args()
     os.environ["TCP_NODELAY"] = "1"
     with tempfile.TemporaryDirectory(prefix="receive-") as name, ExitStack() as stack:
         folder = Path(name)
-        node = stack.enter_context(python_server("node", "NODE", NODE_PROGRAM, folder / "node", 1, "default"))
+        place = (folder / "node", options.processes, "default", 0)
+        node = stack.enter_context(python_server("node", "NODE", NODE_PROGRAM, *place))
         peers = [stack.enter_context(peer_server(peer, folder / peer)) for peer in dict.fromkeys(options.peer)]
         servers, image = [node, *peers], make_ct()
         for associations in (4, 1):
