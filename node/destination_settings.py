@@ -141,8 +141,10 @@ class DicomwebDestination(HttpDestination, ObjectDestination):
     url: str = Field(
         pattern=r"^https?://", description="Root of the DICOMweb service, e.g. https://pacs.example.org/dicom-web."
     )
-    confirm: Literal["none", "query"] = Field(
-        "none", description="`query` asks by QIDO-RS whether it has what it took; `none` does not."
+    confirm: Literal["none", "query", "retrieve"] = Field(
+        "none",
+        description="`query` asks by QIDO-RS whether it has what it took; `retrieve` reads it back by WADO-RS and "
+        "compares its content; `none` does not ask.",
     )
     confirm_after_seconds: float = Field(
         10, ge=0, description="First time to ask whether the server has what it took; later times are further apart."

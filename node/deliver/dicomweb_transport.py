@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import datetime
 from io import BytesIO
 from pathlib import Path
 from uuid import uuid4
@@ -13,6 +12,7 @@ from node.deliver import stow
 from node.deliver.dimse import StoreOutcome, describe_status, store_outcome
 from node.deliver.forms import Forms
 from node.deliver.http import HttpPeer
+from node.deliver.rerender import sent_files
 from node.deliver.transport import Check, NeverTaken, NotTaken, Parcel, Receipt, accepted_objects
 from node.destination_settings import DicomwebDestination
 from node.errors import Permanent, Transient
@@ -23,12 +23,10 @@ from node.store.results import ResultObject
 class DicomwebTransport:
     """One STOW-RS request with all objects of a result, in order."""
 
-    def __init__(
-        self, forms: Forms, destination: DicomwebDestination, timeout_seconds: float, now: Callable[[], datetime]
-    ) -> None:
+    def __init__(self, forms: Forms, destination: DicomwebDestination, timeout_seconds: float, data_dir: Path) -> None:
         self._forms = forms
         self._peer = HttpPeer(destination, timeout_seconds)
-        self._now = now
+        self._data_dir = data_dir
 
     def send(self, parcel: Parcel, check: Check) -> Receipt:
         return self._forms.deliver(
@@ -55,6 +53,30 @@ class DicomwebTransport:
 
     def probe(self) -> None:
         self._peer.request("GET", "/studies", headers={"Accept": stow.DICOM_JSON}, params={"limit": "1"})
+
+    def keeps(self, delivery: Delivery, check: Callable[[], None]) -> set[str]:
+        """The SOP Instance UIDs that WADO-RS gives back with the content that was sent.
+
+        Raises
+        ------
+        Permanent
+            The server has another object under one of our UIDs.
+        """
+        files = sent_files(self._forms.engine, self._data_dir, delivery)
+        others = [one for one in delivery.objects if all(one != there for there, _ in files)]  # a rejection note
+        kept = self.has(replace(delivery, objects=tuple(others)), check)
+        for one, path in files:
+            check()
+            there = self._retrieve(delivery.study_instance_uid, one)
+            if there is None:
+                continue
+            if dcmread(BytesIO(there)) != dcmread(path):
+                raise Permanent(
+                    f"{self._peer.describe()} gives back another content under {one.sop_instance_uid} than it was "
+                    "sent: find out who changes objects there"
+                )
+            kept.add(one.sop_instance_uid)
+        return kept
 
     def has(self, delivery: Delivery, check: Callable[[], None]) -> set[str]:
         """The SOP Instance UIDs that QIDO-RS finds."""

@@ -54,7 +54,7 @@ class Forms:
         *,
         falls_back: bool = True,
     ) -> None:
-        self._engine = engine
+        self.engine = engine
         self._destination = destination
         self._profile = profile
         self._now = now
@@ -107,7 +107,7 @@ class Forms:
         """What the destination refused within the last day."""
         if not self._falls_back:
             return Refusals()
-        with read_transaction(self._engine) as connection:
+        with read_transaction(self.engine) as connection:
             state = get_destination_state(connection, self._destination)
         return recall(state.learned or {}, self._now())
 
@@ -126,7 +126,7 @@ class Forms:
     def choose(self, parcel: Parcel, refusals: Refusals) -> Form:
         """The first form that a destination with these refusals takes, its objects rendered if need be."""
         profile = self._profile.without(refusals.classes) or self._profile
-        objects = objects_in_profile(self._engine, parcel, profile)
+        objects = objects_in_profile(self.engine, parcel, profile)
         reservation = None
         if profile != self._profile:
             refused = ", ".join(sorted(_name(uid) for uid in refusals.classes))
@@ -143,7 +143,7 @@ class Forms:
             transfer_syntaxes=sorted(f"{uid} in {syntax}" for uid, syntax in refusals.syntaxes),
             sent_as=profile.name if profile else None,
         )
-        with write_transaction(self._engine) as connection:
+        with write_transaction(self.engine) as connection:
             learn(connection, self._destination, refusals.remembered())
 
 

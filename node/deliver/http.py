@@ -101,7 +101,8 @@ class HttpPeer:
             case 403:
                 raise Unreachable(f"{said}: our credentials may not do this; grant them the role that stores objects")
             case 429 | 503:
-                raise Unreachable(f"{said}: it is busy", retry_after_seconds(answer.headers.get("Retry-After", "")))
+                wait = retry_after_seconds(answer.headers.get("Retry-After", ""), answer.headers.get("Date", ""))
+                raise Unreachable(f"{said}: it is busy", wait)
 
     def _authorization(self) -> dict[str, str]:
         if self.destination.bearer_token_file is not None:
@@ -140,15 +141,25 @@ class HttpPeer:
             return self._token
 
 
-def retry_after_seconds(value: str) -> float | None:
-    """Retry-After (RFC 9110 10.2.3) in seconds, at most an hour; None when it is missing or makes no sense."""
+def retry_after_seconds(value: str, date: str = "") -> float | None:
+    """Retry-After (RFC 9110 10.2.3) in seconds, at most an hour; None when it is missing or makes no sense.
+
+    A date is one of the server's clock: it is compared with the Date of the same answer, not with our clock.
+    """
     if value.strip().isdigit():
         return min(float(value), _LONGEST_RETRY_AFTER_SECONDS)
+    moment = _timestamp(value)
+    if moment is None:
+        return None
+    now = _timestamp(date) or time.time()
+    return min(max(moment - now, 0.0), _LONGEST_RETRY_AFTER_SECONDS)
+
+
+def _timestamp(date: str) -> float | None:
     try:
-        moment = parsedate_to_datetime(value).timestamp()
+        return parsedate_to_datetime(date).timestamp()
     except (TypeError, ValueError):
         return None
-    return min(max(moment - time.time(), 0.0), _LONGEST_RETRY_AFTER_SECONDS)
 
 
 def _read_secret(path: Any, who: str) -> str:

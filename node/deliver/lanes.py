@@ -79,7 +79,8 @@ def _transport(engine: Engine, settings: Settings, destination: AnyDestination, 
         case DicomwebDestination():
             from node.deliver.dicomweb_transport import DicomwebTransport
 
-            return DicomwebTransport(_forms(engine, settings, destination, now), destination, seconds, now)
+            forms = _forms(engine, settings, destination, now)
+            return DicomwebTransport(forms, destination, seconds, settings.node.data_dir)
         case Hl7Destination():
             from node.deliver.hl7_transport import Hl7Transport
 
@@ -124,5 +125,6 @@ def _asker(
 
             wait = destination.confirm_after_seconds
             if isinstance(transport, DicomwebTransport):
-                return QueryAsker(engine, settings, transport.has, wait, now), wait
+                ask = transport.keeps if destination.confirm == "retrieve" else transport.has
+                return QueryAsker(engine, settings, ask, wait, now), wait
     return None, None

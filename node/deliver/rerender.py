@@ -13,9 +13,11 @@ from sqlalchemy import Engine
 from dicom_sr.profile import CONSERVATIVE, DestinationProfile
 from node.deliver.transport import Parcel
 from node.errors import Permanent
+from node.jobs.queue import get_job
 from node.store import catalogue
 from node.store.database import read_transaction
-from node.store.results import ResultObject
+from node.store.deliveries import AcceptedObject, Delivery
+from node.store.results import ResultObject, get_result
 
 _INDEX = "objects.json"
 
@@ -87,3 +89,14 @@ def _write(engine: Engine, parcel: Parcel, profile: DestinationProfile, folder: 
         staging.rename(folder)
     except OSError:  # another thread was faster, with the same bytes
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def sent_files(engine: Engine, data_dir: Path, delivery: Delivery) -> list[tuple[AcceptedObject, Path]]:
+    """What a destination accepted in a delivery, with the files that it was sent, in whatever form."""
+    with read_transaction(engine) as connection:
+        result = get_result(connection, get_job(connection, delivery.job_id).result_id or 0)
+    listed = [*result.objects]
+    for index in sorted((data_dir / result.folder).glob(f"*/{_INDEX}")):
+        listed += [ResultObject(**one) for one in json.loads(index.read_text(encoding="utf-8"))]
+    paths = {one.sop_instance_uid: data_dir / one.path for one in listed}
+    return [(one, paths[one.sop_instance_uid]) for one in delivery.objects if one.sop_instance_uid in paths]

@@ -259,6 +259,28 @@ def test_what_the_server_lost_is_sent_again(node: Node, web: Web):
     assert confirmed.resends == 1
 
 
+@pytest.mark.parametrize("changed", [False, True])
+def test_what_was_sent_is_read_back_and_compared(node: Node, web: Web, changed: bool):
+    (job,) = node.add_result("web")
+    with DicomwebStub() as stub:
+        settings = node.settings(web(stub.url, confirm="retrieve", confirm_after_seconds=0.3))
+        with node.outbox(settings):
+            node.wait_for_end(job)
+            if not changed:
+                node.wait_for_state(job, DeliveryState.CONFIRMED, 30)
+                return
+            uid = node.uids(job)[0]
+            altered = dcmread(BytesIO(stub.instances[uid]))
+            altered.SeriesDescription = "coerced"
+            buffer = BytesIO()
+            altered.save_as(buffer, enforce_file_format=True)
+            stub.instances[uid] = buffer.getvalue()
+            wait_until(lambda: (found := node.delivery(job)) and found.checks and found, "question")
+        delivery = node.delivery(job)
+    assert delivery is not None and delivery.state is DeliveryState.DELIVERED
+    assert f"another content under {uid}" in (delivery.last_error or "")
+
+
 @pytest.mark.parametrize(("value", "seconds"), [("120", 120), ("999999", 3600), ("", None), ("soon", None)])
 def test_retry_after_is_read(value: str, seconds: float | None):
     assert retry_after_seconds(value) == seconds
@@ -266,6 +288,11 @@ def test_retry_after_is_read(value: str, seconds: float | None):
 
 def test_retry_after_may_be_a_date_that_has_passed():
     assert retry_after_seconds("Wed, 21 Oct 2015 07:28:00 GMT") == 0
+
+
+def test_retry_after_as_a_date_is_of_the_servers_clock_however_wrong_that_is():
+    assert retry_after_seconds("Wed, 21 Oct 2015 07:28:30 GMT", "Wed, 21 Oct 2015 07:28:00 GMT") == 30
+    assert retry_after_seconds("Wed, 21 Oct 2065 07:28:30 GMT", "Wed, 21 Oct 2065 07:28:00 GMT") == 30
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"null", b"<xml/>", b'{"00081199": {"Value": [{}]}}', b"[1]"])

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,10 @@ from structlog.testing import capture_logs
 
 from node.deliver.outbox import delivery_handler
 from node.jobs.heartbeat import Heartbeat, Interrupted, StopReason
+from node.jobs.queue import requeue
 from node.jobs.wake import Topic, Wake
 from node.settings import Destination
+from node.store.database import write_transaction
 from node.store.tables import JobState
 from tests.counterparts import free_port, orthanc, wait_until
 from tests.faulty_archive import Answer, Drop, FaultyArchive, Stall
@@ -147,6 +150,23 @@ def test_destination_that_is_not_configured_any_more_is_said_so(node: Node, dest
     with node.outbox(node.settings(destination_at(free_port(), name="new-pacs"))):
         ended = node.wait_for_end(job, JobState.FAILED)
     assert "destination 'old-pacs' is not in the configuration (known: new-pacs)" in (ended.last_error or "")
+
+
+def test_full_outbox_of_a_destination_that_was_taken_out_goes_out_once_it_is_back(
+    node: Node, destination_at: DestinationAt
+):
+    jobs = [node.add_result("old-pacs")[0] for _ in range(6)]
+    with node.outbox(node.settings(destination_at(free_port(), name="new-pacs"))):
+        for job in jobs:
+            node.wait_for_end(job, JobState.FAILED)
+    with write_transaction(node.engine) as connection:
+        for job in jobs:
+            requeue(connection, job.job_id, datetime.now(UTC))
+    with FaultyArchive() as archive, node.outbox(node.settings(destination_at(archive.port, name="old-pacs"))):
+        for job in jobs:
+            node.wait_for_end(job)
+    received = [one.sop_instance_uid for one in archive.received]
+    assert sorted(received) == sorted(uid for job in jobs for uid in node.uids(job))
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut"])

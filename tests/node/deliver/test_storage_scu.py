@@ -53,10 +53,13 @@ def test_compressed_objects_keep_their_transfer_syntax(tmp_path: Path, destinati
     assert archive.received[1].data_set == data_set_of(packed[0])
 
 
-def test_warning_counts_as_delivered_and_is_kept(result_objects: list[Path], destination_at: DestinationAt):
-    with FaultyArchive([Answer(0xB000), Answer(0x0111)]) as archive:
+@pytest.mark.parametrize("warning", [0xB000, 0xB006, 0xB007])
+def test_warning_counts_as_delivered_and_is_kept(
+    result_objects: list[Path], destination_at: DestinationAt, warning: int
+):
+    with FaultyArchive([Answer(warning), Answer(0x0111)]) as archive:
         answers = send(destination_at(archive.port), "OVERREAD", result_objects, 10)
-    assert [answer.status for answer in answers] == [0xB000, 0x0111]
+    assert [answer.status for answer in answers] == [warning, 0x0111]
     assert all(answer.is_delivered for answer in answers)
 
 
