@@ -223,9 +223,10 @@ class OrthancPeer:
         assert len(found) == 1, f"{uid}: Orthanc knows {len(found)} resources of this UID"
         return str(found[0]["ID"])
 
-    def forward(self, uid: str, modality: str) -> None:
-        """C-STORE a study, series or instance in one association; raises when one object fails."""
-        order = {"Resources": [self.identifier(uid)], "Synchronous": True, "Timeout": 60}
+    def forward(self, uid: str | Sequence[str], modality: str) -> None:
+        """C-STORE a study, series or instance, or several, in one association; raises when one object fails."""
+        uids = [uid] if isinstance(uid, str) else uid
+        order = {"Resources": [self.identifier(one) for one in uids], "Synchronous": True, "Timeout": 60}
         self.request(f"/modalities/{modality}/store", order)
 
     def echo(self, modality: str) -> None:

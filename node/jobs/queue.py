@@ -205,8 +205,8 @@ def finish(
     """End the attempt that `job` names: SUCCEED, RETRY (not before `run_after`), FAIL (because of `code`), RELEASE or
     CANCEL.
 
-    What would queue the job again cancels it instead when somebody asked for that meanwhile; a request to cancel that
-    was taken back meanwhile releases it.
+    What would queue the job again cancels it instead when somebody asked for that meanwhile; an inference of which the
+    request to cancel was taken back meanwhile is released. (A delivery cancels itself when its result is outdated.)
 
     Raises
     ------
@@ -218,7 +218,7 @@ def finish(
     now_held = held(connection, job)
     if now_held.cancel_requested and event in (JobEvent.RETRY, JobEvent.RELEASE):
         event = JobEvent.CANCEL
-    elif event is JobEvent.CANCEL and not now_held.cancel_requested:
+    elif event is JobEvent.CANCEL and job.kind is JobKind.INFER and not now_held.cancel_requested:
         event = JobEvent.RELEASE
     changes: dict[str, Any] = {"last_error": message}
     if event is JobEvent.RETRY:

@@ -118,10 +118,11 @@ def test_late_images_make_one_current_report_that_names_its_predecessor(
         assert retracted_by(peer) == {one.sop_instance_uid for one in found[0].objects}
 
 
-@pytest.mark.parametrize("kind", ["dimse", "dicomweb"])
-def test_study_forwarded_image_by_image_settles_once_by_the_count(
-    tmp_path: Path, models: Path, peer: OrthancPeer, kind: str
+@pytest.mark.parametrize(("kind", "each"), [("dimse", 1), ("dicomweb", 1), ("dicomweb", 7)])
+def test_study_forwarded_in_pieces_settles_once_by_the_count(
+    tmp_path: Path, models: Path, peer: OrthancPeer, kind: str, each: int
 ) -> None:
+    """Each piece is an association of its own: one image, or several; the first is one image."""
     paths = write_series(tmp_path / "images", shape=(SLICES, 24, 24))
     headers = [pydicom.dcmread(path, stop_before_pixels=True) for path in paths]
     study = str(headers[0].StudyInstanceUID)
@@ -130,10 +131,11 @@ def test_study_forwarded_image_by_image_settles_once_by_the_count(
         peer.set_modality("node", node.ae_title, node.port)
         peer.forward(str(headers[0].SOPInstanceUID), "node")
         wait_until(lambda: is_counted(node, study), "count of the archive")
-        for header in headers[1:-1]:
-            peer.forward(str(header.SOPInstanceUID), "node")
+        uids = [str(header.SOPInstanceUID) for header in headers]
+        for first in range(1, len(uids) - 1, each):
+            peer.forward(uids[first : min(first + each, len(uids) - 1)], "node")
         assert settled_by(node, study) is None
-        peer.forward(str(headers[-1].SOPInstanceUID), "node")
+        peer.forward(uids[-1], "node")
         wait_until(lambda: settled_by(node, study) == "count", "settling by the count", 20)
         wait_for_deliveries(node, peer, 1)
         assert len(node.jobs(JobKind.INFER)) == 1

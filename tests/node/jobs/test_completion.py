@@ -171,3 +171,10 @@ def test_a_critical_finding_raises_all_further_work_of_its_study(connection: Con
     assert lanes == {("1.2", Priority.STAT), ("1.7", Priority.ROUTINE)}
     assert raised_lane(connection, "1.2") is Priority.STAT
     assert raised_lane(connection, "1.7") is None
+
+
+def test_a_delivery_that_cancels_itself_is_not_queued_again(connection: Connection) -> None:
+    complete(connection, running(connection))
+    delivery = claim_delivery(connection)
+    assert delivery is not None
+    assert queue.finish(connection, delivery, JobEvent.CANCEL, later(11)).state is JobState.CANCELLED
