@@ -81,6 +81,7 @@ class WatchedServer(Server):
         self._header_seconds = header_seconds
         self._answer_seconds = answer_seconds
         self._background: set[asyncio.Task[None]] = set()
+        self._handshakes: dict[asyncio.Task[None], socket.socket] = {}  # oldest first
         self._log = get_logger("web")
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -95,7 +96,7 @@ class WatchedServer(Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept nobody any more, let requests finish for a while, close everything."""
-        for task in self._background:
+        for task in (*self._background, *self._handshakes):
             task.cancel()
         await super().shutdown(sockets)
         for connection in list(self.server_state.connections):
@@ -105,6 +106,15 @@ class WatchedServer(Server):
         task = asyncio.get_running_loop().create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+
+    def _welcome(self, accepted: socket.socket, peer: str) -> None:
+        """Begin with a connection; where too many are in their handshakes, the oldest of those ends."""
+        task = asyncio.get_running_loop().create_task(self._begin(accepted, peer))
+        self._handshakes[task] = accepted
+        task.add_done_callback(lambda done: self._handshakes.pop(done, None))
+        if len(self._handshakes) > _MAXIMUM_WAITING:
+            with contextlib.suppress(OSError):
+                self._handshakes.pop(next(iter(self._handshakes))).shutdown(socket.SHUT_RDWR)
 
     async def _accept(self, listening: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -116,10 +126,7 @@ class WatchedServer(Server):
                     self._log.error("accept_failed", reason=describe_error(error), errno=error.errno)
                 await asyncio.sleep(0.1)  # until something is closed; accepting at once would only spin
                 continue
-            if len(self._background) > 2 * _MAXIMUM_WAITING:  # all of them in their handshakes
-                accepted.close()
-                continue
-            self._run(self._begin(accepted, str(address[0])))
+            self._welcome(accepted, str(address[0]))
 
     async def _begin(self, accepted: socket.socket, peer: str) -> None:
         """Do the handshake, if any, and hand the connection to its protocol."""

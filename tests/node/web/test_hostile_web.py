@@ -6,12 +6,14 @@ import ssl
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 from pydicom import Dataset
 
+from tests.certificates import make_authority
 from tests.counterparts import wait_until
 from tests.node.web.conftest import WebUnderTest, compose, part10
 
@@ -207,7 +209,21 @@ def test_memory_stays_bounded_with_a_large_object(serve: Serve, images: list[Dat
     assert [row.size_bytes > 50_000_000 for row in web.rows()].count(True) == 1
 
 
-def test_plain_request_to_the_tls_port_and_the_reverse(serve: Serve) -> None:
+def test_crowd_of_silent_tls_clients_cannot_keep_a_good_one_out(serve: Serve, tmp_path: Path) -> None:
+    authority = make_authority(tmp_path)
+    certificate, key = authority.issue("server")
+    web = serve(tls_certificate=str(certificate), tls_key=str(key), header_timeout_seconds=60)
+    silent = [connect(web) for _ in range(200)]
+    context = ssl.create_default_context(cafile=str(authority.ca))
+    with httpx.Client(verify=context, trust_env=False, timeout=30) as client:
+        assert client.get(f"https://127.0.0.1:{web.port}/health").status_code == 200
+    wait_until(lambda: len(web.server._server._handshakes) <= 128, "end of the oldest of them")
+    ends(silent[0])
+    for client_socket in silent[1:]:
+        client_socket.close()
+
+
+def test_tls_hello_on_the_plain_port(serve: Serve) -> None:
     web = serve()
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
