@@ -12,7 +12,8 @@ from node.volume.decode import check_readable, find_frames, read_stored_values
 from node.volume.frames import Frames
 from node.volume.groups import base_header, frame_header, has_groups
 from node.volume.instance import Instance, open_instance
-from node.volume.pixels import FORMAT_TAGS, PixelFormat, raw_values, read_format, read_image_format, require_monochrome
+from node.volume.pixels import FORMAT_TAGS, PixelFormat, raw_values, read_image_format, require_monochrome
+from node.volume.reason import Reason, refusal
 
 T = TypeVar("T")
 
@@ -72,9 +73,13 @@ def slices_of(instances: Sequence[Instance]) -> list[Slice]:
 
 
 def _read_format(header: Dataset, name: str) -> PixelFormat:
-    if has_groups(header):
-        return require_monochrome(read_image_format(header, name), name)
-    return read_format(header, name)
+    form = require_monochrome(read_image_format(header, name), name)
+    if form.frames > 1 and not has_groups(header):
+        raise refusal(
+            Reason.MISSING_GEOMETRY,
+            f"{name} has {form.frames} frames and no functional groups: nothing says where they lie",
+        )
+    return form
 
 
 def _frames_of(instance: Instance, form: PixelFormat) -> list[Slice]:

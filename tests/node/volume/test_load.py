@@ -358,7 +358,7 @@ def test_other_sop_class(tmp_path: Path) -> None:
         ),
         ({"PhotometricInterpretation": "RGB"}, "unsupported-pixel-format", "found Photometric Interpretation RGB"),
         ({"BitsAllocated": 32}, "unsupported-pixel-format", "found Bits Allocated 32, wanted 8 or 16"),
-        ({"NumberOfFrames": 2}, "unsupported-pixel-format", "found Number of Frames 2"),
+        ({"NumberOfFrames": 2}, "missing-geometry", "2 frames and no functional groups"),
         ({"RescaleSlope": 0}, "unsupported-pixel-format", "found RescaleSlope 0"),
         ({"Rows": 39}, "mixed-size", "40 x 36 and 39 x 36"),
         ({"FrameOfReferenceUID": "1.2.3"}, "mixed-frame-of-reference", "2 frames of reference"),
