@@ -20,7 +20,7 @@ from node.jobs import history, queue
 from node.jobs.job import Job
 from node.jobs.speculation import EarlyWork, early_work
 from node.jobs.wake import Topic, Wake
-from node.store import catalogue, results
+from node.store import catalogue, commitments, results
 from node.store.database import read_transaction, write_transaction
 from node.store.tables import DecisionOutcome, JobKind, JobState
 
@@ -47,6 +47,7 @@ def status(config: ConfigOption = None, json_output: JsonOption = False) -> None
         not_wanted = catalogue.recent_decisions(connection, DecisionOutcome.NOT_WANTED, limit=10)
         quarantined = catalogue.recent_quarantine(connection, limit=10)
         early = early_work(connection)
+        unreported = commitments.unreported(connection, limit=10)
     if json_output:
         print_json(
             {
@@ -59,6 +60,7 @@ def status(config: ConfigOption = None, json_output: JsonOption = False) -> None
                 "not_wanted": [vars(each) for each in not_wanted],
                 "quarantine": [vars(each) for each in quarantined],
                 "early_work": vars(early),
+                "commitment_not_reported": [vars(each) for each in unreported],
             }
         )
         return
@@ -89,6 +91,14 @@ def status(config: ConfigOption = None, json_output: JsonOption = False) -> None
     _print_lines(
         "Quarantine",
         [f"{q.at:%Y-%m-%d %H:%M} {q.code}: {q.message} ({q.path or 'nothing kept'})" for q in quarantined],
+    )
+    _print_lines(
+        "Storage commitment not reported",
+        [
+            f"{each.requested_at:%Y-%m-%d %H:%M} to {each.calling_ae_title}, transaction {each.transaction_uid}: "
+            f"{each.state.lower()} after {each.attempts} tries: {each.last_error}"
+            for each in unreported
+        ],
     )
 
 
