@@ -24,6 +24,7 @@ from node.receive.commitment_reporter import CommitmentReporter
 from node.receive.storage_scp import StorageScp
 from node.settings import Destination, DimseSettings, NodeSettings, Settings
 from node.store import tables
+from node.store.commitments import unreported
 from node.store.database import migrate, open_database, read_transaction
 from node.store.files import FileStore
 from tests.counterparts import free_port, orthanc, wait_until
@@ -283,6 +284,9 @@ def test_given_up_after_its_time(serve: Callable[..., Node], images: list[Encode
     modality.ask(node.port, [(CT, ABSENT)])
     states = lambda: [row.state for row in node.rows(tables.commitment_request)]  # noqa: E731
     wait_until(lambda: states() == [tables.CommitmentState.ABANDONED], "end of the tries")
+    with read_transaction(node.engine) as connection:
+        (shown,) = unreported(connection)
+    assert (shown.calling_ae_title, shown.attempts) == ("CT1", 1) and "127.0.0.1" in str(shown.last_error)
 
 
 def test_destination_of_the_same_name_may_ask(serve: Callable[..., Node], modality: Modality) -> None:
