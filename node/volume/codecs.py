@@ -13,7 +13,7 @@ import numpy as np
 from pydicom import uid
 
 from node.errors import NotAnalysed
-from node.volume.declared import StreamSize, jpeg_2000_size, jpeg_size, jpeg_xl_size
+from node.volume.declared import StreamSize, jpeg_2000_is_reversible, jpeg_2000_size, jpeg_size, jpeg_xl_size
 from node.volume.frames import END_OF_IMAGE
 from node.volume.pixels import PixelFormat
 from node.volume.reason import Reason, refusal
@@ -68,6 +68,13 @@ def _decode_jpeg(frame: bytes, form: PixelFormat) -> np.ndarray:
     return np.asarray(imagecodecs.jpeg8_decode(frame, colorspace=space, outcolorspace=space))
 
 
+def _decode_htj2k(frame: bytes, form: PixelFormat) -> np.ndarray:
+    """OpenJPH is quicker, but lets values that an irreversible transform brings beyond the range wrap around."""
+    if jpeg_2000_is_reversible(frame):
+        return np.asarray(imagecodecs.htj2k_decode(frame))
+    return np.asarray(imagecodecs.jpeg2k_decode(frame))
+
+
 def _decode_deflated(frame: bytes, form: PixelFormat) -> np.ndarray:
     content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(frame, form.frame_bytes)
     return np.frombuffer(content, form.dtype.newbyteorder("<")).reshape(form.frame_shape)
@@ -80,7 +87,7 @@ def _decode_nothing(frame: bytes, form: PixelFormat) -> np.ndarray:
 _JPEG = Codec("libjpeg-turbo", _decode_jpeg, jpeg_size, ends=True)
 _JPEG_LS = Codec("CharLS", lambda frame, form: imagecodecs.jpegls_decode(frame), jpeg_size, ends=True)
 _JPEG_2000 = Codec("OpenJPEG", lambda frame, form: imagecodecs.jpeg2k_decode(frame), jpeg_2000_size, ends=True)
-_HTJ2K = Codec("OpenJPH", lambda frame, form: imagecodecs.htj2k_decode(frame), jpeg_2000_size, ends=True)
+_HTJ2K = Codec("OpenJPH", _decode_htj2k, jpeg_2000_size, ends=True)
 _JPEG_XL = Codec("libjxl", lambda frame, form: imagecodecs.jpegxl_decode(frame, numthreads=1), jpeg_xl_size)
 
 CODECS: dict[uid.UID, Codec] = {

@@ -41,6 +41,14 @@ def jpeg_2000_size(frame: bytes) -> StreamSize | None:
     return StreamSize(height - top, width - left, int.from_bytes(frame[at + 40 : at + 42], "big"))
 
 
+def jpeg_2000_is_reversible(frame: bytes) -> bool:
+    """Whether the main header of a JPEG 2000 stream says the reversible wavelet for all components (T.800 A.6.1)."""
+    start, end = frame.find(b"\xff\x52", 0, 4096), frame.find(b"\xff\x90", 0, 4096)
+    if start < 0 or len(frame) < start + 14 or frame.find(b"\xff\x53", 0, max(end, 0)) >= 0:
+        return False
+    return frame[start + 13] == 1
+
+
 def jpeg_xl_size(frame: bytes) -> StreamSize | None:
     """Size in the SizeHeader of a JPEG XL stream (ISO/IEC 18181-1), which may lie in boxes (18181-2), or None."""
     start = _jpeg_xl_start(frame)
