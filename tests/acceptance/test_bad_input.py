@@ -156,14 +156,16 @@ def test_unsupported_modality_is_not_wanted(node: NodeUnderTest, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("model", "words"),
+    ("model", "words", "code"),
     [
-        ("raises", "raises"),
-        ("wrong-shape", "expected (1, 2, 12, 24, 24)"),
-        ("changed", "SHA-256"),
+        ("raises", "raises", "cannot-run"),
+        ("wrong-shape", "expected (1, 2, 12, 24, 24)", "cannot-run"),
+        ("changed", "SHA-256", "model-refused"),
     ],
 )
-def test_bad_model_fails_its_job_with_the_reason(node: NodeUnderTest, tmp_path: Path, model: str, words: str) -> None:
+def test_bad_model_fails_its_job_with_the_reason(
+    node: NodeUnderTest, tmp_path: Path, model: str, words: str, code: str
+) -> None:
     study = write(tmp_path / "images", make_series(shape=(12, 24, 24), SeriesDescription=f"to {model}"))
     send(node, tmp_path / "images")
     wait_until(lambda: job_of(node, study, JobState.FAILED), "failed job", 30)
@@ -171,6 +173,10 @@ def test_bad_model_fails_its_job_with_the_reason(node: NodeUnderTest, tmp_path: 
     assert error is not None
     assert model in error
     assert words in error
+    found, message = not_analysed(node, study)
+    assert found == code
+    assert words in message
+    assert study in [each["study_instance_uid"] for each in node.status()["not_analysed"]]
 
 
 def test_model_that_is_not_installed_is_named(node: NodeUnderTest, tmp_path: Path) -> None:
