@@ -52,7 +52,7 @@ def deliverer(node: Node, ports: dict[str, tuple[str, int]]) -> Iterator[None]:
     )
     config = node.folder / "node.toml"
     config.write_text(
-        '[node]\ndata_dir = "."\n[deliver]\nfirst_retry_seconds = 0.2\nlongest_retry_seconds = 2\ntimeout_seconds = 3\n'
+        '[node]\ndata_dir = "."\n[deliver]\nfirst_retry_seconds = 1\nlongest_retry_seconds = 10\ntimeout_seconds = 10\n'
         f"probe_seconds = 1\npoll_seconds = 0.2\n{tables}"
     )
     command = [sys.executable, "-m", "node", "deliver", "--config", str(config)]

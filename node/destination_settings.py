@@ -198,6 +198,20 @@ class FolderDestination(ObjectDestination):
     folder: Path = Field(description="An existing folder; each study gets one in it.")
 
 
+class PinDestination(AnyDestination):
+    """`kind = "pin"`: folders as a platform of the Nuance PIN style collects them."""
+
+    kind: Literal["pin"] = Field(
+        "pin", description="How results are sent: GSPS, FHIR report and `resultManifest.json`."
+    )
+    folder: Path = Field(description="An existing folder; each result gets one in it.")
+    partner_name: Name = Field(description="Our name at the platform; part of the name of the report.")
+    service_name: Name = Field(description="Name of the service at the platform; part of the name of the report.")
+    observation_codes: dict[str, str] = Field(
+        {}, description="The platform's observation code, `code^text`, by our code of the finding, e.g. `SCT 1386000`."
+    )
+
+
 DESTINATION_KINDS: dict[str, type[AnyDestination]] = {
     "dimse": Destination,
     "dicomweb": DicomwebDestination,
@@ -205,6 +219,7 @@ DESTINATION_KINDS: dict[str, type[AnyDestination]] = {
     "fhir": FhirDestination,
     "webhook": WebhookDestination,
     "folder": FolderDestination,
+    "pin": PinDestination,
 }
 """The class of each kind, in the order of the documentation."""
 
@@ -220,7 +235,8 @@ DestinationOfAnyKind = Annotated[
     | Annotated[Hl7Destination, Tag("hl7")]
     | Annotated[FhirDestination, Tag("fhir")]
     | Annotated[WebhookDestination, Tag("webhook")]
-    | Annotated[FolderDestination, Tag("folder")],
+    | Annotated[FolderDestination, Tag("folder")]
+    | Annotated[PinDestination, Tag("pin")],
     Discriminator(
         _kind_of,
         custom_error_type="unknown_kind",

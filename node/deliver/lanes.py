@@ -19,6 +19,7 @@ from node.destination_settings import (
     FolderDestination,
     Hl7Destination,
     ObjectDestination,
+    PinDestination,
     WebhookDestination,
 )
 from node.errors import Permanent
@@ -93,6 +94,10 @@ def _transport(engine: Engine, settings: Settings, destination: AnyDestination, 
             from node.deliver.webhook import WebhookTransport
 
             return WebhookTransport(destination, seconds, now)
+        case PinDestination():
+            from node.adapters.pin_transport import PinTransport
+
+            return PinTransport(engine, destination)
     raise Permanent(f"destination {destination.name!r} is of a kind that cannot be sent to")
 
 

@@ -23,7 +23,7 @@ from node.deliver.transport import Parcel
 from node.jobs.completion import complete_inference
 from node.jobs.history import job_history
 from node.jobs.job import Job
-from node.jobs.queue import claim, enqueue_infer, finish, get_job
+from node.jobs.queue import claim, enqueue_infer, finish, get_job, requeue
 from node.jobs.state import JobEvent
 from node.settings import AnyDestination, DeliverSettings, Destination, NodeSettings, Settings
 from node.store.database import migrate, open_database, read_transaction, write_transaction
@@ -297,6 +297,12 @@ def add_real_result(node: Node, destination: str, critical: Sequence[str] = ()) 
 def real(node: Node) -> Job:
     """The same, to the destination `pacs`."""
     return add_real_result(node, "pacs")
+
+
+def requeued(node: Node, job: Job) -> None:
+    """Send it again, as an operator would."""
+    with write_transaction(node.engine) as connection:
+        requeue(connection, job.job_id, datetime.now(UTC))
 
 
 def parcel_of(node: Node, job: Job) -> Parcel:

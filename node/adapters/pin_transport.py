@@ -1,0 +1,72 @@
+"""Results into folders as a platform of the Nuance PIN style collects them: GSPS, FHIR report, manifest."""
+
+import json
+import os
+import shutil
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from sqlalchemy import Engine
+
+from dicom_sr.profile import DestinationProfile, Role
+from node.adapters.pin_report import Artifact, build_manifest, build_report
+from node.deliver.rerender import objects_in_profile
+from node.deliver.statement import Statement, read_statement
+from node.deliver.transport import Check, Parcel, Receipt, Unreachable
+from node.destination_settings import PinDestination
+from node.store.results import ResultObject
+
+PROFILE = DestinationProfile("pin", roles=(Role.PRESENTATION_STATE,))
+MANIFEST = "resultManifest.json"
+
+
+class PinTransport:
+    """One folder for each result, which appears complete or not at all; sending it again changes nothing."""
+
+    def __init__(self, engine: Engine, destination: PinDestination) -> None:
+        self._engine = engine
+        self._destination = destination
+
+    def send(self, parcel: Parcel, check: Check) -> Receipt:
+        statement = read_statement(parcel)
+        objects = objects_in_profile(self._engine, parcel, PROFILE)
+        try:
+            self._write(parcel.data_dir, statement, objects)
+        except OSError as error:
+            raise Unreachable(
+                f"destination {self._destination.name!r} ({self._destination.folder}): {error.strerror}; is it "
+                "mounted, and may this node write there?"
+            ) from None
+        return Receipt(())
+
+    def probe(self) -> None:
+        if not os.access(self._destination.folder, os.W_OK):
+            place = f"{self._destination.name!r} ({self._destination.folder})"
+            raise Unreachable(f"destination {place}: this node may not write there")
+
+    def _write(self, data_dir: Path, statement: Statement, objects: Sequence[ResultObject]) -> None:
+        destination = self._destination
+        folder = destination.folder / statement.order.study_instance_uid / statement.identifier
+        if not destination.folder.is_dir():
+            raise FileNotFoundError(2, "there is no such folder")
+        if (folder / MANIFEST).exists():
+            return
+        staging = folder.with_name(f".{folder.name}.{os.getpid()}.{threading.get_ident()}.part")
+        staging.mkdir(parents=True)
+        report = f"{destination.partner_name}-{destination.service_name}-FHIR.json"
+        artifacts = [Artifact(report, "application/json")]
+        for one in objects:
+            name = f"{one.sop_instance_uid}.dcm"
+            shutil.copyfile(data_dir / one.path, staging / name)
+            artifacts.append(Artifact(name, "application/dicom", one.series_instance_uid))
+        _put(staging / report, build_report(statement, destination.observation_codes))
+        _put(staging / MANIFEST, build_manifest(statement.order.study_instance_uid, artifacts))
+        staging.rename(folder)
+
+
+def _put(path: Path, value: object) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        json.dump(value, file, ensure_ascii=False, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
