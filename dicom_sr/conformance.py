@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pydicom import dcmread
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 
+from dicom_sr.conformance_images import IMAGE_RULES
 from dicom_sr.conformance_kinds import COMMON_1, COMMON_2, KINDS, MODALITIES, Kind
 from dicom_sr.conformance_reports import check_agreement, check_groups, check_relationships
 from dicom_sr.conformance_segmentations import Found, check_geometry, check_segments, count_voxels
 from dicom_sr.findings import Result
+from dicom_sr.frame_groups import PER_FRAME, read_frame_groups
 from dicom_sr.profile import DestinationProfile, Role
 
 __all__ = ["Problem", "check", "check_files", "count_voxels"]
@@ -99,6 +102,8 @@ def _rules(
     if kind.name == "SEG":
         yield from check_geometry(item, sources)
         yield from check_segments(item, _flavour(item, profile))
+    if kind.name in IMAGE_RULES:
+        yield from IMAGE_RULES[kind.name](item, sources)
     if kind.name in ("SR", "CAD", "KO"):
         yield from check_relationships(item)
     if kind.name == "SR":
@@ -146,6 +151,9 @@ def _attributes(item: Dataset, kind: Kind, source: Dataset) -> Found:
 
 
 def _is_empty(item: Dataset, keyword: str) -> bool:
+    raw = item.get_item(keyword) if keyword in item else None
+    if isinstance(raw, RawDataElement):  # parsing thousands of functional groups only to see that there are any is slow
+        return not raw.value
     return item.get(keyword) in (None, "", b"") or (item[keyword].VR == "SQ" and not item[keyword].value)
 
 
@@ -170,7 +178,11 @@ def _references(item: Dataset, kind: Kind, known: Collection[str]) -> Found:
 
 def _referenced(dataset: Dataset) -> Iterator[str]:
     """Referenced SOP Instance UIDs at any depth, but for those of `_CONTEXT`."""
-    for element in dataset:
+    for tag in sorted(dataset.keys()):
+        if tag == PER_FRAME:
+            yield from (uid for frame in read_frame_groups(dataset) for uid, _ in frame.sources)
+            continue
+        element = dataset[tag]
         if element.keyword == "ReferencedSOPInstanceUID":
             yield str(element.value)
         elif element.VR == "SQ" and element.keyword not in _CONTEXT:

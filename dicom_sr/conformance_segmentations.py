@@ -8,6 +8,7 @@ from pydicom.dataset import Dataset
 from pydicom.pixels import iter_pixels
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 
+from dicom_sr.frame_groups import read_frame_groups
 from dicom_sr.source_frames import measure_spacing, plane_of
 
 POSITION_TOLERANCE_MM = 1e-3
@@ -30,20 +31,23 @@ def count_voxels(segmentation: Dataset) -> Mapping[int, int]:
                 counts[number] = counts.get(number, 0) + voxels
         counts.pop(0, None)
         return counts
-    frames = segmentation.PerFrameFunctionalGroupsSequence
-    for frame, voxels in zip(frames, _voxels_of_frames(segmentation, kind), strict=True):
-        number = int(_functional_group(segmentation, frame, "SegmentIdentificationSequence").ReferencedSegmentNumber)
+    frames = read_frame_groups(segmentation)
+    for frame, voxels in zip(frames, _voxels_of_frames(segmentation, kind, len(frames)), strict=True):
+        number = frame.segment_number
+        if number is None:  # the same for all frames (PS3.3 C.7.6.16)
+            shared = segmentation.SharedFunctionalGroupsSequence[0]
+            number = int(shared.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
         counts[number] = counts.get(number, 0) + voxels
     return counts
 
 
-def _voxels_of_frames(segmentation: Dataset, kind: str) -> Iterator[int]:
+def _voxels_of_frames(segmentation: Dataset, kind: str, frames: int) -> Iterator[int]:
     """Voxels of each frame; those of a BINARY Segmentation are bits, and its frames need not begin with a byte."""
     if kind != "BINARY":
         yield from (int(np.count_nonzero(plane)) for plane in iter_pixels(segmentation))
         return
     size = int(segmentation.Rows) * int(segmentation.Columns)
-    for index in range(len(segmentation.PerFrameFunctionalGroupsSequence)):
+    for index in range(frames):
         first, end = index * size, (index + 1) * size
         packed = np.frombuffer(_part(segmentation.PixelData, first // 8, -(-end // 8)), np.uint8)
         if first % 8 == 0 and end % 8 == 0:
@@ -61,13 +65,6 @@ def _part(pixels: bytes | BufferedIOBase, first: int, end: int) -> bytes:
     return pixels[first:end]
 
 
-def _functional_group(segmentation: Dataset, frame: Dataset, keyword: str) -> Dataset:
-    """A functional group of a frame, which is shared where it is the same for all (PS3.3 C.7.6.16)."""
-    owner = frame if keyword in frame else segmentation.SharedFunctionalGroupsSequence[0]
-    group: Dataset = owner[keyword].value[0]
-    return group
-
-
 def check_geometry(item: Dataset, sources: Sequence[Dataset]) -> Found:
     """Grid, frame of reference, spacing, orientation, and each frame where its source image is."""
     for keyword in ("FrameOfReferenceUID", "Rows", "Columns"):
@@ -75,22 +72,20 @@ def check_geometry(item: Dataset, sources: Sequence[Dataset]) -> Found:
             yield "geometry", f"{keyword} is not that of the source images"
     yield from _check_plane(item, sources)
     by_uid = {str(source.SOPInstanceUID): source for source in sources}
-    for index, frame in enumerate(item.PerFrameFunctionalGroupsSequence, 1):
-        references = [
-            reference
-            for derivation in frame.get("DerivationImageSequence", ())
-            for reference in derivation.get("SourceImageSequence", ())
-        ]
-        if len(references) != 1:
-            yield "viewer", f"frame {index} refers to {len(references)} source images, expected one"
+    shared_position_mm = plane_of(item, None, "ImagePositionPatient")
+    positions: dict[tuple[str, int | None], tuple[float, ...] | None] = {}
+    for index, frame in enumerate(read_frame_groups(item), 1):
+        if len(frame.sources) != 1:
+            yield "viewer", f"frame {index} refers to {len(frame.sources)} source images, expected one"
             return
-        number = references[0].get("ReferencedFrameNumber")
-        source = by_uid[str(references[0].ReferencedSOPInstanceUID)]
-        there = plane_of(source, int(number) if number else None, "ImagePositionPatient")
+        uid, number = frame.sources[0]
+        if (uid, number) not in positions:
+            positions[uid, number] = plane_of(by_uid[uid], number, "ImagePositionPatient")
+        there = positions[uid, number]
         if there is None:
             continue
-        place = _functional_group(item, frame, "PlanePositionSequence").ImagePositionPatient
-        if np.abs(np.subtract(place, there, dtype=float)).max() > POSITION_TOLERANCE_MM:
+        place = frame.position_mm or shared_position_mm
+        if place is None or np.abs(np.subtract(place, there, dtype=float)).max() > POSITION_TOLERANCE_MM:
             yield "geometry", f"frame {index} does not lie where its source image does"
             return
 

@@ -138,6 +138,18 @@ def set_laterality(dataset: Dataset, evidence: Evidence) -> None:
     )
 
 
+def set_place(dataset: Dataset, evidence: Evidence) -> None:
+    """Frame of reference, or for an image without a place in space the orientation of the patient on it (type 2C,
+    PS3.3 C.7.6.1).
+    """
+    first = evidence.images[0]
+    if evidence.frame_of_reference_uid:
+        dataset.FrameOfReferenceUID = evidence.frame_of_reference_uid
+        dataset.PositionReferenceIndicator = first.get("PositionReferenceIndicator")
+    if not evidence.in_space:
+        dataset.PatientOrientation = first.get("PatientOrientation") or ""
+
+
 def code_item(code: Code) -> Dataset:
     """An item of a code sequence (PS3.3 Table 8.8-1)."""
     return hd.sr.CodedConcept.from_code(code)

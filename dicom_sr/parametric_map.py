@@ -18,6 +18,7 @@ from dicom_sr.instance import (
     refer_to_series,
     set_laterality,
     set_pixels,
+    set_place,
 )
 from dicom_sr.multiframe import Frame, add_functional_groups, slice_order
 from dicom_sr.pixels import native_frames
@@ -64,9 +65,7 @@ def _encode(result: Result, evidence: Evidence, profile: DestinationProfile, val
     dataset.ContentLabel = "AI_MAP"
     dataset.ContentDescription = f"{provenance.clean_text(values.name)}. {content_description(result)}"[:64]
     dataset.ContentCreatorName = content_creator(result)
-    if evidence.frame_of_reference_uid:
-        dataset.FrameOfReferenceUID = evidence.frame_of_reference_uid
-        dataset.PositionReferenceIndicator = first.get("PositionReferenceIndicator")
+    set_place(dataset, evidence)
     set_laterality(dataset, evidence)
     dataset.BurnedInAnnotation = dataset.RecognizableVisualFeatures = "NO"
     dataset.PresentationLUTShape = "IDENTITY"

@@ -16,7 +16,7 @@ from dicom_sr import codes
 from dicom_sr.errors import InvalidResult
 from dicom_sr.evidence import Evidence, check_evidence
 from dicom_sr.findings import Map, Result
-from dicom_sr.instance import Kind, add_raw, copy_compression, new_instance, refer_to_series, set_pixels
+from dicom_sr.instance import Kind, add_raw, copy_compression, new_instance, refer_to_series, set_pixels, set_place
 from dicom_sr.multiframe import Frame, add_functional_groups, slice_order
 from dicom_sr.pixels import FrameStream, Mask, label_frame, native_frames, packed_frames, quantise
 from dicom_sr.profile import CONSERVATIVE, DestinationProfile, Role, SegmentationFlavour
@@ -187,9 +187,7 @@ def _new(
     dataset.ContentLabel = "AI_SEG"
     dataset.ContentDescription = content_description(result)
     dataset.ContentCreatorName = content_creator(result)
-    if evidence.frame_of_reference_uid:
-        dataset.FrameOfReferenceUID = evidence.frame_of_reference_uid
-        dataset.PositionReferenceIndicator = first.get("PositionReferenceIndicator")
+    set_place(dataset, evidence)
     dataset.PresentationLUTShape = "IDENTITY"
     copy_compression(dataset, first)
     refer_to_series(dataset, evidence)

@@ -50,7 +50,7 @@ def plane_of(header: Dataset, frame_number: int | None, keyword: str) -> tuple[f
         "SliceThickness": "PixelMeasuresSequence",
     }[keyword]
     owners = [header]
-    per_frame = header.get("PerFrameFunctionalGroupsSequence")
+    per_frame = header.get("PerFrameFunctionalGroupsSequence") if frame_number is not None else None
     if per_frame and frame_number is not None and frame_number <= len(per_frame):
         owners += list(per_frame[frame_number - 1].get(group) or ())
     for shared in header.get("SharedFunctionalGroupsSequence") or ():
