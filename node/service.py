@@ -125,6 +125,8 @@ def run_web(settings: Settings, *, life_line: bool = False) -> None:
 
 def _serve(settings: Settings, engine: Engine, trail: AnyTrail, life_line: bool) -> None:
     from node.audit.reception import ReceptionWitness
+    from node.notices.page import NoticePage
+    from node.notices.witness import witness_of
     from node.store.files import FileStore
     from node.web.server import WebServer
 
@@ -132,12 +134,16 @@ def _serve(settings: Settings, engine: Engine, trail: AnyTrail, life_line: bool)
     _stop_by(stop.set, life_line)
     wake = Wake(settings.wake_folder)
     web = settings.web
+    witness = ReceptionWitness(trail, settings.node.ae_title)
+    told = witness_of(trail, settings.node.ae_title)
+    page = NoticePage(engine, settings, utc_now, told, lambda address, reason: witness.turned_away("", address, reason))
     server = WebServer(
         settings,
         engine,
         FileStore(settings.node.data_dir),
         lambda: wake.notify(Topic.SETTLE),
-        witness=ReceptionWitness(trail, settings.node.ae_title),
+        witness=witness,
+        further=page.routes(),
     )
     try:
         server.start()

@@ -1,5 +1,7 @@
 """The Starlette app: which path is answered by what."""
 
+from collections.abc import Sequence
+
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -10,13 +12,14 @@ from node.web.reception import RequestRefused
 from node.web.stow import StowService, error_response, fault_response
 
 
-def make_app(stow: StowService) -> Starlette:
-    """All that the HTTP server serves."""
+def make_app(stow: StowService, further: Sequence[Route] = ()) -> Starlette:
+    """All that the HTTP server serves; `further` are pages of other rooms."""
     return Starlette(
         routes=[
             Route("/studies", stow.store, methods=["POST"]),
             Route("/studies/{study}", stow.store, methods=["POST"]),
             Route("/health", _health, methods=["GET"]),
+            *further,
         ],
         exception_handlers={HTTPException: _refuse, Exception: _fail},
     )

@@ -6,11 +6,12 @@ import logging
 import socket
 import ssl
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from sqlalchemy import Engine
+from starlette.routing import Route
 from uvicorn import Config
 
 from node.logs import get_logger
@@ -46,6 +47,8 @@ class WebServer:
         Called when something was stored: whoever settles studies has something to do.
     witness : Witness, optional
         The audit trail.
+    further : sequence of Route
+        Pages of other rooms.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class WebServer:
         notify: Callable[[], object],
         *,
         witness: Witness | None = None,
+        further: Sequence[Route] = (),
     ) -> None:
         web = settings.web
         self._settings = web
@@ -87,7 +91,7 @@ class WebServer:
             logger.handlers = [logging.NullHandler()]
             logger.propagate = False
         config = Config(
-            make_app(service),
+            make_app(service, further),
             http=WatchedProtocol,
             ws="none",
             lifespan="off",
