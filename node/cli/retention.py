@@ -6,6 +6,7 @@ import typer
 
 from node import retention
 from node.cli.shared import ConfigOption, JsonOption, console, opened_database, print_json, read_settings, utc_now
+from node.logs import configure_logs
 from node.store.expiry import StudyHoldings
 
 
@@ -21,6 +22,7 @@ def show_and_sweep(
 ) -> None:
     """Delete the images whose time is over ([retention], retention_hours of routes), as the node does by itself."""
     settings = read_settings(config)
+    configure_logs("text", "warning")
     now = utc_now()
     with opened_database(settings) as engine:
         due = retention.find_due(engine, settings, now)
