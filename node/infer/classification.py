@@ -22,6 +22,8 @@ from node.infer.output_sections import (
 from node.infer.parts import Call, Part
 
 SENTENCE_PIECE_SPACE = "\u2581"
+ROUNDING = 1e-3
+"""By how much a probability may miss 0 or 1 without being another kind of score."""
 
 
 def presence_of(score: float, section: Class) -> Presence:
@@ -39,6 +41,11 @@ def scored(
     """A score as a likelihood, or, if it is no probability, as a number without a unit."""
     concept: Code = section.score.code
     if section.probability:
+        if not -ROUNDING <= score <= 1 + ROUNDING:
+            raise Permanent(
+                f'found a score of {score:g}, expected 0 to 1: set activation = "sigmoid" or "softmax", or '
+                "probability = false where scores are none"
+            )
         return Likelihood(float(np.clip(score, 0, 1)), concept, operating_point), ()
     return None, (Measurement(concept, float(score), UNITS["1"]),)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from node.infer.preprocessing_sections import Region
-from node.infer.transforms import index_map, resample
+from node.infer.transforms import index_map, resample, slice_levels
 from node.volume.volume import Grid
 
 IndexBox = tuple[np.ndarray, np.ndarray]
@@ -81,14 +81,22 @@ def mask_box(mask: np.ndarray) -> IndexBox | None:
 
 def centre_lps(box: IndexBox, grid: Grid) -> np.ndarray:
     """The middle of a box in patient space."""
-    middle = (box[0] + box[1]) / 2
+    low, high = _in_grid_units(box, grid)
+    middle = (low + high) / 2
     return np.asarray(grid.affine_lps[:3, :3] @ middle + grid.affine_lps[:3, 3])
+
+
+def _in_grid_units(box: IndexBox, grid: Grid) -> IndexBox:
+    """A box counted in slices as places on the axes of the grid's affine."""
+    low, high = box[0].copy(), box[1].copy()
+    low[0], high[0] = slice_levels(grid, low[0]), slice_levels(grid, high[0])
+    return low, high
 
 
 def part_of_grid(box: IndexBox, source: Grid, target: Grid, margin_mm: float) -> Grid:
     """The part of `target` that covers a box of `source` with a margin, as far as `target` reaches."""
     matrix, offset = index_map(target, source)
-    corners = np.array(list(itertools.product(*zip(*box, strict=True)))) @ matrix.T + offset
+    corners = np.array(list(itertools.product(*zip(*_in_grid_units(box, source), strict=True)))) @ matrix.T + offset
     margin = margin_mm / np.array(target.spacing_mm)
     first = np.clip(np.floor(corners.min(axis=0) + 0.5 - margin), 0, np.array(target.shape) - 1).astype(int)
     last = np.clip(np.ceil(corners.max(axis=0) - 0.5 + margin) + 1, first + 1, target.shape).astype(int)

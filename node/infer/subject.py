@@ -7,7 +7,7 @@ import numpy as np
 
 from dicom_sr.findings import PlanarRegion, PlanarShape, Region, SpatialRegion, SpatialShape
 from node.infer.regions import IndexBox
-from node.infer.transforms import index_map
+from node.infer.transforms import index_map, slice_counts
 from node.volume.images import ImageSet
 from node.volume.volume import Grid, Volume
 
@@ -57,7 +57,9 @@ class Subject:
     def place(self, points: np.ndarray, grid: Grid) -> np.ndarray:
         """Points of a tensor's grid (indices) as indices of `source`; shape (point, 3)."""
         matrix, offset = index_map(self.source, grid)
-        return np.asarray(points @ matrix.T + offset)
+        found = np.asarray(points @ matrix.T + offset)
+        found[:, 0] = slice_counts(self.source, found[:, 0])
+        return found
 
     def in_mm(self, points: np.ndarray, grid: Grid) -> np.ndarray | None:
         """Points of a tensor's grid in millimetres, for distances; None where the size of pixels is not known."""

@@ -108,6 +108,16 @@ def resample(
     """
     if source.levels is not None:
         values = evenly_spaced(values, source.levels)
+    if target.levels is not None:
+        even = resample(
+            values,
+            Grid(source.shape, source.affine_lps),
+            Grid(target.shape, target.affine_lps),
+            interpolation,
+            outside,
+            threads,
+        )
+        return _at_levels(even, target.levels)
     matrix, offset = index_map(source, target)
     if is_shared(matrix, offset):
         return _copy(values, matrix, offset, target.shape, outside)
@@ -134,6 +144,25 @@ def resample(
         for done in [pool.submit(slab, int(a), int(b)) for a, b in itertools.pairwise(edges)]:
             done.result()
     return result
+
+
+def _at_levels(values: np.ndarray, levels: tuple[float, ...]) -> np.ndarray:
+    """Slices of an evenly spaced grid, interpolated linearly where slices really lie."""
+    places = np.array(levels)
+    lower = np.clip(np.floor(places).astype(int), 0, max(0, len(values) - 2))
+    share = (places - lower).astype(np.float32)[:, None, None]
+    upper = np.minimum(lower + 1, len(values) - 1)
+    return np.asarray(values[lower] * (1 - share) + values[upper] * share)
+
+
+def slice_levels(grid: Grid, slices: np.ndarray) -> np.ndarray:
+    """Where slices, counted, lie on the first axis of the grid's affine."""
+    return slices if grid.levels is None else np.interp(slices, np.arange(len(grid.levels)), grid.levels)
+
+
+def slice_counts(grid: Grid, places: np.ndarray) -> np.ndarray:
+    """The inverse of `slice_levels`."""
+    return places if grid.levels is None else np.interp(places, grid.levels, np.arange(len(grid.levels)))
 
 
 def is_shared(matrix: np.ndarray, offset: np.ndarray) -> bool:

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 
 from dicom_sr.findings import PlanarShape, Presence, Result, SpatialShape
 from dicom_sr.profile import CONSERVATIVE
-from node.errors import NotAnalysed
+from node.errors import NotAnalysed, Permanent
 from node.infer import Registry
 from node.pipeline import Analysis, AnalysisRequest, InputImages, run_analysis
 from tests.models import graph, write_task_model
@@ -188,6 +188,13 @@ activation = "sigmoid"
     likelihood = found["Here"].likelihood
     assert likelihood is not None and likelihood.value == pytest.approx(0.9)
     assert likelihood.operating_point == 0.7 and found["Here"].critical and not found["Perhaps"].critical
+
+
+def test_scores_that_are_no_probabilities_are_not_taken_for_some(run, tmp_path: Path) -> None:
+    tables = f'{IMAGES}\n[[outputs]]\ntask = "classification"\n{classes(("Here", 0, ""))}\n'
+    paths = {"image": radiograph(tmp_path / "x.dcm", square())}
+    with pytest.raises(Permanent, match=r"found a score of 3\.2, expected 0 to 1: set activation"):
+        run(tables, {"model.onnx": constant("probability", np.array([[3.2]]))}, paths)
 
 
 def two_views(name: str, mean: str = "") -> str:

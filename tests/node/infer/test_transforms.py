@@ -12,6 +12,7 @@ from node.infer.intensity import scale_intensities
 from node.infer.output_sections import Label, Postprocessing
 from node.infer.postprocess import make_decision
 from node.infer.preprocessing_sections import Crop, Preprocessing
+from node.infer.regions import part_of_grid
 from node.infer.transforms import (
     DIRECTIONS,
     body_box,
@@ -20,6 +21,8 @@ from node.infer.transforms import (
     is_shared,
     model_grid,
     resample,
+    slice_counts,
+    slice_levels,
     turn,
 )
 from node.volume import Grid
@@ -131,6 +134,18 @@ def test_linear_resampling_reproduces_a_linear_field(source: Grid, target: Grid)
     np.testing.assert_allclose(found[inside], field(target)[inside], atol=1e-4)
 
 
+def test_values_lie_where_slices_are_that_are_not_evenly_spaced() -> None:
+    levels = (0.0, 0.5, 2.0, 3.0)
+    uneven = Grid((4, 5, 6), np.diag([2.0, 1, 1, 1]), levels)
+    even = Grid((7, 5, 6), np.diag([1.0, 1, 1, 1]))
+    ramp = np.broadcast_to(np.arange(7, dtype=np.float32)[:, None, None], even.shape)
+    found = resample(ramp, even, uneven)
+    np.testing.assert_allclose(found[:, 2, 3], [0, 1, 4, 6], atol=1e-5)
+    box = (np.array([0.5, 0.5, 0.5]), np.array([1.5, 3.5, 4.5]))
+    assert part_of_grid(box, uneven, even, 0.0).affine_lps[0, 3] == 1
+    np.testing.assert_allclose(slice_counts(uneven, slice_levels(uneven, np.array([0, 1.5, 3]))), [0, 1.5, 3])
+
+
 @pytest.mark.parametrize("interpolation", ["nearest", "linear", "cubic"])
 def test_every_interpolation_keeps_a_constant_and_the_place_of_a_peak(interpolation: str) -> None:
     source = centred_grid(np.eye(3), (13, 13, 13), np.zeros(3))
@@ -169,7 +184,7 @@ def test_labels_come_back_unchanged_where_voxels_are_shared(grid: Grid, orientat
 def test_a_half_space_moves_by_less_than_half_a_voxel(spacing, angles, shift) -> None:
     """Resampled there and back, the border of a label is nowhere off by more than half a voxel of the coarser grid."""
     source = centred_grid(np.eye(3), (16, 14, 12), np.zeros(3))
-    model = centred_grid(rotation(angles) * np.array(spacing), (40, 40, 40), np.array(shift))
+    model = centred_grid(rotation(angles) * np.array(spacing), (52, 52, 52), np.array(shift))  # reaches around
     normal = np.array([0.6, 0.48, 0.64])
 
     def depth(grid: Grid) -> np.ndarray:
