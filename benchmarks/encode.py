@@ -27,10 +27,12 @@ from scipy import ndimage
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from dicom_sr import codes
+from dicom_sr.evidence import check_evidence
 from dicom_sr.findings import Algorithm, Equipment, Finding, Measurement, Result, Segment, SourceImage
 from dicom_sr.measurement_report import encode_measurement_report
+from dicom_sr.part10 import to_part10, write_part10
 from dicom_sr.profile import CONSERVATIVE, SegmentationFlavour
-from dicom_sr.render import RenderedObject, Role
+from dicom_sr.segment_numbering import number_segments
 from dicom_sr.segmentation import encode_segmentations
 from tests.phantoms import make_series
 
@@ -166,7 +168,7 @@ def by_us(folder: Path, name: str, out: Path) -> float:
     profile = replace(CONSERVATIVE, segmentation_flavour=flavour)
     (dataset,) = encode_segmentations(make_result(images, labels, count), images, profile)
     with out.open("wb") as file:
-        RenderedObject(Role.SEGMENTATION, dataset).write(file)
+        write_part10(dataset, file)
     return time.perf_counter() - started
 
 
@@ -175,13 +177,13 @@ def write_small(out: Path) -> None:
     images = make_series(shape=(1, 16, 16), spacing_mm=(1.0, 1.0, 1.0), modality="CT")
     (dataset,) = encode_segmentations(make_result(images, np.ones((1, 16, 16), np.uint8), 1), images)
     with out.open("wb") as file:
-        RenderedObject(Role.SEGMENTATION, dataset).write(file)
+        write_part10(dataset, file)
 
 
-def peak_mb() -> float:
-    """Peak resident memory of this process; `ru_maxrss` would count pages of the parent."""
+def resident_mb(field: str) -> float:
+    """Resident memory of this process, now (VmRSS) or at most (VmHWM); `ru_maxrss` would count pages of the parent."""
     lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1000
+    return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1000
 
 
 def child(name: str, folder: Path, out: Path) -> None:
@@ -189,9 +191,9 @@ def child(name: str, folder: Path, out: Path) -> None:
     started = time.perf_counter()
     write_small(out)
     once = time.perf_counter() - started
-    before = peak_mb()
+    before = resident_mb("VmRSS")
     taken = by_us(folder, name, out)
-    memory = peak_mb() - before
+    memory = resident_mb("VmHWM") - before
     warm = by_us(folder, name, out)
     print(json.dumps({"first": once + taken, "warm": warm, "memory": memory}))
 
@@ -201,15 +203,12 @@ def report_ms(folder: Path, count: int) -> float:
     images = [dcmread(path, stop_before_pixels=True) for path in sorted((folder / "ct").iterdir())]
     result = make_result(images, np.load(folder / "labels.npy"), count)
     segmentations = encode_segmentations(result, images)
-    from dicom_sr.evidence import check_evidence
-    from dicom_sr.segment_numbering import number_segments
-
     evidence, numbering = check_evidence(result, images), number_segments(result)
     taken = []
     for _ in range(4):
         started = time.perf_counter()
         report = encode_measurement_report(result, images, segmentations, evidence=evidence, numbering=numbering)
-        RenderedObject(Role.REPORT, report).to_bytes()
+        to_part10(report)
         taken.append(time.perf_counter() - started)
     return min(taken[1:]) * 1000
 

@@ -20,7 +20,7 @@ DELIMITATION = b"\xfe\xff\xdd\xe0\x00\x00\x00\x00"
 
 def write_part10(dataset: Dataset, file: BinaryIO) -> None:
     """Write a data set with its file meta information; the same data set gives the same bytes."""
-    for part in _parts(dataset):
+    for part in part10_parts(dataset):
         file.write(part)
 
 
@@ -40,8 +40,11 @@ def pixel_bytes(dataset: Dataset) -> int:
     return 0
 
 
-def _parts(dataset: Dataset) -> Iterator[bytes]:
-    """The file in consecutive parts: what comes before raw or streamed pixels, their element header, value and end."""
+def part10_parts(dataset: Dataset) -> Iterator[bytes]:
+    """The file in consecutive parts: what comes before raw or streamed pixels, their element header, value and end.
+
+    Joined they are the whole; one after the other they need no memory for it.
+    """
     pixels = dataset.get_item(max(dataset.keys()))
     buffer = BytesIO()
     if pixels.tag not in PIXELS or not (pixels.is_raw or isinstance(pixels.value, FrameStream)):

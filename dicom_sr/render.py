@@ -1,8 +1,7 @@
 """A Result for a destination: the objects that its profile wants, in the order of their delivery."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import BinaryIO
 
 from pydicom.dataset import Dataset
 
@@ -15,7 +14,7 @@ from dicom_sr.mammography_cad import encode_mammography_cad
 from dicom_sr.measurement_report import encode_measurement_report, has_report
 from dicom_sr.not_analysed import encode_not_analysed
 from dicom_sr.parametric_map import encode_parametric_maps
-from dicom_sr.part10 import pixel_bytes, to_part10, write_part10
+from dicom_sr.part10 import part10_parts, pixel_bytes, to_part10
 from dicom_sr.presentation_state import encode_presentation_states
 from dicom_sr.profile import CAD_REPORTS, CONSERVATIVE, REPORTS, DestinationProfile, Role
 from dicom_sr.secondary_capture import encode_secondary_capture
@@ -44,9 +43,9 @@ class RenderedObject:
         """The object in the DICOM File Format (PS3.10 7); the same Result and profile give the same bytes."""
         return to_part10(self.dataset)
 
-    def write(self, file: BinaryIO) -> None:
-        """The same into a file, without a second copy of the pixels in memory."""
-        write_part10(self.dataset, file)
+    def parts(self) -> Iterator[bytes]:
+        """The same in consecutive parts, for a file: large objects are never in memory as a whole."""
+        return part10_parts(self.dataset)
 
 
 @dataclass(frozen=True, eq=False)

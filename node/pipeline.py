@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from dicom_sr import archive, conformance
@@ -30,6 +31,9 @@ from node.volume.images import ImageSet, load_image
 
 Progress = Callable[[str, float], None]
 """Told the stage (``load``, ``infer``, ``encode``) and its share done, 0 to 1."""
+
+LARGEST_HEADER_VALUE = 1 << 16
+"""Values longer than this many bytes, as pixels are, stay in the file until they are asked for."""
 
 EQUIPMENT = Equipment(
     manufacturer="Overread",
@@ -156,7 +160,9 @@ def run_analysis(
     progress("encode", 0)
     with _timed(timings, "encode"):
         result = build_result(request, model, inputs, inference)
-        rendered = _render_checked(result, headers_of(result, inputs), profile)
+        headers = headers_of(result, inputs)
+        sources = _with_pixels(headers, request.inputs) if profile.needs_pixels else headers
+        rendered = _render_checked(result, sources, profile)
         staging = folder.with_name(folder.name + ".part")
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(parents=True)
@@ -213,9 +219,21 @@ def _render_checked(result: Result, headers: Sequence[Dataset], profile: Destina
     return rendered
 
 
+def _with_pixels(headers: Sequence[Dataset], inputs: Mapping[str, InputImages]) -> list[Dataset]:
+    """The same images as their files have them, for objects that show them; pixels are read when one is shown."""
+    by_uid: dict[str, Dataset] = {}
+    for path in (path for images in inputs.values() for path in images.paths):
+        dataset = dcmread(path, defer_size=LARGEST_HEADER_VALUE)
+        by_uid[str(dataset.SOPInstanceUID)] = dataset
+    return [by_uid[str(header.SOPInstanceUID)] for header in headers]
+
+
 def _write_object(rendered: RenderedObject, position: int, path: Path) -> WrittenObject:
-    content = rendered.to_bytes()
-    path.write_bytes(content)
+    digest = hashlib.sha256()
+    with path.open("wb") as file:
+        for part in rendered.parts():
+            file.write(part)
+            digest.update(part)
     return WrittenObject(
         role=rendered.role.value,
         position=position,
@@ -223,7 +241,7 @@ def _write_object(rendered: RenderedObject, position: int, path: Path) -> Writte
         sop_instance_uid=str(rendered.dataset.SOPInstanceUID),
         series_instance_uid=str(rendered.dataset.SeriesInstanceUID),
         file_name=path.name,
-        sha256=hashlib.sha256(content).hexdigest(),
+        sha256=digest.hexdigest(),
     )
 
 

@@ -12,9 +12,10 @@ import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
+from dicom_sr import codes
 from dicom_sr.conformance import check, count_voxels
 from dicom_sr.errors import InvalidResult
-from dicom_sr.findings import Result, SourceImage
+from dicom_sr.findings import Map, Result, SourceImage
 from dicom_sr.frame_groups import read_frame_groups
 from dicom_sr.identity import tracking_uid
 from dicom_sr.part10 import to_part10
@@ -223,3 +224,34 @@ def read_nifti(folder: Path, number: int, label: str, shape: tuple[int, ...]) ->
                 voxels = np.frombuffer(content[352:], kind).reshape(-1, *shape[1:])
                 return np.asarray(voxels == item["labelID"])
     raise AssertionError(f"segment {number} is not in {meta}")
+
+
+ALL_IMAGES = replace(
+    CONSERVATIVE,
+    name="all",
+    roles=(
+        Role.SEGMENTATION,
+        Role.FRACTIONAL_SEGMENTATION,
+        Role.PARAMETRIC_MAP,
+        Role.STRUCTURE_SET,
+        Role.PRESENTATION_STATE,
+        Role.SECONDARY_CAPTURE,
+    ),
+)
+
+
+@pytest.mark.parametrize("flavour", [SegmentationFlavour.BINARY, SegmentationFlavour.LABELMAP])
+def test_every_kind_of_object_is_byte_equal_when_rendered_again(flavour):
+    case = CASES["overlap"]()
+    shape = case.result.labels.shape
+    fractions = np.random.default_rng(3).random(shape).astype(np.float32)
+    maps = (Map("Lung", codes.RATIO, codes.NO_UNITS, fractions, case.result.segments[0].number),)
+    result = replace(case.result, maps=maps)
+    profile = replace(ALL_IMAGES, segmentation_flavour=flavour)
+    first = [(each.role, each.to_bytes()) for each in render(result, case.sources, profile)]
+    assert {role for role, _ in first} == set(profile.roles)
+    again = CASES["overlap"]()
+    second = render(replace(again.result, maps=maps), again.sources, profile)
+    assert [(each.role, each.to_bytes()) for each in second] == first
+    assert [b"".join(each.parts()) for each in second] == [content for _, content in first]
+    assert check([dcmread(BytesIO(content)) for _, content in first], case.sources, profile=profile) == []
