@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 SHELL := /bin/bash
 
-.PHONY: help setup setup-dev counterparts demo run test lint soak clean
+.PHONY: help setup setup-dev counterparts demo run test lint soak viewer clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -45,6 +45,10 @@ test: setup-dev counterparts lint ## lint and all tests
 soak: setup-dev counterparts ## long chaos and fuzz runs
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[fuzz]'
 	@OVERREAD_SOAK=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+viewer: setup-dev counterparts ## open reports and segmentations in a real OHIF (downloads 250 MB once, takes minutes)
+	@tests/viewer/install.sh
+	@$(BIN)/python -m tests.viewer.check
 
 clean: ## remove what was built and set up
 	rm -rf $(VENV) build out data *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
