@@ -1,5 +1,6 @@
 """Every task on a tiny network whose answer is known on paper: files, tensor, Result, DICOM, the gate."""
 
+import json
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +12,7 @@ from onnx import TensorProto, helper
 from dicom_sr.findings import PlanarShape, Presence, Result, SpatialShape
 from dicom_sr.profile import CONSERVATIVE
 from node.errors import NotAnalysed, Permanent
-from node.infer import Registry
+from node.infer import Registry, check_model
 from node.pipeline import Analysis, AnalysisRequest, InputImages, run_analysis
 from tests.models import graph, write_task_model
 from tests.node.volume.images import write_image
@@ -525,3 +526,29 @@ def test_series_of_other_frames_of_reference_are_refused(run, tmp_path: Path) ->
     paths = two_series(tmp_path, FrameOfReferenceUID="1.2.3.4")
     with pytest.raises(NotAnalysed, match="found 2 frames of reference in inputs t1, flair"):
         run(TWO_CHANNELS, {"model.onnx": identity("logits", 5)}, paths)
+
+
+EXAMPLE = """
+[example]
+expected = "example/expected.json"
+"""
+
+
+@pytest.mark.parametrize(
+    ("expected", "problem"),
+    [
+        ({"Here": {"presence": "present", "score": 0.9}}, ""),
+        ({"Here": {"presence": "absent"}}, "example: Here: presence: found present, expected absent"),
+        ({"Here": {"score": 0.8}}, "example: Here: score: found 0.89"),
+        ({"There": {}}, "example: There: found no such finding, expected one of: Here"),
+        ({"Here": {"colour": 1}}, "example: Here: found the key 'colour', expected presence, score, grade or"),
+    ],
+)
+def test_the_example_of_a_classification_is_checked(tmp_path: Path, expected: dict, problem: str) -> None:
+    tables = f'{IMAGES}\n[[outputs]]\ntask = "classification"\n{classes(("Here", 0, ""))}\n{EXAMPLE}'
+    folder = write_task_model(tmp_path / "task", tables, {"model.onnx": constant("probability", np.array([[0.9]]))})
+    (folder / "example").mkdir()
+    np.savez(folder / "example" / "input.npz", pixels=square())
+    (folder / "example" / "expected.json").write_text(json.dumps(expected))
+    problems = check_model(folder)
+    assert len(problems) == bool(problem) and all(problem in each for each in problems)
