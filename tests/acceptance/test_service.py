@@ -140,6 +140,9 @@ def test_nothing_about_the_patient_is_logged(tmp_path: Path, outcome: str) -> No
             done = node.overread(*command)
             said += [done.stdout, done.stderr]
         assert node.stop() == 0
+    trail = [path.read_text() for path in (node.folder / "data" / "audit").glob("*.log")]
+    assert trail and study in trail[0]
+    said += trail
     for text in said:
         for canary in CANARIES:
             assert canary not in text
