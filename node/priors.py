@@ -1,15 +1,16 @@
 """The edge of choosing earlier studies: which ones of the same patient are here, and why none is known."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 
 from sqlalchemy import Connection
 
 from node.infer.manifest import Manifest
 from node.route_settings import Route
 from node.select.candidates import Priors, PriorStudy
-from node.select.decide import wants_priors
+from node.select.decide import comparing_models
 from node.store import catalogue
-from node.store.patients import earlier_studies, known_study
+from node.store.patients import earlier_studies, known_study, reopen_later
 from node.store.tables import SeriesState
 
 
@@ -17,7 +18,20 @@ def priors_if_wanted(
     connection: Connection, study_instance_uid: str, routes: Sequence[Route], manifests: Mapping[str, Manifest]
 ) -> Priors:
     """The earlier studies, read only where a model compares."""
-    return priors_of(connection, study_instance_uid) if wants_priors(routes, manifests) else Priors()
+    return priors_of(connection, study_instance_uid) if comparing_models(routes, manifests) else Priors()
+
+
+def reopen_comparisons(
+    connection: Connection,
+    study_instance_uid: str,
+    routes: Sequence[Route],
+    manifests: Mapping[str, Manifest],
+    now: datetime,
+) -> int:
+    """An earlier study came after a later one: the later one is decided on again; how many series that are."""
+    models = comparing_models(routes, manifests)
+    known = known_study(connection, study_instance_uid) if models else None
+    return reopen_later(connection, known, models, now) if known else 0
 
 
 def priors_of(connection: Connection, study_instance_uid: str) -> Priors:

@@ -24,7 +24,7 @@ from node.jobs.speculation import begin_early, enqueue_settled, withdraw_early
 from node.jobs.wake import Topic, Wake, WakeListener
 from node.logs import describe_error, get_logger
 from node.orders import decisions_of, only_from, orders_of, refuse_all
-from node.priors import priors_if_wanted
+from node.priors import priors_if_wanted, reopen_comparisons
 from node.private_attributes import with_private
 from node.select.candidates import Priors
 from node.select.completeness import Patience, StudyEvidence, Verdict, assess, may_begin_early
@@ -106,6 +106,9 @@ def settle_weighed(
     study_instance_uid = weighed.study_instance_uid
     if evidence.study_mark(connection, study_instance_uid) != weighed.mark:
         return None
+    before = evidence.settlement_of_study(connection, study_instance_uid)
+    if before is None or before.settled_at < weighed.evidence.last_received_at:
+        reopen_comparisons(connection, study_instance_uid, settings.routes, manifests, now)
     settlement = Settlement(now, weighed.verdict.settled_by, weighed.calling_ae_title, weighed.evidence.resumed_seconds)
     evidence.mark_settled(connection, study_instance_uid, settlement)
     expired = expired_of_study(connection, study_instance_uid)

@@ -93,10 +93,12 @@ def decide(
     return StudyTrace(tuple(series), tuple(_try_route(route, series, stacks, asked) for route in routes))
 
 
-def wants_priors(routes: Sequence[Route], manifests: Mapping[str, Manifest]) -> bool:
-    """Whether any model of the routes takes something of an earlier study."""
+def comparing_models(routes: Sequence[Route], manifests: Mapping[str, Manifest]) -> frozenset[str]:
+    """The models of the routes that take something of an earlier study."""
     named = {name for route in routes for name in route.models if name in manifests}
-    return any(each.requires.timepoint == "prior" for name in named for each in manifests[name].inputs)
+    return frozenset(
+        name for name in named if any(each.requires.timepoint == "prior" for each in manifests[name].inputs)
+    )
 
 
 def of_the_study(trace: ModelTrace) -> list[StoredSeries]:

@@ -9,12 +9,14 @@ import hashlib
 import hmac
 import os
 import secrets
+from collections.abc import Collection
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, select, update
 
-from node.store.tables import study
+from node.store.tables import SeriesState, decision, expired_instance, series, study
 
 _FILE = "patient.key"
 _KEY_BYTES = 32
@@ -69,6 +71,30 @@ def earlier_studies(connection: Connection, one: KnownStudy, limit: int = MOST_L
         .limit(limit)
     )
     return [KnownStudy(*row) for row in rows]
+
+
+def reopen_later(connection: Connection, one: KnownStudy, models: Collection[str], now: datetime) -> int:
+    """Later studies of the same patient for which one of these models was wanted are weighed again; how many series.
+
+    Those of which images were deleted stay as they are.
+    """
+    if one.patient_key is None or one.study_date_time is None:
+        return 0
+    later = select(study.c.study_instance_uid).where(
+        study.c.patient_key == one.patient_key, study.c.study_date_time > one.study_date_time
+    )
+    wanted = select(decision.c.study_instance_uid).where(decision.c.model.in_(models))
+    deleted = select(series.c.study_instance_uid).join(expired_instance)
+    return connection.execute(
+        update(series)
+        .where(
+            series.c.study_instance_uid.in_(later),
+            series.c.study_instance_uid.in_(wanted),
+            series.c.study_instance_uid.not_in(deleted),
+            series.c.state == SeriesState.SETTLED,
+        )
+        .values(state=SeriesState.RECEIVING, settle_at=now)
+    ).rowcount
 
 
 def _read_or_make(path: Path) -> bytes:

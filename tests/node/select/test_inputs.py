@@ -12,7 +12,7 @@ from node.route_settings import Route
 from node.select.assign import assign
 from node.select.candidates import Priors, PriorStudy, split_series
 from node.select.choose import choose_inputs, input_digest
-from node.select.decide import decide, of_the_study, wants_priors
+from node.select.decide import comparing_models, decide, of_the_study
 from node.select.priority import lane_of
 from node.store.catalogue import StoredSeries
 from node.store.tables import Priority
@@ -229,7 +229,8 @@ def test_several_inputs_of_earlier_images_are_of_one_study(bundled: Manifest) ->
 def test_a_study_without_an_earlier_one_says_why(bundled: Manifest, optional: bool) -> None:
     manifest = model(bundled, now=COMPARE["now"], before={**COMPARE["before"], "optional": optional})
     routes = [Route(name="r", models=("m",))]
-    assert wants_priors(routes, {"m": manifest})
+    assert comparing_models(routes, {"m": manifest}) == {"m"}
+    assert comparing_models(routes, {"m": bundled}) == frozenset()
     found = decide([series(SeriesDescription="t1")], routes, {"m": manifest}, Priors(none_because="no Patient ID"))
     (answer,) = found.routes[0].models
     assert answer.code == ("chosen" if optional else "prior-missing")
