@@ -16,7 +16,9 @@ def upgrade() -> None:
         ("critical", "delivered ahead of everything"),
         ("held", "an operator keeps it from being claimed"),
     ):
-        column = sa.Column(name, sa.Boolean(), nullable=False, server_default=sa.false(), comment=comment)
+        column: sa.Column[bool] = sa.Column(
+            name, sa.Boolean(), nullable=False, server_default=sa.false(), comment=comment
+        )
         op.add_column("job", column)
     op.create_table(
         "notice",
