@@ -1,8 +1,9 @@
 """Group commit: what waits together becomes durable together, and only then is it answered.
 
-One thread at a time leads: it takes everything that waits, gives the files their final names, syncs them
-once, commits their rows in one transaction and wakes the others. While it works the next group forms. A
-thread that arrives when nobody leads does all this itself, so a lone association pays no hand-over.
+One thread at a time leads: it takes everything that waits, gives the files their final names and syncs them once. Then
+it hands the lead on, commits the rows of its group in one transaction and wakes the others, while the next group, which
+formed meanwhile, syncs its files. A thread that arrives when nobody leads does all this itself, so a lone association
+pays no hand-over.
 """
 
 import threading
@@ -84,6 +85,7 @@ class Committer:
         self._quiet = timedelta(seconds=quiet_seconds)
         self._now = now
         self._lock = threading.Lock()
+        self._writing_rows = threading.Lock()
         self._waiting: list[_Waiting] = []
         self._has_leader = False
         self._notified_at = 0.0
@@ -147,41 +149,60 @@ class Committer:
             self._log.error("quarantine_failed", reason=describe_error(error), code=item.code)
 
     def _lead(self) -> None:
+        """Take everything that waits through both steps. The files of the next group are synced while the rows of this
+        one are written."""
         with self._lock:
             group = self._waiting
             self._waiting = []
         try:
-            if self._durability == "object":
-                for item in group:
-                    self._commit_group([item])
-            else:
-                self._commit_group(group)
+            try:
+                durable = self._make_durable(group)
+            finally:
+                self._hand_on()
+            for placed in durable:
+                with self._writing_rows:
+                    self._commit(placed)
         finally:
-            with self._lock:
-                self._has_leader = bool(self._waiting)
-                following = self._waiting[0] if self._waiting else None
             for item in group:
+                if not item.is_answered:  # whatever happened, nobody waits for ever
+                    item.refusal = _no_room("the object could not be stored")
                 item.woken.set()
-            if following is not None:
-                following.woken.set()
         self._notify()
 
-    def _commit_group(self, group: Sequence[_Waiting]) -> None:
-        """Answer every member; an unexpected error becomes a refusal too, so that nobody waits for ever."""
-        placed: list[_Waiting] = []
+    def _hand_on(self) -> None:
+        """Let the first that waits lead the next group."""
+        with self._lock:
+            self._has_leader = bool(self._waiting)
+            following = self._waiting[0] if self._waiting else None
+        if following is not None:
+            following.woken.set()
+
+    def _make_durable(self, group: Sequence[_Waiting]) -> list[list[_Waiting]]:
+        """Place and sync files; what may be written into rows, by transaction."""
+        placed = self._place(group)
+        if self._durability == "object":
+            return [[item] for item in placed if self._sync([item])]
+        return [placed] if placed and self._sync(placed) else []
+
+    def _sync(self, placed: list[_Waiting]) -> bool:
+        if self._durability == "none":
+            return True
         try:
-            placed = self._place(group)
-            if placed and self._durability != "none":
-                self._files.sync([item.placed for item in placed], each=self._durability == "object")
-            if placed:
-                self._commit_rows(placed)
+            self._files.sync([item.placed for item in placed], each=self._durability == "object")
+        except OSError as error:
+            self._give_up(placed, error)
+            return False
+        return True
+
+    def _commit(self, placed: Sequence[_Waiting]) -> None:
+        try:
+            self._commit_rows(placed)
         except (OSError, SQLAlchemyError, DatabaseFailed) as error:
-            self._log.error("group_not_stored", reason=describe_error(error), objects=len(placed))
-            self._take_back([item for item in placed if not item.is_answered], error)
-        finally:
-            for item in group:
-                if not item.is_answered:
-                    item.refusal = _no_room("the object could not be stored")
+            self._give_up(placed, error)
+
+    def _give_up(self, placed: Sequence[_Waiting], error: Exception) -> None:
+        self._log.error("group_not_stored", reason=describe_error(error), objects=len(placed))
+        self._take_back([item for item in placed if not item.is_answered], error)
 
     def _place(self, group: Sequence[_Waiting]) -> list[_Waiting]:
         placed = []

@@ -15,6 +15,7 @@ from pynetdicom.sop_class import CTImageStorage, Verification  # type: ignore[at
 
 from node.store import tables
 from node.store.catalogue import StoreOutcome, store_instances
+from node.store.database import write_transaction
 from tests.counterparts import wait_until
 from tests.node.receive.conftest import Receiver
 from tests.node.receive.wire import (
@@ -209,6 +210,25 @@ def test_failing_database_is_a700_and_leaves_no_file(receive: Start, images: lis
             connection.exec_driver_sql("ALTER TABLE hidden RENAME TO instance")
         assert client.store(images[0]) == 0
     assert receiver.count() == 1
+
+
+def test_files_are_made_durable_while_rows_of_others_wait(receive: Start, images: list[Encoded]) -> None:
+    receiver = receive()
+    answers: list[int] = []
+
+    def send(image: Encoded) -> None:
+        with receiver.associated() as client:
+            answers.append(client.store(image))
+
+    threads = [threading.Thread(target=send, args=(image,)) for image in images[:2]]
+    with write_transaction(receiver.engine):  # whoever writes rows has to wait
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: len(receiver.placed_files()) == 2, "files in place")
+        assert not answers
+    for thread in threads:
+        thread.join(30)
+    assert answers == [0, 0]
 
 
 def test_overtaken_by_another_listener_is_tried_again(
