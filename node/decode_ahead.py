@@ -107,8 +107,8 @@ class AheadDecoder:
             self._pending.add(self._decoders.submit_file(self._data_dir / path))
         while self._pending and not self._stopping.is_set():
             decoded += self._take(wait(self._pending, timeout=0.5, return_when=FIRST_COMPLETED).done)
+        kept = self._cache.trim(self._now())
         if paths:
-            kept = self._cache.trim(self._now())
             self._log.info("decoded_ahead", files=len(paths), frames=decoded, kept_mb=round(kept / 1e6))
         return decoded
 

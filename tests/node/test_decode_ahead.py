@@ -148,6 +148,18 @@ def test_a_process_that_dies_costs_only_what_it_had_in_hand(
     assert kept(cache, paths) == [True, True, False, False, True, True]
 
 
+def test_what_is_too_old_goes_when_nothing_arrives_any_more(
+    engine: Engine, tmp_path: Path, cache: FrameCache, decoders: Decoders, paths: list[Path]
+) -> None:
+    made = AheadDecoder(engine, tmp_path, decoders, cache, tmp_path / "run", poll_seconds=60, now=lambda: 1e12)
+    cache.begin()
+    cache.write(paths[0], 0, VOXELS[0])
+    assert kept(cache, paths[:1]) == [True]
+    made.look()
+    assert kept(cache, paths[:1]) == [False]
+    made.stop()
+
+
 def test_one_of_several_processes_decodes_ahead(cache: FrameCache) -> None:
     cache.begin()
     with cache.lock() as first, cache.lock() as second:
