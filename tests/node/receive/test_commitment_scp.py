@@ -12,6 +12,7 @@ import pytest
 from pydicom import Dataset
 from pydicom.uid import generate_uid
 from pynetdicom import AE, build_role, evt
+from pynetdicom.pdu import P_DATA_TF
 from pynetdicom.sop_class import StorageCommitmentPushModel  # type: ignore[attr-defined]
 from sqlalchemy import Engine, select
 
@@ -114,6 +115,7 @@ class Modality:
     status: int = 0x0000
     reports: list[tuple[int, Dataset]] = field(default_factory=list)
     arrived: threading.Event = field(default_factory=threading.Event)
+    answered: threading.Event = field(default_factory=threading.Event)
     server: Any = None
 
     def listen(self, port: int = 0) -> int:
@@ -128,6 +130,11 @@ class Modality:
         self.arrived.set()
         return self.status, None
 
+    def note_sent(self, event: Any) -> None:
+        """What goes out after a report has come in is its answer."""
+        if self.arrived.is_set() and isinstance(event.pdu, P_DATA_TF):
+            self.answered.set()
+
     def ask(
         self,
         port: int,
@@ -140,7 +147,7 @@ class Modality:
         action: int = 1,
         instance: str = STORAGE_COMMITMENT_INSTANCE,
     ) -> tuple[int, str]:
-        """N-ACTION; its status and error comment. With `wait` the association stays until a report came on it."""
+        """N-ACTION; its status and error comment. With `wait` the association stays until it answered a report."""
         information = Dataset()
         information.TransactionUID = transaction or generate_uid()
         information.ReferencedSOPSequence = []
@@ -155,13 +162,13 @@ class Modality:
             port,
             ae_title="OVERREAD",
             ext_neg=[build_role(StorageCommitmentPushModel, scu_role=True)] if roles else None,
-            evt_handlers=[(evt.EVT_N_EVENT_REPORT, self.take)],
+            evt_handlers=[(evt.EVT_N_EVENT_REPORT, self.take), (evt.EVT_PDU_SENT, self.note_sent)],
         )
         assert association.is_established
         try:
             status, _ = association.send_n_action(information, action, StorageCommitmentPushModel, instance)
             if wait:
-                assert self.arrived.wait(60)
+                assert self.answered.wait(60)
         finally:
             association.release()
         return status.Status, str(status.get("ErrorComment", ""))
