@@ -12,7 +12,7 @@ from pydicom import Dataset
 from node.infer import Registry, analyse
 from node.infer.pool import Key, SessionPool, resident_bytes
 from node.infer.remote import RemoteEngine
-from node.infer.session import OutOfMemory
+from node.infer.session import OutOfMemory, open_session
 from node.volume import Volume
 from tests.kserve_server import Served, kserve
 from tests.models import network, threshold_network, write_model
@@ -153,3 +153,15 @@ def test_a_network_on_a_server_gives_the_same_without_its_file_here(
     assert found.provider.startswith("KServe v2") and found.provider.endswith("net version 1")
     assert not found.degraded
     assert hashlib.sha256(there.read_bytes()).hexdigest() in (folder / "model.toml").read_text()
+
+
+def test_answers_of_later_runs_leave_earlier_ones_alone(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(threshold_network().SerializeToString())
+    session = open_session("m", path, input_names=["image"], output_names=["logits"], device="cpu", threads=1)
+    images = [np.full((1, 1, 3, 4, 5), 100.0 * number, np.float32) for number in range(4)]
+    answers = [session.run({"image": image}, last=False)["logits"] for image in images]
+    for image, answer in zip(images, answers, strict=True):
+        np.testing.assert_array_equal(answer, np.concatenate([1000 - image, image], axis=1))
+    turned = images[3].transpose(0, 1, 4, 3, 2)
+    np.testing.assert_array_equal(session.run({"image": turned})["logits"][:, 1:], turned)
