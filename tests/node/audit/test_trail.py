@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from node.audit.events import application_activity, critical_notice
 from node.audit.message import Source
-from node.audit.trail import Trail, files, last_line, lines, read_line, verify
+from node.audit.trail import Trail, files, last_line, lines, link, read_line, verify
 
 JANUARY = datetime(2030, 1, 31, 23, 59, tzinfo=UTC)
 EVENT = application_activity("NODE", "listen", starts=True)
@@ -56,6 +56,18 @@ def test_changed_trail_is_found(tmp_path: Path, change: Callable[[bytes], bytes]
     path.write_bytes(change(path.read_bytes()))
     _, damages = verify(tmp_path / "audit")
     assert damages and damages[0].file == "2030-01.log"
+
+
+def test_line_that_was_forged_with_a_hash_of_its_own_is_found_by_the_next(tmp_path: Path):
+    for _ in range(4):
+        trail_in(tmp_path).record(EVENT)
+    (path,) = files(tmp_path / "audit")
+    first, second, *rest = path.read_text().splitlines()
+    number, _, what = change_text(second.encode()).decode().split(" ", 2)
+    forged = f"{number} {link(first.split(' ')[1], int(number), what)} {what}"
+    path.write_text("\n".join([first, forged, *rest]) + "\n")
+    _, damages = verify(tmp_path / "audit")
+    assert [damage.line for damage in damages] == [3]
 
 
 def test_older_files_may_be_taken_away(tmp_path: Path):

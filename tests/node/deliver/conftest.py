@@ -29,7 +29,7 @@ from node.settings import AnyDestination, DeliverSettings, Destination, NodeSett
 from node.store.database import migrate, open_database, read_transaction, write_transaction
 from node.store.deliveries import Delivery, get_delivery
 from node.store.results import NewResult, ResultObject, delivery_statuses, get_result
-from node.store.tables import DeliveryState, JobKind, JobState, instance, result, series
+from node.store.tables import DeliveryState, JobKind, JobState, Priority, instance, result, series
 from tests.counterparts import LOOPBACK, wait_until
 from tests.dicom_sr.conftest import (
     ALGORITHM,
@@ -118,6 +118,7 @@ class Node:
         size_bytes: int = 50_000,
         critical: Sequence[str] = (),
         model: str = "brain",
+        priority: Priority = Priority.ROUTINE,
     ) -> list[Job]:
         """A result with a segmentation and a report; its deliveries, in the order of `destinations`.
 
@@ -126,7 +127,8 @@ class Node:
         now, study = datetime.now(UTC), study or generate_uid()
         with write_transaction(self.engine) as connection:
             add_study(connection, study)
-            enqueue_infer(connection, order(study, digest, destinations=list(destinations), model=model), now)
+            wanted = order(study, digest, destinations=list(destinations), model=model, priority=priority)
+            enqueue_infer(connection, wanted, now)
             job = claim(connection, JobKind.INFER, "test", 60, now)
             assert job is not None
             new = replace(self._result_of(job, size_bytes), model=model)

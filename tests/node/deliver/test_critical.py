@@ -23,7 +23,7 @@ def claimed(node: Node) -> int | None:
 
 
 def test_critical_result_is_claimed_before_everything_that_waits(node: Node):
-    waiting = [node.add_result("pacs")[0] for _ in range(2)]
+    waiting = [node.add_result("pacs", priority=Priority.STAT)[0] for _ in range(2)]
     (critical,) = node.add_result("pacs", critical=["Fracture"])
     assert node.job(critical).critical and node.job(critical).priority is Priority.STAT
     assert [claimed(node) for _ in range(3)] == [critical.job_id, *(job.job_id for job in waiting)]
