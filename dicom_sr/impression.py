@@ -69,8 +69,8 @@ def likelihood_words(likelihood: Likelihood, phrases: Mapping[str, Any] | None =
     phrases = phrases or english_phrases()
     percent = 100 * likelihood.value
     words = next(band["words"] for band in phrases["likelihood"] if percent < band["below"])
-    meaning = likelihood.meaning.meaning
-    return f"{words}, {meaning[:1].lower()}{meaning[1:]} {_digits(percent)} %"
+    meaning = " ".join(word if word.isupper() else word.lower() for word in likelihood.meaning.meaning.split())
+    return f"{words}, {meaning} {_digits(percent)} %"
 
 
 def number(measurement: Measurement, phrases: Mapping[str, Any] | None = None) -> str:

@@ -21,11 +21,11 @@ NODULE_1 = Finding(NODULE, "Nodule 1", None, codes.LUNG, codes.RIGHT, (Measureme
     [
         (NODULE_1, "Nodule in the right lung, diameter 9.46 mm."),
         (replace(NODULE_1, likelihood=Likelihood(0.62, CERTAINTY)),
-         "Nodule in the right lung, diameter 9.46 mm, likely, certainty of Finding 62 %."),
+         "Nodule in the right lung, diameter 9.46 mm, likely, certainty of finding 62 %."),
         (replace(NODULE_1, critical=True, measurements=()), "Nodule in the right lung. To be told at once."),
         (Finding(PNEUMOTHORAX, "x", None, presence=Presence.ABSENT), "No sign of pneumothorax."),
         (Finding(NODULE, "x", None, codes.LUNG, presence=Presence.ABSENT, likelihood=Likelihood(0.02, CERTAINTY)),
-         "No nodule in the lung found (very unlikely, certainty of Finding 2 %)."),
+         "No nodule in the lung found (very unlikely, certainty of finding 2 %)."),
         (Finding(NODULE, "x", presence=Presence.INDETERMINATE), "Nodule: not certain whether it is there."),
     ],
 )  # fmt: skip
