@@ -136,7 +136,7 @@ class FrameCache:
     def _entry(self, source: Path, frame: int) -> Path:
         """Raises OSError when the source is gone."""
         found = source.stat()
-        said = f"{source.resolve()}\0{found.st_size}\0{found.st_mtime_ns}\0{frame}"
+        said = f"{source.absolute()}\0{found.st_size}\0{found.st_mtime_ns}\0{frame}"
         return self._current / hashlib.sha256(os.fsencode(said)).hexdigest()[:40]
 
 
