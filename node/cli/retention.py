@@ -20,7 +20,7 @@ def show_and_sweep(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
     json_output: JsonOption = False,
 ) -> None:
-    """Delete the images whose time is over (retention.images_hours, or retention_hours of its routes), as the node does by itself."""
+    """Delete the images whose time is over (by retention.images_hours and the routes), as the node does by itself."""
     settings = read_settings(config)
     configure_logs("text", "warning")
     now = utc_now()
