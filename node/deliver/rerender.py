@@ -6,11 +6,12 @@ import os
 import shutil
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine, select
 
-from dicom_sr.profile import CONSERVATIVE, DestinationProfile
+from dicom_sr.profile import CONSERVATIVE, DestinationProfile, Role
 from node.deliver.transport import Parcel
 from node.errors import Permanent
 from node.jobs.queue import get_job
@@ -18,6 +19,8 @@ from node.store import catalogue
 from node.store.database import read_transaction
 from node.store.deliveries import AcceptedObject, Delivery
 from node.store.results import ResultObject, get_result
+from node.store.tables import ResultState, delivery, job
+from node.store.tables import result as results
 
 _INDEX = "objects.json"
 
@@ -38,8 +41,7 @@ def objects_in_profile(engine: Engine, parcel: Parcel, profile: DestinationProfi
     folder = parcel.data_dir / parcel.result.folder / profile.name
     if not (folder / _INDEX).exists():
         _write(engine, parcel, profile, folder)
-    listed = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
-    return [ResultObject(**one) for one in listed]
+    return _listed(folder)
 
 
 def _write(engine: Engine, parcel: Parcel, profile: DestinationProfile, folder: Path) -> None:
@@ -49,6 +51,7 @@ def _write(engine: Engine, parcel: Parcel, profile: DestinationProfile, folder: 
 
     from dicom_sr import archive, conformance
     from dicom_sr.errors import ArchiveError, EncodingError
+    from dicom_sr.findings import Predecessor
     from dicom_sr.render import file_names, render
 
     try:
@@ -56,8 +59,13 @@ def _write(engine: Engine, parcel: Parcel, profile: DestinationProfile, folder: 
         uids = list(dict.fromkeys(image.sop_instance_uid for image in result.source_images))
         with read_transaction(engine) as connection:
             stored = catalogue.instances(connection, uids)
+            reports = _reports_before(connection, parcel, profile) if result.predecessors else []
         paths = [parcel.data_dir / one.path for one in stored]
         sources = [dcmread(path, stop_before_pixels=not profile.needs_pixels) for path in paths]
+        predecessors = [
+            Predecessor(one.series_instance_uid, one.sop_class_uid, one.sop_instance_uid) for one in reports
+        ]
+        result = replace(result, predecessors=tuple(predecessors))
         rendered = render(result, sources, profile)
     except (ArchiveError, EncodingError, OSError) as error:
         raise Permanent(
@@ -89,6 +97,42 @@ def _write(engine: Engine, parcel: Parcel, profile: DestinationProfile, folder: 
         staging.rename(folder)
     except OSError:  # another thread was faster, with the same bytes
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def _reports_before(connection: Connection, parcel: Parcel, profile: DestinationProfile) -> list[ResultObject]:
+    """The reports that this one replaces where it goes: those of the newest earlier result that was taken in the same
+    form. The Result itself names them as the conservative profile has them, which this destination was never sent.
+    """
+    earlier = connection.scalars(
+        select(results.c.id)
+        .where(
+            results.c.study_instance_uid == parcel.result.study_instance_uid,
+            results.c.model == parcel.result.model,
+            results.c.revision < parcel.result.revision,
+            results.c.state == ResultState.SUPERSEDED,
+        )
+        .order_by(results.c.revision.desc())
+    ).all()
+    for result_id in earlier:
+        taken = _taken(connection, result_id)
+        form = _listed(parcel.data_dir / get_result(connection, result_id).folder / profile.name)
+        reports = [one for one in form if one.role == Role.REPORT.value and one.sop_instance_uid in taken]
+        if reports:
+            return reports
+    return []
+
+
+def _taken(connection: Connection, result_id: int) -> set[str]:
+    """SOP Instance UIDs of what any destination accepted of a result."""
+    accepted = select(delivery.c.objects).join(job, job.c.id == delivery.c.job_id).where(job.c.result_id == result_id)
+    return {one["sop_instance_uid"] for objects in connection.scalars(accepted) for one in objects}
+
+
+def _listed(folder: Path) -> list[ResultObject]:
+    """The objects of a form that was written; none where it never was."""
+    if not (folder / _INDEX).exists():
+        return []
+    return [ResultObject(**one) for one in json.loads((folder / _INDEX).read_text(encoding="utf-8"))]
 
 
 def sent_files(engine: Engine, data_dir: Path, delivery: Delivery) -> list[tuple[AcceptedObject, Path]]:

@@ -1,6 +1,7 @@
 """What a destination gets instead of what it refuses, on a result that was really rendered."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from pydicom import dcmread
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 from pynetdicom import AE, evt
 
+from dicom_sr.archive import load_result, save_result
+from dicom_sr.findings import Predecessor
 from dicom_sr.profile import REPORT_CLASS_UIDS, SEGMENTATION_CLASS_UIDS
 from node.deliver.fallback import Refusals, is_class_refused, recall
 from node.destination_settings import Hl7Destination
@@ -17,6 +20,7 @@ from node.jobs.job import Job
 from node.settings import Destination
 from node.store.database import read_transaction, write_transaction
 from node.store.deliveries import get_destination_state, learn
+from node.store.results import get_result
 from node.store.tables import DeliveryState, JobState
 from tests.counterparts import LOOPBACK
 from tests.faulty_archive import Answer, FaultyArchive
@@ -249,3 +253,43 @@ def test_destination_with_a_profile_that_is_not_there_delays_no_other(
             node.wait_for_end(good)
             assert "no profile is called" in (node.wait_for_end(bad, JobState.FAILED).last_error or "")
             assert "none.toml cannot be read" in (node.wait_for_end(template, JobState.FAILED).last_error or "")
+
+
+def replacing(node: Node, earlier: Job, revision: int) -> Job:
+    """The delivery of the next result of the study of `real`, which names the conservative report before it."""
+    (job,) = node.add_result("pacs", study=earlier.study_instance_uid, digest=f"d{revision}")
+    with read_transaction(node.engine) as connection:
+        old, new = (get_result(connection, each.result_id or 0) for each in (earlier, job))
+    report = next(one for one in old.objects if one.role == "report")
+    before = Predecessor(report.series_instance_uid, report.sop_class_uid, report.sop_instance_uid)
+    found = replace(load_result(node.folder / old.folder), revision=revision, predecessors=(before,))
+    save_result(found, node.folder / new.folder)
+    return job
+
+
+def predecessors(node: Node, job: Job, profile: str) -> list[str]:
+    with read_transaction(node.engine) as connection:
+        folder = get_result(connection, job.result_id or 0).folder
+    report = dcmread(node.folder / folder / profile / "report.dcm")
+    return [
+        one.ReferencedSOPInstanceUID
+        for study in report.get("PredecessorDocumentsSequence", [])
+        for series in study.ReferencedSeriesSequence
+        for one in series.ReferencedSOPSequence
+    ]
+
+
+def test_report_of_a_profile_names_the_one_before_it_as_the_destination_has_it(
+    node: Node, real: Job, destination_at: DestinationAt
+):
+    with FaultyArchive() as archive:
+        with node.outbox(node.settings(destination_at(archive.port, profile="labelmap"))):
+            node.wait_for_end(real)
+            second = replacing(node, real, 2)
+            node.wait_for_end(second)
+        third = replacing(node, second, 3)
+        with node.outbox(node.settings(destination_at(archive.port, profile="ohif"))):
+            node.wait_for_end(third)
+    reports = [one.sop_instance_uid for one in archive.received if one.sop_class_uid == COMPREHENSIVE_3D]
+    assert predecessors(node, second, "labelmap") == [reports[0]]
+    assert predecessors(node, third, "ohif") == [], "the second was never sent in this form"
