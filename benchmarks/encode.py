@@ -198,8 +198,8 @@ def child(name: str, folder: Path, out: Path) -> None:
     print(json.dumps({"first": once + taken, "warm": warm, "memory": memory}))
 
 
-def report_ms(folder: Path, count: int) -> float:
-    """Milliseconds of a report of 20 findings when one was written before."""
+def report_ms(folder: Path, count: int) -> tuple[float, int]:
+    """Milliseconds of a report when one was written before, and of how many findings it is: every segment is one."""
     images = [dcmread(path, stop_before_pixels=True) for path in sorted((folder / "ct").iterdir())]
     result = make_result(images, np.load(folder / "labels.npy"), count)
     segmentations = encode_segmentations(result, images)
@@ -210,7 +210,7 @@ def report_ms(folder: Path, count: int) -> float:
         report = encode_measurement_report(result, images, segmentations, evidence=evidence, numbering=numbering)
         to_part10(report)
         taken.append(time.perf_counter() - started)
-    return min(taken[1:]) * 1000
+    return min(taken[1:]) * 1000, len(numbering.places)
 
 
 def main() -> None:
@@ -234,8 +234,8 @@ def main() -> None:
         for name in [options.case] if options.case else CASES:
             missed += measure(name, root, options.rounds)
         smallest = min(CASES[name][1] for name in ([options.case] if options.case else CASES))
-        taken = report_ms(root / str(smallest), smallest)
-        print(f"report of {min(smallest, 20)} findings on it: {taken:.0f} ms, must be {SLOWEST_REPORT_MS:.0f}")
+        taken, findings = report_ms(root / str(smallest), smallest)
+        print(f"report of {findings} findings on it: {taken:.0f} ms, must be {SLOWEST_REPORT_MS:.0f}")
         missed += [f"report {taken:.0f} ms"] if taken > SLOWEST_REPORT_MS else []
     if missed:
         sys.exit("missed: " + "; ".join(missed))
