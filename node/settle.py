@@ -38,6 +38,8 @@ from node.store.lanes import raised_lane
 from node.store.tables import JobState, SeriesState
 
 _SAME_DEADLINE = timedelta(milliseconds=5)
+_PUT_OFF = timedelta(seconds=10)
+"""When a study with which settling failed is tried again."""
 
 
 @dataclass(frozen=True)
@@ -233,7 +235,7 @@ class Settler:
             looked_for = catalogue.due_studies(connection, now)
             if self._counting.is_used:
                 looked_for += [uid for uid in self._counted(connection) if uid not in looked_for]
-        made = [job for study_instance_uid in looked_for for job in self._settle(study_instance_uid)]
+        made = [job for study_instance_uid in looked_for for job in self._settle_alone(study_instance_uid)]
         begun = self._begin_early()
         if made or begun:
             self._wake.notify(Topic.INFER)
@@ -274,6 +276,17 @@ class Settler:
         self._looked_at = {uid: at for uid, at in self._looked_at.items() if uid in open_uids}
         return found
 
+    def _settle_alone(self, study_instance_uid: str) -> list[Job]:
+        """`_settle`; a study with which that fails is put off, and keeps no other waiting."""
+        try:
+            return self._settle(study_instance_uid)
+        except Exception as error:  # whatever is wrong with this study
+            until = self._clock() + _PUT_OFF
+            with write_transaction(self._engine) as connection:  # raises where the database is what fails
+                evidence.postpone(connection, study_instance_uid, until)
+            self._log.error("settling_failed", study_instance_uid=study_instance_uid, error=describe_error(error))
+            return []
+
     def _settle(self, study_instance_uid: str) -> list[Job]:
         """Weigh one study: settle it, or give it the deadline that the evidence asks for. The jobs made."""
         with read_transaction(self._engine) as connection:
@@ -306,7 +319,15 @@ class Settler:
             marks = evidence.early_studies(connection)
         changed = [uid for uid, mark in marks.items() if self._begun_at.get(uid) != mark]
         self._begun_at = marks
-        return sum(self._begin(study_instance_uid) for study_instance_uid in changed)
+        return sum(self._begin_alone(study_instance_uid) for study_instance_uid in changed)
+
+    def _begin_alone(self, study_instance_uid: str) -> int:
+        """`_begin`; nothing depends on it, so that where it fails the study is left until it settles."""
+        try:
+            return self._begin(study_instance_uid)
+        except Exception as error:  # whatever is wrong with this study
+            self._log.error("beginning_failed", study_instance_uid=study_instance_uid, error=describe_error(error))
+            return 0
 
     def _begin(self, study_instance_uid: str) -> int:
         with read_transaction(self._engine) as connection:

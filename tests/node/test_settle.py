@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, delete
 
 from node import evidence
 from node.counting import AFTER_FAILURE_SECONDS, Counting
@@ -21,7 +21,7 @@ from node.settings import CountingArchive, Route, Settings
 from node.settle import Settler, settle_weighed, weigh_study
 from node.store.catalogue import ReceivedInstance, decisions_of_study, release_series, store_instances
 from node.store.database import read_transaction, write_transaction
-from node.store.tables import DecisionOutcome, JobKind, Priority
+from node.store.tables import DecisionOutcome, JobKind, Priority, instance
 from tests.models import threshold_network, write_model
 from tests.node.store.examples import add_study, later, received
 
@@ -120,6 +120,20 @@ def test_open_association_is_given_the_limit_and_a_restart_keeps_it(
     assert second.settle_due() == 1
     assert settled_by(engine) == SettledBy.LIMIT_OPEN
     second.stop()
+
+
+def test_study_that_cannot_be_settled_keeps_no_other_waiting(
+    engine: Engine, running: Settler, clock: list[datetime]
+) -> None:
+    send(engine, 1, 5)
+    broken = image(9, study_instance_uid="1.1", series_instance_uid="1.1.1", sop_instance_uid="1.1.1.9")
+    with write_transaction(engine) as connection:
+        store_instances(connection, [broken], later(1))
+        connection.execute(delete(instance).where(instance.c.sop_instance_uid == "1.1.1.9"))
+    clock[0] = later(7)
+    assert running.settle_due() == 1
+    assert settled_by(engine) == SettledBy.RELEASED_WHOLE
+    assert running.seconds_to_deadline() > 1
 
 
 @pytest.mark.parametrize("meanwhile", ["image", "release"])
