@@ -55,6 +55,7 @@ class NoticePage:
     ) -> None:
         self._engine = engine
         self._settings = settings.notices
+        self._form_seconds = settings.web.body_timeout_seconds
         self._now = now
         self._witness = witness
         self._alert = alert
@@ -70,10 +71,14 @@ class NoticePage:
 
     async def _acknowledge(self, request: Request) -> Response:
         content = b""
-        async for piece in request.stream():
-            content += piece
-            if len(content) > _LONGEST_FORM_BYTES:
-                return _page(413, "That is too long.")
+        try:
+            async with asyncio.timeout(self._form_seconds):  # all of it: nobody has said who they are yet
+                async for piece in request.stream():
+                    content += piece
+                    if len(content) > _LONGEST_FORM_BYTES:
+                        return _page(413, "That is too long.")
+        except TimeoutError:
+            return _page(408, "The form did not come.")
         named = parse_qs(content.decode("utf-8", "replace")).get("name", [""])[0]
         return await asyncio.to_thread(self._answer, request, named.strip()[:_LONGEST_NAME])
 

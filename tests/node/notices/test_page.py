@@ -1,5 +1,6 @@
 """The page behind the links of notices, over HTTP."""
 
+import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
@@ -39,7 +40,7 @@ def site(node: Node, mail_server: MailServer) -> Iterator[Site]:
     url = "https://node.example.org/notices/acknowledge"
     ward = ward_of(node, [by_mail("on-call")], smtp_port=mail_server.port, acknowledge_url=url)
     node.add_result("pacs", critical=[HEMORRHAGE])
-    web = WebSettings(enabled=True, host=LOOPBACK, port=0, allow_anonymous=True, stop_seconds=1)
+    web = WebSettings(enabled=True, host=LOOPBACK, port=0, allow_anonymous=True, stop_seconds=1, body_timeout_seconds=2)
     settings = ward.settings.model_copy(update={"web": web, "dimse": DimseSettings(free_disk_mb=0)})
     made = Site(ward, httpx.Client(trust_env=False, timeout=30))
     page = NoticePage(
@@ -87,6 +88,14 @@ def test_link_that_is_wrong_or_old_is_refused_and_an_alert(site: Site, hours: fl
 
 def test_long_form_is_refused(site: Site):
     assert site.client.post(site.link(), content=b"name=" + b"x" * 10_000).status_code == 413
+
+
+def test_form_that_does_not_come_is_given_up(site: Site):
+    head = f"POST {site.link()} HTTP/1.1\r\nHost: x\r\nContent-Length: 20\r\n\r\nname="
+    with socket.create_connection((LOOPBACK, site.client.base_url.port or 0), timeout=30) as silent:
+        silent.sendall(head.encode())
+        assert b"408" in silent.recv(65536).partition(b"\r\n")[0]
+    assert site.ward.notice().state is NoticeState.OPEN
 
 
 def test_without_links_there_is_no_page(node: Node, mail_server: MailServer):
