@@ -105,11 +105,11 @@ def _draw_spatial(region: SpatialRegion, evidence: Evidence) -> Drawn:
         raise InvalidResult(f"a region in space needs (x, y, z) points, found shape {points.shape}")
     match region.shape:
         case SpatialShape.POINT:
-            voxel = _to_voxel(points[:1], evidence)[0]
-            return Drawn(_slice(voxel[2], evidence), sr.GraphicTypeValues.POINT, voxel[None, :2])
+            slice_index = _slice(points[0], evidence)
+            return Drawn(slice_index, sr.GraphicTypeValues.POINT, _on_slice(points[:1], slice_index, evidence))
         case SpatialShape.POLYGON:
-            voxels = _to_voxel(points, evidence)
-            return _polygon(voxels[:, 2].mean(), _closed(voxels[:, :2]), evidence)
+            slice_index = _slice(points.mean(axis=0), evidence)
+            return _polygon(slice_index, _closed(_on_slice(points, slice_index, evidence)))
         case SpatialShape.BOX:
             return _draw_box(points, evidence)
         case SpatialShape.ELLIPSOID:
@@ -121,53 +121,65 @@ def _draw_box(points: np.ndarray, evidence: Evidence) -> Drawn:
     if len(points) != 4:
         raise InvalidResult(f"a BOX with {len(points)} points, expected a corner and the three beside it")
     corner, edges = points[0], points[1:] - points[0]
-    corners = [corner + np.array(choice) @ edges for choice in np.ndindex(2, 2, 2)]
-    voxels = _to_voxel(np.array(corners), evidence)
-    (left, top), (right, bottom) = voxels[:, :2].min(axis=0), voxels[:, :2].max(axis=0)
+    corners = np.array([corner + np.array(choice) @ edges for choice in np.ndindex(2, 2, 2)])
+    slice_index = _slice(corners.mean(axis=0), evidence)
+    pixels = _on_slice(corners, slice_index, evidence)
+    (left, top), (right, bottom) = pixels.min(axis=0), pixels.max(axis=0)
     rectangle = np.array([(left, top), (right, top), (right, bottom), (left, bottom), (left, top)])
-    return _polygon(voxels[:, 2].mean(), rectangle, evidence)
+    return _polygon(slice_index, rectangle)
 
 
 def _draw_ellipsoid(points: np.ndarray, evidence: Evidence) -> Drawn:
     """The section through the centre: the ellipse that bounds the ellipsoid seen along the slices' normal."""
     if len(points) != 6:
         raise InvalidResult(f"an ELLIPSOID with {len(points)} points, expected the ends of its three axes")
-    ends = _to_voxel(points, evidence)
-    half_axes = (ends[0::2] - ends[1::2])[:, :2] / 2
+    slice_index = _slice(points.mean(axis=0), evidence)
+    ends = _on_slice(points, slice_index, evidence)
+    half_axes = (ends[0::2] - ends[1::2]) / 2
     spread = half_axes.T @ half_axes
     lengths, directions = np.linalg.eigh(spread)
     angles = np.linspace(0, 2 * np.pi, ROUND_POINTS + 1)
     circle = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    outline = ends[:, :2].mean(axis=0) + (circle * np.sqrt(np.maximum(lengths, 0))) @ directions.T
+    outline = ends.mean(axis=0) + (circle * np.sqrt(np.maximum(lengths, 0))) @ directions.T
     outline[-1] = outline[0]
-    return _polygon(ends[:, 2].mean(), outline, evidence)
+    return _polygon(slice_index, outline)
 
 
-def _polygon(depth: float, outline: np.ndarray, evidence: Evidence) -> Drawn:
-    return Drawn(_slice(depth, evidence), sr.GraphicTypeValues.POLYLINE, outline)
+def _polygon(slice_index: int, outline: np.ndarray) -> Drawn:
+    return Drawn(slice_index, sr.GraphicTypeValues.POLYLINE, outline)
 
 
 def _closed(points: np.ndarray) -> np.ndarray:
     return points if np.array_equal(points[0], points[-1]) else np.vstack([points, points[:1]])
 
 
-def _slice(depth: float, evidence: Evidence) -> int:
-    """Index of the nearest slice; a region in the outer half of the first or last slice still lies in it."""
-    index = round(float(depth))
-    if not 0 <= index < len(evidence.frames):
-        raise InvalidResult(f"a region in space lies beside the images (slice {index} of {len(evidence.frames)})")
-    return index
-
-
-def _to_voxel(points: np.ndarray, evidence: Evidence) -> np.ndarray:
-    """LPS millimetres to (column, row, slice): columns and rows from the outer corner, slices from their centres."""
+def _slice(point: np.ndarray, evidence: Evidence) -> int:
+    """Index of the slice nearest to a point (LPS mm), along their normal; a point in the outer half of the first or
+    last slice still lies in it.
+    """
     assert evidence.orientation is not None and evidence.spacing_mm is not None
-    slice_mm, row_mm, column_mm = evidence.spacing_mm
+    normal = np.cross(*np.array(evidence.orientation, float).reshape(2, 3))
+    places = np.array([frame.position_mm for frame in evidence.frames], float) @ normal
+    place = float(point @ normal)
+    nearest = int(np.abs(places - place).argmin())
+    steps = np.abs(places - places[nearest])
+    slice_mm = steps[steps > 0].min() if steps.any() else evidence.spacing_mm[0]
+    beside_mm = max(places.min() - place, place - places.max())
+    if beside_mm > slice_mm * (0.5 + 1e-6):
+        raise InvalidResult(
+            f"a region in space lies beside the images, {beside_mm:.3g} mm from the nearest of {len(places)} slices"
+        )
+    return nearest
+
+
+def _on_slice(points: np.ndarray, slice_index: int, evidence: Evidence) -> np.ndarray:
+    """LPS millimetres to (column, row) on a slice, counted from its outer corner: from its own position, since those of
+    a tilted stack are shifted against each other.
+    """
+    assert evidence.orientation is not None and evidence.spacing_mm is not None
+    _, row_mm, column_mm = evidence.spacing_mm
     along_row, along_column = np.array(evidence.orientation, float).reshape(2, 3)
-    origin, last = (np.array(evidence.frames[at].position_mm, float) for at in (0, -1))
-    normal = np.cross(along_row, along_column)
-    way = float((last - origin) @ normal)
-    normal = -normal if way < 0 else normal
-    axes = np.stack([along_row / column_mm, along_column / row_mm, normal / slice_mm])
-    voxels: np.ndarray = (points - origin) @ axes.T + (0.5, 0.5, 0.0)
-    return voxels
+    origin = np.array(evidence.frames[slice_index].position_mm, float)
+    axes = np.stack([along_row / column_mm, along_column / row_mm])
+    pixels: np.ndarray = (points - origin) @ axes.T + 0.5
+    return pixels

@@ -1,5 +1,7 @@
 """Regions in images and in space, as coordinates on a slice."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from highdicom import sr
@@ -98,3 +100,49 @@ def test_what_cannot_be_drawn_is_refused(evidence, sources):
     for region, said in wrong:
         with pytest.raises(InvalidResult, match=said):
             draw(region, evidence)
+
+
+def moved(evidence: Evidence, sideways_mm: float, heights_mm: list[float]) -> Evidence:
+    """The slices at these heights, each pushed along its columns by a share of its height, as a tilted gantry does."""
+    along_row, along_column = np.array(evidence.orientation).reshape(2, 3)
+    origin = np.array(evidence.frames[0].position_mm)
+    way = np.array(evidence.frames[-1].position_mm) - origin
+    normal = np.cross(along_row, along_column) * np.sign(np.cross(along_row, along_column) @ way)
+    frames = [
+        replace(frame, position_mm=tuple(origin + height * (normal + sideways_mm * along_column)))
+        for frame, height in zip(evidence.frames, heights_mm, strict=True)
+    ]
+    return replace(evidence, frames=tuple(frames))
+
+
+@pytest.mark.parametrize(
+    ("sideways_mm", "heights_mm"),
+    [(0.36, [3.0 * index for index in range(12)]), (0.0, [2.0 * index + (index > 6) * 4.0 for index in range(12)])],
+    ids=["tilted", "uneven"],
+)
+@pytest.mark.parametrize("slice_index", [0, 5, 7, 11])
+def test_place_in_space_lies_on_the_slice_that_shows_it(evidence, sideways_mm, heights_mm, slice_index):
+    stack = moved(evidence, sideways_mm, heights_mm)
+    along_row, along_column = np.array(evidence.orientation).reshape(2, 3)
+
+    def place(column: float, row: float) -> tuple[float, ...]:
+        origin = np.array(stack.frames[slice_index].position_mm)
+        point = origin + (column - 0.5) * SPACING_MM[2] * along_row + (row - 0.5) * SPACING_MM[1] * along_column
+        return tuple(float(value) for value in point)
+
+    uid = evidence.frame_of_reference_uid
+    drawn = draw(SpatialRegion(SpatialShape.POINT, (place(7.25, 11.5),), uid), stack)
+    assert drawn.slice_index == slice_index
+    assert drawn.points == pytest.approx(np.array([[7.25, 11.5]]), abs=1e-6)
+    polygon = draw(SpatialRegion(SpatialShape.POLYGON, (place(5, 5), place(9, 5), place(7, 11)), uid), stack)
+    assert polygon.slice_index == slice_index
+    assert polygon.points[:3] == pytest.approx(np.array([(5, 5), (9, 5), (7, 11)], float), abs=1e-6)
+
+
+def test_place_between_slices_far_apart_lies_on_the_nearer(evidence):
+    stack = moved(evidence, 0.0, [2.0 * index + (index > 6) * 4.0 for index in range(12)])
+    first, second = (np.array(stack.frames[index].position_mm) for index in (6, 7))
+    uid = evidence.frame_of_reference_uid
+    for share, slice_index in ((0.45, 6), (0.55, 7)):
+        point = tuple(float(value) for value in first + share * (second - first))
+        assert draw(SpatialRegion(SpatialShape.POINT, (point,), uid), stack).slice_index == slice_index
