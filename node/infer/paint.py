@@ -73,7 +73,9 @@ class Painting:
         self._nearest: np.ndarray | None = None
         is_copied = target.levels is None and is_shared(self._matrix, self._offset)
         if resample == "labels" or is_copied:
-            self._nearest = np.zeros(grid.shape, np.uint8)
+            same = grid.shape == target.shape and is_copied and np.array_equal(self._matrix, np.eye(3))
+            same = same and not self._offset.any()
+            self._nearest = self._result if same else np.zeros(grid.shape, np.uint8)
         else:
             self._painter = _Painter(self._result, self._axes, grid.shape, self._matrix, self._offset, decision)
             self._maker = CellMaker(layout)
@@ -89,7 +91,7 @@ class Painting:
 
     def finish(self) -> np.ndarray:
         """The labels, once all blocks were taken."""
-        if self._nearest is not None:
+        if self._nearest is not None and self._nearest is not self._result:
             _take_nearest(self._nearest, self._result, self._axes, self._matrix, self._offset)
         return self._result
 

@@ -21,7 +21,7 @@ Progress = Callable[[float], None]
 GAUSSIAN_SIGMA = 0.125
 """Standard deviation of the weights of a patch, as a share of its side."""
 LEAST_WEIGHT = 1e-3
-HELD_BYTES = 256 << 20
+HELD_BYTES = 64 << 20
 """Unfinished scores beyond this are held with less precision."""
 
 
@@ -84,6 +84,7 @@ def _blocks(
         del parts
         for start, scores in zip(chosen, output, strict=True):
             yield from mosaic.add(start, scores)
+        del output, scores  # while the network runs again there is no need for both answers
         progress((first + len(chosen)) / len(starts))
 
 
