@@ -25,6 +25,9 @@ from node.volume.load import MODALITIES
 IN_HAND = 2
 """Files that each process may have waiting: more would only delay a job that needs the processes."""
 
+TRIM_SECONDS = 1.0
+"""While much is decoded the cache is brought within its bounds as often."""
+
 WORTH_IT = frozenset(str(uid) for uid in SLOW), frozenset(str(uid) for uid in MODALITIES)
 """Transfer syntaxes and SOP Classes."""
 
@@ -64,6 +67,7 @@ class AheadDecoder:
         self._poll_seconds, self._now = poll_seconds, now
         self._seen: set[str] = set()
         self._pending: set[Future[int]] = set()
+        self._trimmed_at, self._kept = 0.0, 0
         self._stopping = threading.Event()
         self._listener = WakeListener(wake_folder, Topic.SETTLE)
         self._thread = threading.Thread(target=self._run, name="decode-ahead", daemon=True)
@@ -104,10 +108,11 @@ class AheadDecoder:
             if self._stopping.is_set():
                 break
             decoded += self._wait_for_room()
+            self._trim()
             self._pending.add(self._decoders.submit_file(self._data_dir / path))
         while self._pending and not self._stopping.is_set():
             decoded += self._take(wait(self._pending, timeout=0.5, return_when=FIRST_COMPLETED).done)
-        kept = self._cache.trim(self._now())
+        kept = self._trim(always=True)
         if paths:
             self._log.info("decoded_ahead", files=len(paths), frames=decoded, kept_mb=round(kept / 1e6))
         return decoded
@@ -135,6 +140,13 @@ class AheadDecoder:
         fresh = [row.path for row in rows if row.sop_instance_uid not in self._seen]
         self._seen = {row.sop_instance_uid for row in rows}
         return fresh
+
+    def _trim(self, always: bool = False) -> int:
+        """Keep the cache within its bounds, also while very much is decoded; the bytes that stay."""
+        now = self._now()
+        if always or now - self._trimmed_at >= TRIM_SECONDS:
+            self._trimmed_at, self._kept = now, self._cache.trim(now)
+        return self._kept
 
     def _wait_for_room(self) -> int:
         decoded = 0

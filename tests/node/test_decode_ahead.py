@@ -1,7 +1,9 @@
 """Images are decoded while their series arrives, kept within bounds, and a job finds them."""
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -166,6 +168,26 @@ def test_one_of_several_processes_decodes_ahead(cache: FrameCache) -> None:
         assert first and not second
     with cache.lock() as third:
         assert third
+
+
+def test_the_cache_is_trimmed_while_many_images_are_decoded(engine: Engine, tmp_path: Path, paths: list[Path]) -> None:
+    seen = []
+
+    class Watched(FrameCache):
+        def trim(self, now: float) -> int:
+            seen.append(len(list(self._current.glob("[0-9a-f]*"))))
+            return super().trim(now)
+
+    small = Watched(tmp_path / "decoded", 40 * 36 * 2)
+    small.begin()
+    arrive(engine, paths)
+    with Decoders(1, FrameCache(small.folder, small.maximum_bytes)) as decoders:
+        clock = count(int(time.time()), 10)
+        made = AheadDecoder(engine, tmp_path, decoders, small, tmp_path / "run", 60, lambda: float(next(clock)))
+        assert made.step() == len(paths)
+        made.stop()
+    assert max(seen) < len(paths)
+    assert sum(kept(small, paths)) == 1
 
 
 def test_the_cache_stays_within_its_bounds(
