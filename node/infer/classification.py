@@ -81,12 +81,15 @@ def classify(section: Classification, calls: Sequence[Call], activation: str, mo
     """For each class whether it is there."""
     channels = max(each.channel for each in section.classes) + 1
     scores = _scores(calls, section.tensor, channels, activation, model)
-    findings, groups = [], _groups(calls, section.level)
+    findings, present, groups = [], set(), _groups(calls, section.level)
     for group in groups:
         combined = _combine(scores[group], section.combine)
         for each in section.classes:
             score = float(combined[each.channel])
             likelihood, measurements = scored(section, score, each.threshold)
+            presence = presence_of(score, each)
+            if presence is Presence.PRESENT:
+                present.add(each.name)
             best = calls[group[int(scores[group, each.channel].argmax())]]
             view = f", {best.subject.name}" if len(groups) > 1 else ""
             findings.append(
@@ -96,21 +99,13 @@ def classify(section: Classification, calls: Sequence[Call], activation: str, mo
                     finding_site=each.finding_site.code if each.finding_site else None,
                     laterality=each.laterality.code if each.laterality else None,
                     measurements=measurements,
-                    presence=presence_of(score, each),
+                    presence=presence,
                     likelihood=likelihood,
                     images=(best.image,) if section.level == "image" else (),
                     critical=each.critical,
                 )
             )
-    found = {name for each in section.classes for name in (each.name,) if _is_present(findings, name)}
-    return Part(findings=tuple(findings), present=frozenset(found))
-
-
-def _is_present(findings: Sequence[Finding], name: str) -> bool:
-    return any(
-        finding.presence is Presence.PRESENT and finding.tracking_identifier.split(", ")[0] == name
-        for finding in findings
-    )
+    return Part(findings=tuple(findings), present=frozenset(present))
 
 
 def grade(section: Grading, calls: Sequence[Call], activation: str, model: str) -> Part:
@@ -126,7 +121,8 @@ def grade(section: Grading, calls: Sequence[Call], activation: str, model: str) 
         doubtful = section.indeterminate_below is not None and score < section.indeterminate_below
         if not doubtful:
             present.add(best.name)
-        view = f", {calls[group[0]].subject.name}" if len(groups) > 1 else ""
+        seen = calls[group[int(scores[group, best.channel].argmax())]]
+        view = f", {seen.subject.name}" if len(groups) > 1 else ""
         findings.append(
             Finding(
                 finding=section.finding.code,
@@ -136,7 +132,7 @@ def grade(section: Grading, calls: Sequence[Call], activation: str, model: str) 
                 presence=Presence.INDETERMINATE if doubtful else Presence.PRESENT,
                 likelihood=likelihood,
                 qualifiers=(Qualifier(section.concept.code, best.value.code),),
-                images=(calls[group[0]].image,) if section.level == "image" else (),
+                images=(seen.image,) if section.level == "image" else (),
                 critical=best.critical,
             )
         )

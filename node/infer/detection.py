@@ -54,7 +54,7 @@ def detect(
             if each.channel not in by_channel:
                 continue
             boxes = by_channel[each.channel]
-            best = max(best, float(boxes.scores.max(initial=-np.inf)))
+            best = max(best, _best(call, boxes, keep))
             joined = join(boxes.chosen(boxes.scores > section.candidates_above), section.suppression, section.iou)
             found += [(call, joined.chosen(np.array([place]))) for place in range(len(joined))]
         found = [(call, box) for call, box in found if presence_of(float(box.scores[0]), each) is not Presence.ABSENT]
@@ -100,6 +100,18 @@ def _absent(section: Detection, each: DetectedClass, best: float) -> Finding:
         likelihood=likelihood,
         critical=each.critical,
     )
+
+
+def _best(call: Call, boxes: Boxes, keep: np.ndarray | None) -> float:
+    """The highest score of all boxes whose middle counts."""
+    if keep is None:
+        return float(boxes.scores.max(initial=-np.inf))
+    middles = (boxes.low + boxes.high) / 2 - 0.5
+    if middles.shape[1] == 2:
+        middles = np.insert(middles, 0, call.index or 0, axis=1)
+    places = np.rint(call.subject.place(middles, call.grid)).astype(int)
+    inside = keep[tuple(np.clip(places, 0, np.array(keep.shape) - 1).T)]
+    return float(boxes.scores[inside].max(initial=-np.inf))
 
 
 def _is_inside(call: Call, box: Boxes, keep: np.ndarray) -> bool:

@@ -48,7 +48,8 @@ def measure(
     """Measure what the manifest asks for.
 
     Measurements of one label, its ratios to others among them, make one finding that points to its segment,
-    where the label is present; a measurement of several labels added up is a finding of its own without a place.
+    where the label is present; a measurement of several labels added up is a finding of its own without a place. What
+    has no voxel is absent, unless `present_above` says otherwise.
 
     Parameters
     ----------
@@ -100,6 +101,7 @@ def _value(section: MeasurementSection, voxels: Mapping[str, int], voxel_size: f
 
 def _finding(section: MeasurementSection, sections: Mapping[int, Label], voxels: Mapping[str, int]) -> Finding:
     site = section.finding_site.code if section.finding_site else None
+    presence = Presence.PRESENT if any(voxels[name] for name in section.labels) else Presence.ABSENT
     if len(section.labels) == 1:
         number, label = next((n, each) for n, each in sections.items() if each.name == section.labels[0])
         return Finding(
@@ -108,6 +110,7 @@ def _finding(section: MeasurementSection, sections: Mapping[int, Label], voxels:
             segment_number=number if voxels[label.name] > 0 else None,
             finding_site=site or (label.region.code if label.region else None),
             laterality=label.laterality.code if label.laterality else None,
+            presence=presence,
         )
     assert section.finding is not None and section.name is not None
-    return Finding(finding=section.finding.code, tracking_identifier=section.name, finding_site=site)
+    return Finding(finding=section.finding.code, tracking_identifier=section.name, finding_site=site, presence=presence)

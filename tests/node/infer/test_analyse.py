@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from onnx import helper
 
+from dicom_sr.findings import Presence
 from node.errors import Permanent, Transient
 from node.infer import Model, ModelRefused, Registry, analyse, check_model
 from node.infer.check import dice_of
@@ -122,6 +123,7 @@ def test_empty_label_is_measured_as_zero_and_noted(make_model, volume: Volume) -
     found = analyse(make_model(network(nodes), output="channels = 2", labels=labels), {"image": volume}, device="cpu")
     ball, nothing = found.findings
     assert ball.segment_number == 1 and nothing.segment_number is None
+    assert ball.presence is Presence.PRESENT and nothing.presence is Presence.ABSENT
     assert [m.value for m in nothing.measurements] == [0, 0] and nothing.measurements[1].unit.value == "%"
     assert found.remarks == ("Nothing: no voxel found.", "Ball: no ratio, because the volume of Nothing is 0.")
 
