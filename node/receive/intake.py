@@ -208,8 +208,8 @@ class IncomingObject:
 
     def refuse(self, refusal: Refused) -> None:
         """Answer this when the object is complete, and keep nothing of it."""
-        self.discard()
         self._refusal = self._refusal or refusal
+        self.discard()
 
     def add(self, fragment: memoryview) -> None:
         """Take a fragment; the view must hold until `flush` or `complete`."""
@@ -266,7 +266,8 @@ class IncomingObject:
         self.series_instance_uid = header.series_instance_uid
 
     def discard(self) -> None:
-        """Forget the object and its file."""
+        """Forget the object and its file; what still comes of it is passed over, and never stored as the whole."""
+        self._refusal = self._refusal or Refused(OUT_OF_RESOURCES, "discarded", "the object was given up")
         self._fragments = []
         self._close()
         if self._path is not None:

@@ -9,6 +9,7 @@ Works in threads: `feed` and `finish` block on the disk.
 
 import contextlib
 import os
+import threading
 from collections.abc import Mapping
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
@@ -126,6 +127,7 @@ class Reception:
         self._log = log
         self._part: _Part | None = None
         self._futures: list[Future[Outcome]] = []
+        self._feeding = threading.Lock()
 
     def feed(self, chunk: bytes) -> None:
         """Take a piece of the body; waits while too many objects are on their way.
@@ -136,19 +138,20 @@ class Reception:
             The body is malformed (400), a part is no `application/dicom` (415), there are too many parts or too long
             a one (413). Objects that were complete before stay stored.
         """
-        try:
-            for event in self._parser.feed(chunk):
-                match event:
-                    case PartBegins(headers):
-                        self._begin(headers)
-                    case PartData(data):
-                        self._add(data)
-                    case PartEnds():
-                        self._end()
-        except MultipartError as error:
-            raise _refused(error) from None
-        if self._part is not None:
-            self._part.flush()
+        with self._feeding:
+            try:
+                for event in self._parser.feed(chunk):
+                    match event:
+                        case PartBegins(headers):
+                            self._begin(headers)
+                        case PartData(data):
+                            self._add(data)
+                        case PartEnds():
+                            self._end()
+            except MultipartError as error:
+                raise _refused(error) from None
+            if self._part is not None:
+                self._part.flush()
 
     def finish(self) -> list[Outcome]:
         """The body is complete: wait until every object is durable or refused. Raises `RequestRefused`."""
@@ -162,9 +165,10 @@ class Reception:
 
     def abandon(self) -> list[Outcome]:
         """The request ends here: forget what is not complete, wait for the rest, which stays stored."""
-        if self._part is not None:
-            self._part.discard()
-            self._part = None
+        with self._feeding:  # a request that is ended by force leaves its thread at work
+            if self._part is not None:
+                self._part.discard()
+                self._part = None
         return [future.result() for future in self._futures]
 
     def _begin(self, headers: Mapping[str, str]) -> None:

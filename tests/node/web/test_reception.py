@@ -1,0 +1,101 @@
+"""A request that ends while a thread still takes its bytes."""
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from pathlib import Path
+
+import pytest
+from pydicom import Dataset
+from sqlalchemy import Engine, func, select
+
+from node.errors import Refused
+from node.logs import get_logger
+from node.receive.command import Command, CommandField
+from node.receive.committer import Committer
+from node.receive.intake import Intake, Sender
+from node.receive.multipart import MultipartParser
+from node.store import tables
+from node.store.database import read_transaction
+from node.store.files import FileStore
+from node.web.reception import Reception
+from tests.node.receive.wire import encode
+from tests.node.web.conftest import compose, part10
+from tests.phantoms import make_series
+
+PATIENCE = 30
+
+
+class SlowFiles(FileStore):
+    """Waits before it makes a temporary file."""
+
+    def __init__(self, data_dir: Path) -> None:
+        super().__init__(data_dir)
+        self.is_asked = threading.Event()
+        self.may_go_on = threading.Event()
+
+    def new_temporary(self) -> tuple[int, Path]:
+        self.is_asked.set()
+        assert self.may_go_on.wait(PATIENCE)
+        return super().new_temporary()
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Iterator[SlowFiles]:
+    made = SlowFiles(tmp_path / "data")
+    made.open_session()
+    yield made
+    made.close_session()
+
+
+@pytest.fixture
+def intake(engine: Engine, files: SlowFiles) -> Iterator[Intake]:
+    committer = Committer(engine, files, lambda: None, durability="group", quiet_seconds=30)
+    yield Intake(files, committer, free_disk_bytes=0)
+    committer.close()
+
+
+def stored(engine: Engine) -> int:
+    with read_transaction(engine) as connection:
+        return connection.scalar(select(func.count()).select_from(tables.instance)) or 0
+
+
+def test_object_that_was_forgotten_is_never_stored(
+    engine: Engine, files: SlowFiles, intake: Intake, images: list[Dataset]
+) -> None:
+    files.may_go_on.set()
+    image = encode(images[0])
+    command = Command(CommandField.C_STORE_RQ, 1, image.sop_class, image.sop_instance, has_data_set=True)
+    incoming = intake.begin_object(command, image.transfer_syntax, Sender("SENDER", "NODE"))
+    incoming.add(memoryview(image.data_set))
+    incoming.flush()
+    incoming.discard()
+    with pytest.raises(Refused):
+        incoming.complete()
+    assert stored(engine) == 0
+
+
+def test_ending_a_request_waits_for_the_thread_that_takes_its_bytes(
+    engine: Engine, files: SlowFiles, intake: Intake, tmp_path: Path
+) -> None:
+    content, content_type = compose([part10(make_series(shape=(1, 256, 256), modality="CT")[0])])
+    boundary = content_type.partition('boundary="')[2].rstrip('"')
+    with ThreadPoolExecutor(1) as writers, ThreadPoolExecutor(2) as readers:
+        reception = Reception(
+            intake,
+            Sender("SENDER", "NODE"),
+            MultipartParser(boundary, 10),
+            writers,
+            maximum_object_bytes=1_000_000,
+            study_instance_uid="",
+            log=get_logger("web"),
+        )
+        feeding = readers.submit(reception.feed, content[:100_000])
+        assert files.is_asked.wait(PATIENCE)
+        ending = readers.submit(reception.abandon)
+        wait([ending], timeout=0.2)  # time for it to end too soon
+        files.may_go_on.set()
+        feeding.result(PATIENCE)
+        assert ending.result(PATIENCE) == []
+    assert stored(engine) == 0
+    assert list((tmp_path / "data" / "incoming").rglob("*.part")) == []
