@@ -1,7 +1,7 @@
 """Chest CAD SR (TID 4100): findings on chest images, for workstations that know it.
 
-What it can say is limited by its code lists (CID 6101, 6102): a result with any other finding that is there gets no
-such report, and is told by TID 1500.
+What it can say is limited by its code lists (CID 6101, 6102): a result with any other finding, there or absent, gets no
+such report, and is told by TID 1500: what was done would not be what it says.
 """
 
 from collections.abc import Sequence
@@ -87,8 +87,8 @@ def encode_chest_cad(
     *,
     evidence: Evidence | None = None,
 ) -> Dataset | None:
-    """The CAD report of a result on chest images; None where the images are of another kind, or where a finding that is
-    there has no code in CID 6101 or 6102, or no place on an image.
+    """The CAD report of a result on chest images; None where the images are of another kind, where a finding has no
+    code in CID 6101 or 6102, or is there without a place on an image, and where no finding says what was looked for.
 
     Raises
     ------
@@ -96,14 +96,14 @@ def encode_chest_cad(
     """
     if not {str(source.get("Modality", "")) for source in sources} <= set(MODALITIES):
         return None
-    findings = [finding for finding in result.findings if finding.presence is not Presence.ABSENT]
-    if any(finding.finding.value not in KNOWN for finding in findings):
+    if not result.findings or any(finding.finding.value not in KNOWN for finding in result.findings):
         return None
+    findings = [finding for finding in result.findings if finding.presence is not Presence.ABSENT]
     evidence = evidence or check_evidence(result, sources)
     if not all(tree.marks_of(finding, evidence) for finding in findings):
         return None
     paths = [(1, 2, place) for place in range(1, len(evidence.images) + 1)]
-    detected = dict.fromkeys(KNOWN[finding.finding.value][0] for finding in findings)
+    detected = dict.fromkeys(KNOWN[finding.finding.value][0] for finding in result.findings)
     children = [
         tree.library(evidence, [()] * len(evidence.images)),
         _findings(result, findings, evidence, paths),
@@ -111,7 +111,7 @@ def encode_chest_cad(
             tree.SUMMARY_OF_DETECTIONS,
             tree.SUCCESSFUL_DETECTIONS,
             tree.DETECTION_PERFORMED,
-            list(detected) or [OPACITY],
+            list(detected),
             result,
             paths,
         ),

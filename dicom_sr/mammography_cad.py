@@ -1,7 +1,7 @@
 """Mammography CAD SR (TID 4000): findings on each view, composite features of a lesion over views, breast composition.
 
-What it can say is limited by its code lists (CID 6014, 6016): a result with any other finding that is there gets no
-such report, and is told by TID 1500.
+What it can say is limited by its code lists (CID 6014, 6016): a result with any other finding, there or absent, gets no
+such report, and is told by TID 1500: what was done would not be what it says.
 """
 
 from collections.abc import Sequence
@@ -82,8 +82,8 @@ def encode_mammography_cad(
     *,
     evidence: Evidence | None = None,
 ) -> Dataset | None:
-    """The CAD report of a result on mammograms; None where it is none, or holds a finding that this SOP class has no
-    code for.
+    """The CAD report of a result on mammograms; None where it is none, holds a finding that this SOP class has no code
+    for, or none that says what was looked for.
 
     Raises
     ------
@@ -91,8 +91,9 @@ def encode_mammography_cad(
     """
     if {str(source.get("Modality", "")) for source in sources} != {"MG"}:
         return None
+    looked_for = [_code_of(finding) for finding in result.findings]
     findings = [_Said.of(finding) for finding in result.findings if finding.presence is not Presence.ABSENT]
-    if any(each is None for each in findings):
+    if not looked_for or any(each is None for each in (*looked_for, *findings)):
         return None
     evidence = evidence or check_evidence(result, sources)
     said = [each for each in findings if each is not None]
@@ -100,8 +101,10 @@ def encode_mammography_cad(
     if len(placed) < len(said):
         return None
     builder = _Builder(result, evidence)
-    detected = dict.fromkeys(each.code for each in placed if not each.is_composition)
-    composition = [BREAST_COMPOSITION_ANALYSIS] if any(each.is_composition for each in placed) else []
+    detected = dict.fromkeys(code for code in looked_for if code is not None and code != BREAST_COMPOSITION)
+    composition = (
+        [BREAST_COMPOSITION_ANALYSIS] if any(code == BREAST_COMPOSITION for code in looked_for if code) else []
+    )
     children = [
         tree.library(evidence, [_described(source) for source in sources]),
         builder.findings(placed),
@@ -109,7 +112,7 @@ def encode_mammography_cad(
             tree.SUMMARY_OF_DETECTIONS,
             tree.SUCCESSFUL_DETECTIONS,
             tree.DETECTION_PERFORMED,
-            list(detected) or ([] if composition else [BREAST_DENSITY]),
+            list(detected),
             result,
             builder.paths,
         ),
@@ -125,6 +128,12 @@ def encode_mammography_cad(
     return tree.document(result, evidence, profile, KIND, SOP_CLASS_UID, TITLE, "4000", children)
 
 
+def _code_of(finding: Finding) -> Code | None:
+    """The code by which this SOP class knows what a finding is."""
+    value = finding.finding.value
+    return BREAST_DENSITY if value in AS_DENSITY else SINGLE_IMAGE_FINDINGS.get(value)
+
+
 class _Said:
     """A finding with the code by which this SOP class knows it."""
 
@@ -134,8 +143,7 @@ class _Said:
     @classmethod
     def of(cls, finding: Finding) -> "_Said | None":
         """The finding, or None if there is no code for it."""
-        value = finding.finding.value
-        known = BREAST_DENSITY if value in AS_DENSITY else SINGLE_IMAGE_FINDINGS.get(value)
+        known = _code_of(finding)
         if known is None or (known == CALCIFICATION_CLUSTER and not _properties(cls(finding, known))):
             return None  # TID 4010: of a cluster its type, distribution or number must be known
         return cls(finding, known)

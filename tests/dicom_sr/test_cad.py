@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 from pydicom.sr._concepts_dict import concepts
+from pydicom.sr.coding import Code
 
 from dicom_sr import chest_cad, content_tree, mammography_cad
 from dicom_sr.chest_cad import encode_chest_cad
@@ -31,6 +32,12 @@ def nodules() -> Case:
     case = chest_boxes()
     nodule, _, _, pneumothorax = case.result.findings
     return Case(replace(case.result, findings=(nodule, pneumothorax)), case.sources)
+
+
+def absent(case: Case) -> Case:
+    """The same with nothing found of what was looked for."""
+    findings = tuple(replace(each, presence=Presence.ABSENT, regions=()) for each in case.result.findings)
+    return Case(replace(case.result, findings=findings), case.sources)
 
 
 def test_mammography_says_each_view_the_lesion_over_views_and_the_breast():
@@ -82,6 +89,18 @@ def test_chest_says_group_and_modifier_and_what_was_done():
     assert value_of(named(empty, "111017")[0]) == "111241", "what is absent is no finding"
 
 
+def test_what_was_looked_for_and_not_found_is_what_was_done():
+    chest = nodules()
+    pneumothorax = replace(chest.result, findings=chest.result.findings[1:])
+    breast = absent(mammography())
+    calcifications = replace(breast.result, findings=breast.result.findings[1:2])
+    for report, done in (
+        (encode_chest_cad(pneumothorax, chest.sources), "112062"),
+        (encode_mammography_cad(calcifications, breast.sources), "129769006"),
+    ):
+        assert [value_of(item) for item in named(report, "111022")] == [done]
+
+
 def test_what_has_no_code_is_told_by_another_report():
     case = chest_boxes()
     assert encode_chest_cad(case.result, case.sources) is None, "cardiomegaly is not in CID 6102"
@@ -89,6 +108,11 @@ def test_what_has_no_code_is_told_by_another_report():
     cluster = replace(views.result.findings[1], measurements=())
     assert encode_mammography_cad(replace(views.result, findings=(cluster,)), views.sources) is None, "TID 4010"
     assert encode_mammography_cad(case.result, case.sources) is None, "no mammograms"
+    for case, encode in ((mammography(), encode_mammography_cad), (nodules(), encode_chest_cad)):
+        other = replace(case.result.findings[0], finding=Code("1", "99T", "Another thing"), tracking_identifier="other")
+        for findings in ((), (replace(other, presence=Presence.ABSENT, regions=()),)):
+            said = encode(replace(case.result, findings=findings), case.sources)
+            assert said is None, "what was looked for is not known, or has no code"
     brain = CASES["17 labels"]()
     assert encode_chest_cad(brain.result, brain.sources) is None, "no chest images"
 
@@ -113,7 +137,7 @@ def test_codes_are_those_of_the_standard():
 def test_validators_and_gate_have_nothing_to_say(kind, tmp_path):
     case = mammography() if kind.startswith("mammography") else nodules()
     if kind.endswith("nothing"):
-        case = Case(replace(case.result, findings=()), case.sources)
+        case = absent(case)
     encode = encode_mammography_cad if kind.startswith("mammography") else encode_chest_cad
     report = encode(case.result, case.sources, CONSERVATIVE)
     assert_clean(report, tmp_path)
