@@ -262,7 +262,7 @@ def _read_request(content: bytes, transfer_syntax_uid: str) -> tuple[str, Sequen
     try:
         information = read_dataset(BytesIO(content), is_implicit, is_little_endian)
         transaction_uid = str(information.TransactionUID)
-        objects = [
+        named = [
             (str(item.ReferencedSOPClassUID), str(item.ReferencedSOPInstanceUID))
             for item in information.ReferencedSOPSequence
         ]
@@ -270,6 +270,7 @@ def _read_request(content: bytes, transfer_syntax_uid: str) -> tuple[str, Sequen
         raise Refused(
             NO_SUCH_ARGUMENT, "not-understood", f"no action information of storage commitment ({type(error).__name__})"
         ) from None
+    objects = list(dict.fromkeys(named))  # a whole file is read for each
     if not objects or not all(map(is_uid, (transaction_uid, *(uid for pair in objects for uid in pair)))):
         raise Refused(NO_SUCH_ARGUMENT, "missing-identifier", "a UID of the action information is missing or no UID")
     return transaction_uid, objects

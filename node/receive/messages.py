@@ -30,6 +30,9 @@ from node.receive.intake import FollowUp, IncomingObject, IncomingReport, Incomi
 from node.receive.parser import CommandSet, DataFragment
 from node.receive.pdu import AbortReason, AnsweredContext, PduError
 
+MAXIMUM_UNANSWERED = 16
+"""Reports on their way over one association; what is owed beyond them waits for an association of its own."""
+
 
 class ObjectTooLarge(Exception):
     """A data set is longer than `dimse.maximum_object_mb`."""
@@ -142,7 +145,7 @@ class Messages:
             return b""
         (context_id, request), self._owed = self._owed, None
         report = request.follow_up
-        if report is None:
+        if report is None or len(self._reports) >= MAXIMUM_UNANSWERED:
             return b""
         event_type, information = report.make(self._contexts[context_id].transfer_syntax)
         self._last_report = message_id = self._last_report % 0xFFFF + 1

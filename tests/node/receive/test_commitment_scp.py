@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from pydicom import Dataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset
 from pydicom.uid import generate_uid
 from pynetdicom import AE, build_role, evt
 from pynetdicom.pdu import P_DATA_TF
@@ -19,9 +21,14 @@ from sqlalchemy import Engine, select
 from node.commitment_settings import CommitmentSettings, Requester
 from node.deliver.report_scu import ReportScu
 from node.errors import Refused
+from node.logs import get_logger
 from node.receive.command import Command
 from node.receive.commitment import STORAGE_COMMITMENT_INSTANCE, CommitmentScp, ReportWay, data_set_digest
 from node.receive.commitment_reporter import CommitmentReporter
+from node.receive.intake import IncomingRequest, Intake, Sender
+from node.receive.messages import MAXIMUM_UNANSWERED, Messages
+from node.receive.parser import CommandSet, DataFragment
+from node.receive.pdu import AnsweredContext, ContextResult
 from node.receive.storage_scp import StorageScp
 from node.settings import Destination, DimseSettings, NodeSettings, Settings
 from node.store import tables
@@ -29,7 +36,7 @@ from node.store.commitments import unreported
 from node.store.database import migrate, open_database, read_transaction
 from node.store.files import FileStore
 from tests.counterparts import free_port, orthanc, wait_until
-from tests.node.receive.wire import CT, EXPLICIT, IMPLICIT, Client, Encoded, encode, read_encoded
+from tests.node.receive.wire import CT, EXPLICIT, IMPLICIT, Client, Encoded, command, encode, read_encoded
 from tests.phantoms import make_series, write_series
 
 ABSENT = "1.2.3.4.5"
@@ -330,6 +337,50 @@ def test_action_information_that_is_none(engine: Engine, tmp_path: Path, content
     with pytest.raises(Refused) as caught:
         scp.take(content, IMPLICIT, command, "CT1")
     assert caught.value.status == 0x0114
+
+
+def test_object_that_is_named_often_is_looked_at_once(engine: Engine, tmp_path: Path) -> None:
+    scp = CommitmentScp(engine, FileStore(tmp_path / "data"), lambda title: ReportWay(False), lambda: None)
+    item = Dataset()
+    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = CT, ABSENT
+    information = Dataset()
+    information.TransactionUID, information.ReferencedSOPSequence = "1.2.3", [item] * 3
+    buffer = DicomBytesIO()
+    buffer.is_implicit_VR = buffer.is_little_endian = True
+    write_dataset(buffer, information)
+    command = Command(0x0130, 1, "1.2.840.10008.1.20.1", STORAGE_COMMITMENT_INSTANCE, True, action_type=1)
+    scp.take(buffer.getvalue(), IMPLICIT, command, "CT1")
+    with read_transaction(engine) as connection:
+        assert connection.scalars(select(tables.commitment_request.c.objects)).all() == [[[CT, ABSENT]]]
+
+
+class Owed:
+    """A report that nobody ever answers."""
+
+    def make(self, transfer_syntax_uid: str) -> tuple[int, bytes]:
+        return 1, b""
+
+    def answered(self, status: int) -> None:
+        raise AssertionError("nobody answers")
+
+
+class Asking:
+    """Takes any request, in place of an `Intake`."""
+
+    def begin(self, command: Command, transfer_syntax_uid: str, sender: Sender) -> IncomingRequest:
+        return IncomingRequest(command, transfer_syntax_uid, lambda *_: Owed(), sender)
+
+
+def test_requester_that_never_answers_is_not_told_more_and_more(engine: Engine) -> None:
+    context = AnsweredContext(1, ContextResult.ACCEPTANCE, "1.2.840.10008.1.20.1", IMPLICIT)
+    messages = Messages({1: context}, Sender("CT1", "OVERREAD"), cast(Intake, Asking()), 1000, get_logger("receive"))
+    told = 0
+    for number in range(3 * MAXIMUM_UNANSWERED):
+        request = command(0x0130, number + 1, "1.2.840.10008.1.20.1", STORAGE_COMMITMENT_INSTANCE)
+        messages.take_command(CommandSet(1, request))
+        assert messages.take_fragment(DataFragment(1, memoryview(b"x"), True))
+        told += bool(messages.follow_up())
+    assert told == MAXIMUM_UNANSWERED
 
 
 def test_digest_of_what_is_no_file_of_ours(tmp_path: Path) -> None:
