@@ -9,7 +9,7 @@ from pydicom.valuerep import PersonName
 from dicom_sr import codes, provenance
 from dicom_sr.displayed import displayed_frame
 from dicom_sr.evidence import Evidence, check_evidence
-from dicom_sr.findings import Finding, PlanarRegion, Presence, Result
+from dicom_sr.findings import Finding, Presence, Result
 from dicom_sr.impression import comparison, draft_impression, english_phrases, likelihood_words, number
 from dicom_sr.instance import Kind, code_item, new_instance, reference
 from dicom_sr.outline import outline_points
@@ -170,10 +170,9 @@ def _outlines(
         if mask.any():
             found.append((outline_points(mask), segment.segment.rgb))
     for region in finding.regions:
-        if isinstance(region, PlanarRegion):
-            drawn = draw(region, evidence)
-            if drawn.slice_index == place.slice_index and len(drawn.points) > 1:
-                found.append((drawn.points, REGION_RGB))
+        drawn = draw(region, evidence)
+        if drawn.slice_index == place.slice_index and len(drawn.points) > 1:
+            found.append((drawn.points, REGION_RGB))
     return found
 
 

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from dicom_sr.evidence import Evidence
-from dicom_sr.findings import Finding, PlanarRegion
+from dicom_sr.findings import Finding
+from dicom_sr.regions import draw
 from dicom_sr.segment_numbering import SegmentNumbering
 
 
@@ -37,13 +38,10 @@ def place_at(evidence: Evidence, slice_index: int) -> Place:
 
 
 def places_of(finding: Finding, evidence: Evidence, numbering: SegmentNumbering) -> list[Place]:
-    """The slices that show a finding: those of its regions in images, and the one where its segment is largest."""
+    """The slices that show a finding: those that its regions are drawn on, and the one where its segment is largest."""
     found = []
     if finding.segment_number is not None:
         slice_index = largest_slice(numbering, finding.segment_number)
         found += [] if slice_index is None else [place_at(evidence, slice_index)]
-    for region in finding.regions:
-        if isinstance(region, PlanarRegion):
-            slice_index = evidence.slice_of(region.sop_instance_uid, region.frame_number)
-            found += [] if slice_index is None else [place_at(evidence, slice_index)]
+    found += [place_at(evidence, draw(region, evidence).slice_index) for region in finding.regions]
     return list(dict.fromkeys(found))

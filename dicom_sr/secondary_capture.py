@@ -64,7 +64,8 @@ def encode_secondary_capture(
     overlay = draw_overlay(result, evidence, numbering)
     slices = slices_shown(result, evidence, numbering)
     by_uid = {str(source.SOPInstanceUID): source for source in reversed(sources)}
-    frames = [_draw(result, evidence, by_uid, overlay, index) for index in slices]
+    unplaced = [each for each in result.findings if not places_of(each, evidence, numbering)]
+    frames = [_draw(result, evidence, by_uid, overlay, index, unplaced) for index in slices]
     dataset = new_instance(result, evidence, profile, CAPTURE, MULTIFRAME_TRUE_COLOR_STORAGE)
     set_laterality(dataset, evidence)
     dataset.ConversionType = "WSD"
@@ -79,10 +80,12 @@ def encode_secondary_capture(
 
 
 def slices_shown(result: Result, evidence: Evidence, numbering: SegmentNumbering) -> list[int]:
-    """Indices of the slices to be shown, ascending: those of findings first, then the largest segments'."""
+    """Indices of the slices to be shown, ascending: those of findings first, critical ones before others, then the
+    largest segments'.
+    """
     wanted = [
         place.slice_index
-        for finding in result.findings
+        for finding in sorted(result.findings, key=lambda each: not each.is_alarm)
         if finding.presence is not Presence.ABSENT
         for place in places_of(finding, evidence, numbering)
     ]
@@ -115,7 +118,12 @@ def _set_frames(dataset: Dataset, frames: Sequence[Image.Image]) -> None:
 
 
 def _draw(
-    result: Result, evidence: Evidence, by_uid: dict[str, Dataset], overlay: Overlay, slice_index: int
+    result: Result,
+    evidence: Evidence,
+    by_uid: dict[str, Dataset],
+    overlay: Overlay,
+    slice_index: int,
+    unplaced: Sequence[Finding],
 ) -> Image.Image:
     """One slice as it is displayed, with what is on it, and in words what it is."""
     uid = str(evidence.image_of(slice_index).SOPInstanceUID)
@@ -134,7 +142,8 @@ def _draw(
     for graphic in graphics:
         _draw_graphic(canvas, graphic, scale, colours[graphic.layer], font)
     heading = [(text, FINDINGS_RGB) for text in _heading(result, evidence, slice_index)]
-    return _between(_band(heading, picture.width), picture, _band(_legend(result, graphics, overlay), picture.width))
+    legend = _legend(result, graphics, overlay, unplaced)
+    return _between(_band(heading, picture.width), picture, _band(legend, picture.width))
 
 
 def _band(lines: Sequence[tuple[str, Rgb]], width: int) -> Image.Image:
@@ -205,8 +214,12 @@ def _heading(result: Result, evidence: Evidence, slice_index: int) -> list[str]:
     return [provenance.standing(result), f"{name}, image {slice_index + 1} of {len(evidence.frames)}"]
 
 
-def _legend(result: Result, graphics: Sequence[Graphic], overlay: Overlay) -> list[tuple[str, Rgb]]:
-    """What is drawn on the slice, with its numbers; on a slice without anything all findings, in words."""
+def _legend(
+    result: Result, graphics: Sequence[Graphic], overlay: Overlay, unplaced: Sequence[Finding]
+) -> list[tuple[str, Rgb]]:
+    """What is drawn on the slice, with its numbers, and what has no place to be drawn on; on a slice without anything
+    all findings, in words.
+    """
     colours = {layer.name: layer.rgb for layer in overlay.layers}
     by_identifier = {finding.tracking_identifier: finding for finding in result.findings}
     shown = dict.fromkeys((graphic.tracking_identifier, graphic.layer) for graphic in graphics)
@@ -214,8 +227,8 @@ def _legend(result: Result, graphics: Sequence[Graphic], overlay: Overlay) -> li
     for identifier, layer in shown:
         finding = by_identifier.get(identifier)
         lines.append((_sentence(finding) if finding else identifier, colours[layer]))
-    if not lines:
-        lines = [(_sentence(finding), FINDINGS_RGB) for finding in result.findings]
+    told = unplaced if lines else result.findings
+    lines += [(_sentence(finding), FINDINGS_RGB) for finding in told]
     return lines or [("Nothing found", FINDINGS_RGB)]
 
 

@@ -7,15 +7,17 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pydicom.sr.coding import Code
 
 from dicom_sr.displayed import displayed_frame
 from dicom_sr.errors import SourceMismatch
 from dicom_sr.evidence import check_evidence
-from dicom_sr.findings import Segment
+from dicom_sr.findings import Finding, Likelihood, Segment, SpatialRegion, SpatialShape
+from dicom_sr.key_objects import encode_key_objects
 from dicom_sr.part10 import to_part10
-from dicom_sr.secondary_capture import LONGEST_SIDE, MOST_FRAMES, encode_secondary_capture, slices_shown
+from dicom_sr.secondary_capture import LINE_PIXELS, LONGEST_SIDE, MOST_FRAMES, encode_secondary_capture, slices_shown
 from dicom_sr.segment_numbering import number_segments
-from tests.dicom_sr.cases import CASES
+from tests.dicom_sr.cases import CASES, CERTAINTY
 from tests.dicom_sr.counterparts import assert_clean
 
 
@@ -80,6 +82,24 @@ def test_only_a_handful_of_many_segments(result, sources):
     many = replace(result, labels=labels, segments=segments, findings=())
     shown = slices_shown(many, check_evidence(many, sources), number_segments(many))
     assert shown == list(range(12 - MOST_FRAMES, 12))  # those of the largest segments
+
+
+def test_what_has_no_place_is_told_on_every_image(result, sources):
+    without = capture_of(result, sources)
+    bleeding = Finding(Code("50960005", "SCT", "Hemorrhage"), "Bleeding", likelihood=Likelihood(0.9, CERTAINTY))
+    found = capture_of(replace(result, findings=(*result.findings, bleeding)), sources)
+    assert found.NumberOfFrames == without.NumberOfFrames
+    assert found.Rows == without.Rows + LINE_PIXELS
+
+
+def test_slice_of_a_place_in_space_is_shown_and_a_key_image(result, sources):
+    evidence = check_evidence(result, sources)
+    point = SpatialRegion(SpatialShape.POINT, (evidence.frames[10].position_mm,), evidence.frame_of_reference_uid)
+    nodule = Finding(Code("27925004", "SCT", "Nodule"), "Nodule", regions=(point,))
+    only = replace(result, labels=None, segments=(), findings=(nodule,))
+    assert slices_shown(only, evidence, number_segments(only)) == [10]
+    (image,) = [item for item in encode_key_objects(only, sources).ContentSequence if item.ValueType == "IMAGE"]
+    assert image.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == sources[10].SOPInstanceUID
 
 
 def test_empty_result_has_its_middle_image(empty_result, sources):
