@@ -29,6 +29,7 @@ LENGTH = Code("410668003", "SCT", "Length")
 
 # Presence, CID 240 and 4220
 PRESENCE = Code("705057003", "SCT", "Presence")
+LATERALITY = Code("272741003", "SCT", "Laterality")
 PRESENT = Code("52101004", "SCT", "Present")
 ABSENT = Code("272519000", "SCT", "Absent")
 INDETERMINATE = Code("82334004", "SCT", "Indeterminate")

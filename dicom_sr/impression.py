@@ -49,6 +49,8 @@ def sentence(finding: Finding, result: Result, phrases: Mapping[str, Any] | None
     site = finding.finding_site.meaning.lower() if finding.finding_site else ""
     if finding.finding_site and _key(finding.finding_site) == _key(finding.finding) and kind != "structure":
         site = ""
+    if side and not finding.finding_site and kind != "structure":
+        name = f"{name} ({side})"
     values = {
         "finding": name if kind != "absent" else name[:1].lower() + name[1:],
         "side": side,

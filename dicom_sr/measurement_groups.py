@@ -225,6 +225,8 @@ class GroupWriter:
         evaluations = [
             sr.QualitativeEvaluation(codes.check(each.concept), codes.check(each.value)) for each in finding.qualifiers
         ]
+        if finding.laterality and finding.finding_site is None:  # which it modifies where there is one
+            evaluations.append(sr.QualitativeEvaluation(codes.LATERALITY, codes.check(finding.laterality)))
         if finding.presence is not Presence.PRESENT or likelihood is not None:
             evaluations.insert(0, sr.QualitativeEvaluation(codes.PRESENCE, PRESENCES[finding.presence]))
         return {"measurements": measurements, "qualitative_evaluations": evaluations or None}
@@ -273,7 +275,11 @@ class GroupWriter:
 def _has_more_to_say(finding: Finding) -> bool:
     """Whether a finding says more than that it is there, and where."""
     return bool(
-        finding.measurements or finding.likelihood or finding.qualifiers or finding.presence is not Presence.PRESENT
+        finding.measurements
+        or finding.likelihood
+        or finding.qualifiers
+        or finding.presence is not Presence.PRESENT
+        or (finding.laterality and finding.finding_site is None)
     )
 
 

@@ -26,6 +26,9 @@ NODULE_1 = Finding(NODULE, "Nodule 1", None, codes.LUNG, codes.RIGHT, (Measureme
         (Finding(PNEUMOTHORAX, "x", None, presence=Presence.ABSENT), "No sign of pneumothorax."),
         (Finding(NODULE, "x", None, codes.LUNG, presence=Presence.ABSENT, likelihood=Likelihood(0.02, CERTAINTY)),
          "No nodule in the lung found (very unlikely, certainty of finding 2 %)."),
+        (Finding(PNEUMOTHORAX, "x", laterality=codes.LEFT, likelihood=Likelihood(0.97, CERTAINTY)),
+         "Pneumothorax (left), almost certain, certainty of finding 97 %."),
+        (Finding(NODULE, "x", laterality=codes.LEFT, presence=Presence.ABSENT), "No nodule (left) found."),
         (Finding(NODULE, "x", presence=Presence.INDETERMINATE), "Nodule: not certain whether it is there."),
     ],
 )  # fmt: skip

@@ -62,6 +62,9 @@ def assert_told(objects: list[Dataset], result: Result, finding: Finding) -> Non
     assert groups, finding.tracking_identifier
     assert coded(groups, "121071") == {finding.finding.value}
     assert coded(groups, "363698007") == ({finding.finding_site.value} if finding.finding_site else set())
+    items = [item for group in groups for item in content_tree.walk(group)]
+    sides = {item.ConceptCodeSequence[0].CodeValue for item in items if content_tree.concept_value(item) == "272741003"}
+    assert sides == ({finding.laterality.value} if finding.laterality else set())
     numbers = numbers_of(groups)
     for measurement in finding.measurements:
         wanted = (measurement.concept.value, pytest.approx(measurement.value, rel=1e-8), measurement.unit.value)
