@@ -106,6 +106,7 @@ def settle_weighed(
         The job of each model that was chosen; one that exists already for the same input set is not made again.
     """
     study_instance_uid = weighed.study_instance_uid
+    catalogue.hold_study(connection, study_instance_uid)
     if evidence.study_mark(connection, study_instance_uid) != weighed.mark:
         return None
     before = evidence.settlement_of_study(connection, study_instance_uid)
@@ -144,6 +145,7 @@ def begin_weighed(
     Nothing happens when anything came meanwhile.
     """
     study_instance_uid = weighed.study_instance_uid
+    catalogue.hold_study(connection, study_instance_uid)
     if evidence.study_mark(connection, study_instance_uid) != weighed.mark:
         return []
     if expired_of_study(connection, study_instance_uid).instances:
@@ -350,6 +352,7 @@ class Settler:
         if abs(weighed.verdict.settle_at - weighed.settle_at) < _SAME_DEADLINE:
             return
         with write_transaction(self._engine) as connection:
+            catalogue.hold_study(connection, study_instance_uid)
             if evidence.study_mark(connection, study_instance_uid) == weighed.mark:
                 evidence.postpone(connection, study_instance_uid, weighed.verdict.settle_at)
 

@@ -145,6 +145,15 @@ def store_instances(
     return outcomes
 
 
+def hold_study(connection: Connection, study_instance_uid: str) -> None:
+    """Let nothing be added to a study before this transaction ends, so that what is read now stays true.
+
+    `store_instances` writes the row of the study first and so waits for it. (SQLite has one writer anyway.)
+    """
+    mine = study.c.study_instance_uid == study_instance_uid
+    connection.execute(select(study.c.study_instance_uid).where(mine).with_for_update())
+
+
 def release_series(
     connection: Connection,
     series_instance_uids: Iterable[str],

@@ -5,6 +5,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, delete, func, select, true
 
+from node.store.catalogue import hold_study
 from node.store.database import insert_on_conflict
 from node.store.tables import (
     DecisionOutcome,
@@ -97,6 +98,7 @@ def expire_study(connection: Connection, held: StudyHoldings, now: datetime) -> 
     None, and no change, when anything came or is wanted of it meanwhile.
     """
     mine = series.c.study_instance_uid == held.study_instance_uid
+    hold_study(connection, held.study_instance_uid)
     if settled_studies(connection, now, held.study_instance_uid) != [held]:
         return None
     rows = connection.execute(
