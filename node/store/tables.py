@@ -443,6 +443,7 @@ delivery = Table(
     Index("ix_delivery_check", "destination", "check_after"),
 )
 
+
 class CommitmentState(StrEnum):
     """PENDING: a report is owed. REPORTED: the requester took it. ABANDONED: it could not be reached for too long."""
 
