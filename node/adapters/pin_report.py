@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pydicom.sr.coding import Code
+
 from dicom_sr.findings import Finding, Presence
 from node.deliver.fhir import SYSTEMS, UCUM
 from node.deliver.statement import Statement
@@ -93,13 +95,17 @@ def _observation(
         "derivedFrom": [{"reference": "#study"}],
         "interpretation": [{"coding": [{"system": _INTERPRETATION, "code": code, "display": word}]}],
     }
-    components = [
+    components: list[dict[str, Any]] = [
         {
             "code": {"text": one.concept.meaning},
             "valueQuantity": {"value": one.value, "unit": one.unit.meaning, "system": UCUM, "code": one.unit.value},
         }
         for one in finding.measurements
     ]
+    if finding.laterality is not None:
+        components.append(
+            {"code": {"text": "Laterality"}, "valueCodeableConcept": {"coding": [_coding(finding.laterality)]}}
+        )
     if finding.likelihood is not None:
         percent = {"value": round(100 * finding.likelihood.value, 2), "unit": "%", "system": UCUM, "code": "%"}
         components.append({"code": {"text": "Probability"}, "valueQuantity": percent})
@@ -109,12 +115,16 @@ def _observation(
 def _codings(finding: Finding, codes: Mapping[str, str]) -> list[dict[str, str]]:
     """The platform's own code where it is mapped, and ours."""
     ours = finding.finding
-    system = SYSTEMS.get(ours.scheme_designator, f"urn:overread:{ours.scheme_designator}")
-    found = [{"system": system, "code": ours.value, "display": ours.meaning}]
+    found = [_coding(ours)]
     if mapped := codes.get(f"{ours.scheme_designator} {ours.value}"):
         code, _, text = mapped.partition("^")
         found.insert(0, {"system": OBSERVATION_SYSTEM, "code": code, "display": text or ours.meaning})
     return found
+
+
+def _coding(code: Code) -> dict[str, str]:
+    system = SYSTEMS.get(code.scheme_designator, f"urn:overread:{code.scheme_designator}")
+    return {"system": system, "code": code.value, "display": code.meaning}
 
 
 def _device(statement: Statement) -> dict[str, Any]:

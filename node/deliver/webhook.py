@@ -11,6 +11,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
+from dicom_sr.findings import Finding
 from node.deliver.http import HttpPeer
 from node.deliver.statement import Statement, read_statement
 from node.deliver.transport import Check, Parcel, Receipt
@@ -65,20 +66,30 @@ def describe(statement: Statement, parcel: Parcel, patient_fields: tuple[str, ..
         "study_instance_uid": statement.order.study_instance_uid,
         "model": {"identifier": statement.algorithm.identifier, "version": statement.algorithm.version},
         "not_for_clinical_use": statement.not_for_clinical_use,
+        "verified": False,
         "patient": {name: getattr(statement.order, name) for name in patient_fields},
-        "findings": [
-            {
-                "name": finding.tracking_identifier,
-                "finding": _code(finding.finding),
-                "measurements": [
-                    {"concept": _code(m.concept), "value": m.value, "unit": m.unit.value} for m in finding.measurements
-                ],
-            }
-            for finding in statement.findings
-        ],
+        "findings": [_finding(finding) for finding in statement.findings],
         "objects": [
             {"sop_class_uid": one.sop_class_uid, "sop_instance_uid": one.sop_instance_uid}
             for one in parcel.result.objects
+        ],
+    }
+
+
+def _finding(finding: Finding) -> dict[str, Any]:
+    """What was found, or was looked for and is not there; what is not known of it is null or empty."""
+    score = finding.likelihood
+    return {
+        "name": finding.tracking_identifier,
+        "finding": _code(finding.finding),
+        "presence": finding.presence.value,
+        "critical": finding.is_alarm,
+        "site": _code(finding.finding_site) if finding.finding_site else None,
+        "laterality": _code(finding.laterality) if finding.laterality else None,
+        "likelihood": {"concept": _code(score.meaning), "value": score.value} if score else None,
+        "answers": [{"concept": _code(one.concept), "value": _code(one.value)} for one in finding.qualifiers],
+        "measurements": [
+            {"concept": _code(m.concept), "value": m.value, "unit": m.unit.value} for m in finding.measurements
         ],
     }
 

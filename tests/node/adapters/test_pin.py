@@ -61,6 +61,7 @@ def test_observations_carry_the_platforms_codes_presence_and_probability(stateme
     finding = Finding(
         Code("1386000", "SCT", "Intracranial hemorrhage"),
         "Bleeding",
+        laterality=Code("7771000", "SCT", "Left"),
         presence=Presence.INDETERMINATE,
         likelihood=Likelihood(0.4567, Code("111012", "DCM", "Certainty of Finding")),
     )
@@ -73,6 +74,7 @@ def test_observations_carry_the_platforms_codes_presence_and_probability(stateme
         "display": "Intracranial hemorrhage",
     }
     assert observation["interpretation"][0]["coding"][0]["code"] == "IND"
+    assert observation["component"][0]["valueCodeableConcept"]["coding"][0]["display"] == "Left"
     assert observation["component"][-1]["valueQuantity"]["value"] == pytest.approx(45.67)
     assert build_report(replace(statement, findings=(finding,)), {})["contained"][-1]["code"]["coding"][0]["code"] == (
         "1386000"

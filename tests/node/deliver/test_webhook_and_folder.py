@@ -3,11 +3,14 @@
 import hashlib
 import hmac
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from pydicom import dcmread
+from pydicom.sr.coding import Code
 
+from dicom_sr.findings import Finding, Likelihood, Presence
 from node.deliver.statement import read_statement
 from node.deliver.webhook import describe
 from node.destination_settings import FolderDestination, WebhookDestination
@@ -39,6 +42,22 @@ def test_webhook_is_signed_and_tells_nothing_of_the_patient_unless_asked(tmp_pat
 def test_webhook_tells_the_fields_asked_for(tmp_path: Path, node: Node, real: Job):
     told = describe(read_statement(parcel_of(node, real)), parcel_of(node, real), ("patient_id", "accession_number"))
     assert told["patient"] == {"patient_id": "CANARY-77", "accession_number": ""}
+
+
+def test_webhook_says_what_is_absent_what_is_critical_and_on_which_side(node: Node, real: Job):
+    pneumothorax, certainty = Code("36118008", "SCT", "Pneumothorax"), Code("111012", "DCM", "Certainty of Finding")
+    left = Code("7771000", "SCT", "Left")
+    findings = (
+        Finding(pneumothorax, "Absent", presence=Presence.ABSENT, likelihood=Likelihood(0.1, certainty), critical=True),
+        Finding(pneumothorax, "Present", laterality=left, likelihood=Likelihood(0.9, certainty, 0.5), critical=True),
+    )
+    parcel = parcel_of(node, real)
+    told = describe(replace(read_statement(parcel), findings=findings), parcel, ())
+    absent, present = told["findings"]
+    assert (absent["presence"], absent["critical"], absent["laterality"]) == ("absent", False, None)
+    assert (present["presence"], present["critical"]) == ("present", True)
+    assert present["laterality"]["value"] == "7771000" and present["likelihood"]["value"] == 0.9
+    assert told["verified"] is False and told["not_for_clinical_use"] is True
 
 
 def test_folder_gets_whole_files(tmp_path: Path, node: Node):
