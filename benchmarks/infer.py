@@ -225,8 +225,10 @@ def measure(folder: Path, shape: Sequence[int]) -> None:
     from pydicom import Dataset
 
     from node.infer import Registry, analyse
+    from node.infer.pool import keep_large_arrays_apart
     from node.volume import Volume
 
+    keep_large_arrays_apart()  # as the worker does
     model = Registry([folder]).models()[0]
     patch = model.manifest.sequence[-1].run.patch
 

@@ -121,10 +121,33 @@ def _encode_binary(
     dataset.SegmentSequence = describe_segments(result, [place.segment for place in places])
     order = slice_order(evidence)
     shown = [(place, index) for place in places for index in order if place.voxels_of_slices[index]]
+    shown = _with_even_length(shown, places, order, evidence.images[0].Rows * evidence.images[0].Columns)
     frames = [Frame(index, place.segment_number) for place, index in shown]
     masks = [mask_of(place, index) for place, index in shown]
     _finish(dataset, evidence, frames, 1, packed_frames(result.label_maps[first.label_map], masks))
     return dataset
+
+
+def _with_even_length(
+    shown: list[tuple[SegmentPlace, int]], places: Sequence[SegmentPlace], order: Sequence[int], pixels: int
+) -> list[tuple[SegmentPlace, int]]:
+    """The frames, with as few empty ones as make their bytes even in number.
+
+    Pixel Data of an odd length ends with a padding byte (PS3.5 8.1.1), over which Orthanc 1.10.1 stumbles when it gives
+    out single frames: a viewer that asks for them opens nothing.
+    """
+    used = {index for _, index in shown}
+    absent = [(place, index) for place in places for index in order if not place.voxels_of_slices[index]]
+    absent.sort(key=lambda each: each[1] not in used)
+    for added in range(min(len(absent), _FRAMES_OF_WHOLE_WORDS) + 1):
+        if -(-(len(shown) + added) * pixels // 8) % 2 == 0:
+            wanted = {(place.segment_number, index) for place, index in [*shown, *absent[:added]]}
+            return [(place, index) for place in places for index in order if (place.segment_number, index) in wanted]
+    return shown
+
+
+_FRAMES_OF_WHOLE_WORDS = 16
+"""So many frames of one bit a pixel always come to an even number of bytes."""
 
 
 def mask_of(place: SegmentPlace, slice_index: int) -> Mask:

@@ -2,7 +2,7 @@
 
 from node.infer import Registry
 from node.infer.packages import check_builds, installed_builds
-from node.infer.pool import SessionPool
+from node.infer.pool import SessionPool, keep_large_arrays_apart
 from node.infer.remote import RemoteEngine
 from node.settings import Settings
 
@@ -16,6 +16,7 @@ def installed_models(settings: Settings) -> Registry:
         When not exactly one build of ONNX Runtime is installed, or a trusted key cannot be read.
     """
     check_builds(installed_builds())
+    keep_large_arrays_apart()
     engines = {
         (each.model, each.file): RemoteEngine(each.url, each.name, each.version, each.timeout_seconds)
         for each in settings.models.remote

@@ -114,6 +114,21 @@ def resident_bytes() -> int | None:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
+def keep_large_arrays_apart() -> None:
+    """Let the C library map every array of a megabyte or more on its own: freed, it goes back to the system at once.
+
+    For the whole process. Otherwise holes stay behind between blocks of scores: some 300 MB for 104 classes.
+    """
+    if sys.platform == "linux":
+        change = getattr(ctypes.CDLL(None), "mallopt", None)
+        if change is not None:
+            change(_MMAP_THRESHOLD, 1 << 20)
+
+
+_MMAP_THRESHOLD = -3
+"""M_MMAP_THRESHOLD of malloc.h."""
+
+
 def give_back_memory() -> None:
     """Return freed memory to the system, as far as the C library can."""
     gc.collect()

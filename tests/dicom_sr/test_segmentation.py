@@ -51,8 +51,26 @@ def test_geometry_is_that_of_the_sources(segmentation, result, sources):
 
 def test_empty_frames_and_absent_segments_are_left_out(segmentation, result):
     slices = sum(int((result.labels == label).any(axis=(1, 2)).sum()) for label in (2, 7))
-    assert segmentation.NumberOfFrames == slices
+    shown = segmentation.pixel_array.any(axis=(1, 2))
+    assert shown.sum() == slices
+    assert slices <= segmentation.NumberOfFrames < slices + 8
     assert [item.SegmentLabel for item in segmentation.SegmentSequence] == ["Brain", "Left ventricle"]
+
+
+def test_pixels_come_to_an_even_number_of_bytes(result, sources):
+    """Orthanc gives out no frame of what is padded."""
+    for slices in range(1, len(result.labels) - 4):
+        labels = np.zeros_like(result.labels)
+        labels[:slices] = 2
+        (segmentation,) = encode_segmentations(replace(result, labels=labels), sources)
+        written = dcmread(BytesIO(RenderedObject(Role.SEGMENTATION, segmentation).to_bytes()))
+        frames, pixels = written.NumberOfFrames, written.Rows * written.Columns
+        assert -(-frames * pixels // 8) % 2 == 0
+        numbers = [
+            tuple(item.FrameContentSequence[0].DimensionIndexValues)
+            for item in written.PerFrameFunctionalGroupsSequence
+        ]
+        assert numbers == sorted(numbers) and len(set(numbers)) == frames
 
 
 def test_every_frame_refers_to_its_image_and_all_images_are_listed(segmentation, sources):
