@@ -40,7 +40,7 @@ class _Prepared:
         self._text = str(compiled)
         self._is_positional = bool(compiled.positional)
         self._lists = tuple(lists)
-        names: Sequence[str] = compiled.positiontup if compiled.positional else list(compiled.params)
+        names: Sequence[str] = compiled.positiontup or (list(self._spread(example)) if lists else list(compiled.params))
         types = {name: parameter.type.dialect_impl(dialect) for name, parameter in compiled.binds.items()}
         self._columns = [(name, types[name].bind_processor(dialect) if name in types else None) for name in names]
 

@@ -1,18 +1,22 @@
 """Prepared statements do what the same statements do through SQLAlchemy."""
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import cast
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, bindparam, select
+from sqlalchemy.dialects.postgresql import psycopg
+from sqlalchemy.engine.interfaces import DBAPICursor
 
 from node.store import tables
 from node.store.catalogue import ReceivedInstance, store_instances
 from node.store.database import migrate, open_database, read_transaction, write_transaction
-from node.store.prepared import Overtaken, PreparedConnection
+from node.store.prepared import Overtaken, PreparedConnection, _Prepared
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 
@@ -70,6 +74,24 @@ def test_same_rows_and_answers(engines: tuple[Engine, Engine], groups: list[list
             assert store_instances(fast, group, settle_at) == expected
     connection.close()
     assert contents(plain) == contents(prepared)
+
+
+class Recorder:
+    """In place of a cursor: what it was told."""
+
+    def execute(self, text: str, parameters: dict[str, object]) -> None:
+        self.text, self.parameters = text, parameters
+
+
+def test_lists_are_written_out_for_drivers_that_take_parameters_by_name() -> None:
+    statement = select(tables.instance.c.sha256).where(
+        tables.instance.c.sop_instance_uid.in_(bindparam("uids", expanding=True))
+    )
+    recorder = Recorder()
+    prepared = _Prepared(statement, psycopg.dialect(), {"uids": ["1", "2"]})
+    prepared.run(cast(DBAPICursor, recorder), {"uids": ["1.2", "1.3"]})
+    wanted = re.findall(r"%\((\w+)\)s", recorder.text)
+    assert [recorder.parameters[name] for name in wanted] == ["1.2", "1.3"]
 
 
 def test_failure_keeps_nothing_and_the_next_transaction_works(tmp_path: Path) -> None:
