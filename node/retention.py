@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -125,8 +125,9 @@ def _remove(data_dir: Path, paths: Sequence[str]) -> None:
     for path in paths:
         (data_dir / path).unlink(missing_ok=True)
     for folder in {(data_dir / path).parent for path in paths}:
-        if folder.name != "quarantine" and folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
+        if folder.name != "quarantine":
+            with suppress(OSError):  # not empty, perhaps since this moment, or gone already
+                folder.rmdir()
 
 
 def _sweep_quarantine(engine: Engine, settings: Settings, now: datetime) -> int:
@@ -143,8 +144,7 @@ def _sweep_orphans(engine: Engine, data_dir: Path, now: datetime) -> int:
     removed = 0
     newest = now - timedelta(hours=ORPHAN_HOURS)
     for folder in (data_dir / "instances").glob("*/*"):
-        files = {str(path.relative_to(data_dir)): path for path in folder.iterdir()}
-        old = {name: path for name, path in files.items() if _written_at(path) < newest}
+        old = [str(path.relative_to(data_dir)) for path in _files(folder) if _is_older(path, newest)]
         if not old:
             continue
         with read_transaction(engine) as connection:
@@ -155,8 +155,20 @@ def _sweep_orphans(engine: Engine, data_dir: Path, now: datetime) -> int:
     return removed
 
 
-def _written_at(path: Path) -> datetime:
-    return datetime.fromtimestamp(path.stat().st_mtime, UTC)
+def _files(folder: Path) -> list[Path]:
+    """What is in a folder; nothing where it was removed meanwhile, or is none."""
+    try:
+        return list(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _is_older(path: Path, than: datetime) -> bool:
+    """Whether a file was written before then; not one that was removed meanwhile."""
+    try:
+        return datetime.fromtimestamp(path.stat().st_mtime, UTC) < than
+    except FileNotFoundError:
+        return False
 
 
 @contextmanager

@@ -242,6 +242,23 @@ def test_files_that_a_crash_left_go_when_they_are_old(store: Store) -> None:
     assert store.files() == 2
 
 
+def test_what_others_do_with_files_meanwhile_stops_no_sweep(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.receive(1, 3)
+    store.work()
+    other = store.data_dir / "instances" / "ab" / "1.2.9"
+    other.mkdir()
+    (other / "gone.dcm").symlink_to(other / "taken back by reception")
+    remove_folder = Path.rmdir
+
+    def rmdir(folder: Path) -> None:
+        (folder / "just came.dcm").write_bytes(b"image")
+        remove_folder(folder)
+
+    monkeypatch.setattr(Path, "rmdir", rmdir)
+    assert store.sweep(40).images == 3
+    assert (store.data_dir / "instances" / "ab" / "1.2.3" / "just came.dcm").exists()
+
+
 def test_a_crash_after_the_rows_went_leaves_files_that_the_next_sweep_removes(store: Store) -> None:
     store.receive(1, 5)
     store.work()
