@@ -30,7 +30,9 @@ def configure_logs(style: Literal["json", "text"] = "json", level: str = "info")
         cache_logger_on_first_use=True,
     )
     # pydicom, pynetdicom and highdicom log values of the data sets they meet: keep them out of every stream.
-    for library in ("pydicom", "pynetdicom", "highdicom", "pylibjpeg"):
+    # They warn of values too, in whatever thread: all warnings go to a logger that is silent.
+    logging.captureWarnings(True)
+    for library in ("pydicom", "pynetdicom", "highdicom", "pylibjpeg", "py.warnings"):
         logger = logging.getLogger(library)
         logger.handlers = [logging.NullHandler()]
         logger.propagate = False
