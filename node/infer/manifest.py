@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 from node.errors import Permanent
 from node.infer.fields import RelativePath, Section, Sha256
 from node.infer.manifest_errors import explain_problems
-from node.infer.manifest_rules import check_stages
+from node.infer.manifest_rules import check_first_input, check_stages
 from node.infer.output_sections import AnyOutput
 from node.infer.preprocessing_sections import AnyPreprocessing
 from node.infer.sections import Example, Input, ModelSection, Run, Stage
@@ -48,6 +48,7 @@ class Manifest(Section):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
+        check_first_input(self.inputs, self.sequence)
         check_stages(self.sequence, tuple(each.name for each in self.inputs), self.files)
         return self
 

@@ -16,7 +16,7 @@ from node.infer.output_sections import (
     Segmentation,
     TextOutput,
 )
-from node.infer.sections import Stage
+from node.infer.sections import Input, Stage
 
 
 def check_stages(stages: Sequence[Stage], inputs: Sequence[str], files: Mapping[str, str]) -> None:
@@ -39,6 +39,27 @@ def check_stages(stages: Sequence[Stage], inputs: Sequence[str], files: Mapping[
         for number, output in enumerate(stage.outputs):
             _check_output(f"{where}outputs[{number}]", output, stage, files)
     _check_names([output for stage in stages for output in stage.outputs if output.report])
+
+
+def check_first_input(inputs: Sequence[Input], stages: Sequence[Stage]) -> None:
+    """Results lie on the first input: it is of the study itself, it is there, and what has a place is made of it."""
+    first = inputs[0]
+    if first.requires.timepoint == "prior":
+        raise ValueError("inputs[0].requires.timepoint: found 'prior', expected 'current': results lie on the first")
+    placed = [any(isinstance(each, Segmentation | HeatMap | Detection) for each in stage.outputs) for stage in stages]
+    has_prior = any(each.requires.timepoint == "prior" for each in inputs)
+    in_volumes = stages[-1].preprocessing.dimensions == 3
+    if first.requires.optional and len(inputs) > 1 and (has_prior or in_volumes):
+        raise ValueError("inputs[0].requires.optional: found true, expected false: results lie on the first")
+    for place, stage in enumerate(stages):
+        used = stage.run.input
+        names = [name for each in used.values() for name in each] if isinstance(used, dict) else [first.name]
+        by_view = stage.run.each == "view"
+        if first.name not in names and not by_view and (placed[place] or stage.preprocessing.regions):
+            where = f"stages[{place}]." if place < len(stages) - 1 else ""
+            raise ValueError(
+                f"{where}run.input: found {', '.join(names)}, expected also {first.name!r}: results lie on the first"
+            )
 
 
 def _unique(field: str, names: Sequence[str]) -> None:

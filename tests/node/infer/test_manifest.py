@@ -45,6 +45,24 @@ def test_right_one_is_read(tmp_path: Path) -> None:
     assert not manifest.model.clinical_use
 
 
+SECOND = '[[inputs]]\nname = "second"\n[inputs.requires]\nmodality = ["MR"]\n[preprocessing]'
+
+
+@pytest.mark.parametrize(
+    ("requires", "run", "expected"),
+    [
+        ('timepoint = "prior"', "", "inputs[0].requires.timepoint: found 'prior', expected 'current'"),
+        ("optional = true", "", "inputs[0].requires.optional: found true, expected false"),
+        ("", '\ninput = { image = ["second"] }', "run.input: found second, expected also 'image'"),
+    ],
+)
+def test_results_lie_on_the_first_input(problems, requires: str, run: str, expected: str) -> None:
+    text = RIGHT.replace('modality = ["MR", "CT"]', f'modality = ["MR", "CT"]\n{requires}')
+    text = text.replace("[preprocessing]", SECOND, 1)
+    message = problems(text.replace("[run]", f"[run]{run}", 1))
+    assert expected in message and "results lie on the first" in message
+
+
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
