@@ -9,7 +9,7 @@ from pydicom.sr.coding import Code
 from dicom_sr import chest_cad, content_tree, mammography_cad
 from dicom_sr.chest_cad import encode_chest_cad
 from dicom_sr.conformance import check
-from dicom_sr.findings import Presence
+from dicom_sr.findings import Measurement, Presence
 from dicom_sr.identity import tracking_uid
 from dicom_sr.mammography_cad import BREAST_MASS, encode_mammography_cad
 from dicom_sr.profile import CONSERVATIVE, Role
@@ -119,9 +119,32 @@ def test_what_has_no_code_is_told_by_another_report():
 
 def test_profile_writes_cad_for_mammograms_and_the_usual_report_for_all_else():
     profile = named_profile("mammography-cad")
-    case, other = mammography(), lung_mask()
+    case, other = without_sizes(mammography()), lung_mask()
     assert [each.role for each in render(case.result, case.sources, profile)] == [Role.MAMMOGRAPHY_CAD]
     assert [each.role for each in render(other.result, other.sources, profile)] == [Role.REPORT]
+
+
+def test_what_cad_cannot_say_of_mammograms_is_in_a_report_beside_it():
+    profile = named_profile("mammography-cad")
+    case = without_sizes(mammography())
+    first, *others = case.result.findings
+    size = Measurement(Code("81827009", "SCT", "Diameter"), 9.0, Code("mm", "UCUM", "mm"))
+    for changes in (
+        {"findings": (replace(first, measurements=(*first.measurements, size)), *others)},
+        {"findings": (replace(first, presence=Presence.INDETERMINATE), *others)},
+        {"text": "Compare with the earlier study."},
+    ):
+        roles = {each.role for each in render(replace(case.result, **changes), case.sources, profile)}
+        assert Role.MAMMOGRAPHY_CAD in roles and roles & {Role.REPORT, Role.REPORT_WITHOUT_PLACE}, changes
+
+
+def without_sizes(case: Case) -> Case:
+    """The case without what is measured in mm."""
+    findings = [
+        replace(each, measurements=tuple(one for one in each.measurements if one.unit.value != "mm"))
+        for each in case.result.findings
+    ]
+    return replace(case, result=replace(case.result, findings=tuple(findings)))
 
 
 def test_codes_are_those_of_the_standard():
