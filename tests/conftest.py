@@ -4,12 +4,15 @@ A test marked `counterpart("dcmtk")` needs a real program made by others. Where 
 the summary says so; with CI=true leaving any out is a failure.
 """
 
+import logging
 import os
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 BIN = Path(sys.executable).parent
 COUNTERPARTS = {
@@ -42,6 +45,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             missing = [tool for tool in COUNTERPARTS[name] if program(tool) is None]
             if missing:
                 pytest.fail(f"{name} is not installed ({', '.join(missing)}), and CI=true leaves nothing out")
+
+
+@pytest.fixture(autouse=True)
+def logs_are_nobodys() -> Iterator[None]:
+    """A command that a test calls sends the log of the process to that test's standard error, closed afterwards."""
+    yield
+    structlog.reset_defaults()
+    logging.captureWarnings(False)
 
 
 @pytest.fixture(scope="session")
