@@ -19,6 +19,7 @@ COUNTERPARTS = {
     "dcmtk": ("storescu", "storescp", "dsrdump", "echoscu", "dcmdump"),
     "orthanc": ("Orthanc",),
     "rsyslog": ("rsyslogd",),
+    "curl": ("curl",),
     "dicom3tools": ("dciodvfy", "dcentvfy"),
     "dcmqi": ("segimage2itkimage", "tid1500reader"),
 }

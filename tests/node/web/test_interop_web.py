@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 import subprocess
 import urllib.error
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from pydicom import dcmread
 
 from node.store import tables
 from node.web_settings import WebClient
+from tests.conftest import program
 from tests.counterparts import orthanc
 from tests.node.receive.wire import read_encoded
 from tests.node.web.conftest import WebUnderTest, compose
@@ -49,10 +49,10 @@ def test_orthanc_sends_a_study(serve: Serve, tmp_path: Path) -> None:
     assert {row.calling_ae_title for row in web.rows(tables.series)} == {"ORTHANC"}
 
 
+@pytest.mark.counterpart("curl")
 def test_curl_sends_files_and_stops_at_an_early_refusal(serve: Serve, tmp_path: Path) -> None:
-    curl = shutil.which("curl")
-    if curl is None:
-        pytest.skip("curl is not installed")
+    curl = program("curl")
+    assert curl is not None
     web = serve()
     paths = write_series(tmp_path / "series", shape=(3, 600, 600), modality="CT")  # over 1 MB: curl asks first
     content, content_type = compose(path.read_bytes() for path in paths)
