@@ -9,6 +9,7 @@ missing=()
 command -v dsrdump >/dev/null || missing+=(dcmtk)
 [ -x /usr/sbin/rsyslogd ] && ls /usr/lib/*/rsyslog/lmnsd_gtls.so >/dev/null 2>&1 || missing+=(rsyslog rsyslog-gnutls)
 command -v curl >/dev/null || missing+=(curl)
+command -v openssl >/dev/null || missing+=(openssl)
 command -v cc >/dev/null || missing+=(gcc libc6-dev) # keeps the counterparts on loopback (tests/loopback.c)
 [ "${#missing[@]}" -eq 0 ] && exit 0
 

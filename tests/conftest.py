@@ -20,6 +20,7 @@ COUNTERPARTS = {
     "orthanc": ("Orthanc",),
     "rsyslog": ("rsyslogd",),
     "curl": ("curl",),
+    "openssl": ("openssl",),
     "dicom3tools": ("dciodvfy", "dcentvfy"),
     "dcmqi": ("segimage2itkimage", "tid1500reader"),
 }

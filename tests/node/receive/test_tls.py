@@ -22,7 +22,7 @@ from tests.node.receive.wire import CT, EXPLICIT, Client, Encoded, associate_req
 from tests.phantoms import write_series
 
 Start = Callable[..., Receiver]
-pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificates")
+pytestmark = pytest.mark.counterpart("openssl")  # makes the certificates
 
 
 @dataclass(frozen=True)
