@@ -69,6 +69,8 @@ class Association:
         What it may do, and where objects go.
     admit : callable
         Answers the association request, and counts the association as open when it admits it.
+    leave : callable
+        Called once it is over and before the peer is told: who was told may ask for the place again at once.
     on_release : callable
         Told which series were received once the association was released.
     stopping_at : callable
@@ -85,6 +87,7 @@ class Association:
         intake: Intake,
         *,
         admit: Callable[[AssociateRequest], Admitted | Rejected],
+        leave: Callable[[], None],
         on_release: Callable[[list[str]], None],
         stopping_at: Callable[[], float | None],
         witness: Witness,
@@ -95,6 +98,7 @@ class Association:
         self._limits = limits
         self._intake = intake
         self._admit = admit
+        self._leave = leave
         self._on_release = on_release
         self._stopping_at = stopping_at
         self._parser = PduParser(limits.maximum_pdu_bytes)
@@ -274,6 +278,7 @@ class Association:
         tally = self._messages.tally if self._messages is not None else Tally()
         if self._messages is not None:
             self._messages.discard()
+        self._leave()
         _say_goodbye(self._connection, ended)
         self._write_summary(ended, tally)
         if tally.studies:

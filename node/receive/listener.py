@@ -39,13 +39,14 @@ class Door:
 
 @dataclass(eq=False)
 class _Connection:
-    """An open connection: its socket, the peer's address, whether it is an association by now, or
-    was closed to make room."""
+    """An open connection: its socket, the peer's address, whether it was admitted as an association, whether that
+    has ended, or whether it was closed to make room."""
 
     socket: socket.socket
     peer: str
     thread: threading.Thread | None = None
     is_association: bool = False
+    has_ended: bool = False
     is_given_up: bool = False
 
 
@@ -216,6 +217,7 @@ class Listener:
                     self._limits,
                     self._intake,
                     admit=lambda request: self._admit(request, connection),
+                    leave=lambda: self._leave(connection),
                     on_release=self._on_release,
                     stopping_at=lambda: self._stopping_at,
                     witness=self._witness,
@@ -223,9 +225,6 @@ class Listener:
         finally:
             with self._lock:
                 self._connections.pop(serial, None)
-                if connection.is_association:
-                    with self._register.counted():
-                        self._register.write(self._peers())
 
     def _secure(self, connection: _Connection, tls: ServerTls) -> bool:
         """Do the TLS handshake, in the thread of the connection: a slow one keeps nobody else waiting."""
@@ -250,6 +249,22 @@ class Listener:
             self._register.write(self._peers())
         return answer
 
+    def _leave(self, connection: _Connection) -> None:
+        """Give the place of an association back; nothing for a connection that never was one."""
+        with self._lock:
+            connection.has_ended = True
+            if not connection.is_association:
+                return
+            try:
+                with self._register.counted():
+                    self._register.write(self._peers())
+            except OSError as error:
+                self._log.error("register_failed", reason=describe_error(error))
+
     def _peers(self) -> list[str]:
         """Addresses of the associations that are open here."""
-        return [connection.peer for connection in self._connections.values() if connection.is_association]
+        return [
+            connection.peer
+            for connection in self._connections.values()
+            if connection.is_association and not connection.has_ended
+        ]

@@ -136,6 +136,7 @@ def serve(stream: bytes, cut: int) -> tuple[bytes, bytes]:
         LIMITS,
         cast(Intake, intake),
         admit=lambda request: admit(request, RULES, Occupancy(0, 0), PeerIdentity("192.0.2.1")),
+        leave=lambda: None,
         on_release=lambda uids: None,
         stopping_at=lambda: None,
         witness=NoWitness(),
