@@ -8,7 +8,7 @@ from node.infer.manifest import Manifest
 from node.jobs.job import InferOrder
 from node.select.decide import ModelTrace, RouteTrace, StudyTrace, of_the_study, wanted_digest
 from node.select.priority import lane_of
-from node.store.catalogue import Decision
+from node.store.decisions import Decision
 from node.store.tables import DecisionOutcome, Priority
 
 

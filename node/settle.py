@@ -33,6 +33,7 @@ from node.settings import Settings
 from node.store import catalogue
 from node.store.catalogue import StoredSeries
 from node.store.database import read_transaction, write_transaction
+from node.store.decisions import forget_decisions, not_analysed_of_study, record_decisions
 from node.store.expiry import Expired, expired_of_study
 from node.store.lanes import raised_lane
 from node.store.tables import JobState, SeriesState
@@ -117,9 +118,9 @@ def settle_weighed(
     expired = expired_of_study(connection, study_instance_uid)
     if expired.instances:
         trace = refuse_all(trace, "images-deleted", _deleted(weighed, expired))
-    failed = catalogue.not_analysed_of_study(connection, study_instance_uid)
-    catalogue.forget_decisions(connection, study_instance_uid)
-    catalogue.record_decisions(connection, decisions_of(study_instance_uid, trace, now))
+    failed = not_analysed_of_study(connection, study_instance_uid)
+    forget_decisions(connection, study_instance_uid)
+    record_decisions(connection, decisions_of(study_instance_uid, trace, now))
     attempts, raised_to = settings.work.maximum_attempts, raised_lane(connection, study_instance_uid)
     jobs = [
         enqueue_settled(connection, order, settings.deliver.maximum_attempts, now)
@@ -128,7 +129,7 @@ def settle_weighed(
     wanted = {job.job_id for job in jobs}
     withdraw_early(connection, study_instance_uid, wanted, now, "the whole study asks for something else")
     unchanged = {(job.route, job.model) for job in jobs if job.state is JobState.FAILED}
-    catalogue.record_decisions(connection, [each for each in failed if (each.route, each.model) in unchanged])
+    record_decisions(connection, [each for each in failed if (each.route, each.model) in unchanged])
     return jobs
 
 

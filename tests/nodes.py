@@ -16,8 +16,8 @@ from sqlalchemy import Engine
 
 from node.jobs import history
 from node.jobs.job import Job
-from node.store import catalogue
 from node.store.database import open_database, read_transaction
+from node.store.decisions import Decision, decisions_of_study
 from node.store.tables import JobKind, JobState
 from tests.counterparts import answers, free_port, wait_until
 
@@ -140,10 +140,10 @@ class NodeUnderTest:
         with self.database() as engine, read_transaction(engine) as connection:
             return history.list_jobs(connection, kind=kind, limit=1000)
 
-    def decisions(self, study_instance_uid: str) -> list[catalogue.Decision]:
+    def decisions(self, study_instance_uid: str) -> list[Decision]:
         """Why the study led to work or did not."""
         with self.database() as engine, read_transaction(engine) as connection:
-            return catalogue.decisions_of_study(connection, study_instance_uid)
+            return decisions_of_study(connection, study_instance_uid)
 
     def wait_for_jobs(
         self, condition: Callable[[list[Job]], Any], what: str, seconds: float = 60, kind: JobKind | None = None

@@ -27,8 +27,9 @@ from node.jobs import history
 from node.jobs.job import Job
 from node.logs import configure_logs
 from node.settings import Destination, Settings, load_settings
-from node.store import catalogue, results
+from node.store import results
 from node.store.database import open_database, read_transaction
+from node.store.decisions import recent_decisions
 from node.store.results import StoredResult
 from node.store.tables import JobKind, JobState
 
@@ -173,7 +174,7 @@ def _send_and_wait(settings: Settings, pacs: StandInPacs, progress: Progress, lo
                     (results.result_of_job(connection, job.job_id) for job in jobs if job.kind is JobKind.INFER),
                     None,
                 )
-                not_analysed = catalogue.recent_decisions(connection)
+                not_analysed = recent_decisions(connection)
             _raise_failures(jobs, [f"{each.code}: {each.message}" for each in not_analysed])
             progress.update(task, description=_stage(jobs, len(report.answers)))
             delivered = [job for job in jobs if job.kind is JobKind.DELIVER and job.state is JobState.SUCCEEDED]

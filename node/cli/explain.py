@@ -26,6 +26,7 @@ from node.settle import weigh_study
 from node.store import catalogue
 from node.store.catalogue import StoredSeries
 from node.store.database import read_transaction
+from node.store.decisions import Decision, decisions_of_study
 from node.store.expiry import Expired, expired_of_study
 from node.study_files import read_study_files
 
@@ -39,7 +40,7 @@ class Explained:
     trace: StudyTrace
     settling: str = ""
     expired: Expired = field(default_factory=Expired)
-    recorded: Sequence[catalogue.Decision] = ()
+    recorded: Sequence[Decision] = ()
 
 
 def register(app: typer.Typer) -> None:
@@ -78,7 +79,7 @@ def explain(
                 reasoning(received, priors),
                 _settling(connection, target, settings),
                 expired_of_study(connection, target),
-                catalogue.decisions_of_study(connection, target),
+                decisions_of_study(connection, target),
             )
     if json_output:
         print_json([_plain(uid, each) for uid, each in explained.items()])

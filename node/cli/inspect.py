@@ -22,6 +22,7 @@ from node.jobs.speculation import EarlyWork, early_work
 from node.jobs.wake import Topic, Wake
 from node.store import catalogue, commitments, results
 from node.store.database import read_transaction, write_transaction
+from node.store.decisions import recent_decisions
 from node.store.tables import DecisionOutcome, JobKind, JobState
 
 jobs = typer.Typer(help="The queue: inference and delivery.", no_args_is_help=True)
@@ -43,8 +44,8 @@ def status(config: ConfigOption = None, json_output: JsonOption = False) -> None
         waiting = {kind: history.oldest_waiting(connection, kind) for kind in JobKind}
         failures = history.last_failures(connection, limit=5)
         reservations = history.last_reservations(connection, limit=5)
-        not_analysed = catalogue.recent_decisions(connection, limit=10)
-        not_wanted = catalogue.recent_decisions(connection, DecisionOutcome.NOT_WANTED, limit=10)
+        not_analysed = recent_decisions(connection, limit=10)
+        not_wanted = recent_decisions(connection, DecisionOutcome.NOT_WANTED, limit=10)
         quarantined = catalogue.recent_quarantine(connection, limit=10)
         early = early_work(connection)
         unreported = commitments.unreported(connection, limit=10)

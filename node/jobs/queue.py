@@ -22,7 +22,7 @@ from node.jobs.job import (
 )
 from node.jobs.state import JobEvent, next_state
 from node.jobs.transition import AGEING_PER_LANE, change_job, claim_order_at, insert_job, record_event
-from node.store.catalogue import Decision, record_for_model
+from node.store.decisions import Decision, record_for_model
 from node.store.tables import DecisionOutcome, JobKind, JobState, Priority, ResultState, result
 from node.store.tables import job as job_table
 

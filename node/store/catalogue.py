@@ -1,19 +1,19 @@
-"""Studies, series, instances, decisions and what was set aside: what has arrived, and what was made of it.
+"""Studies, series, instances and what was set aside: what has arrived.
 
 Every function takes an open `Connection` and leaves committing to its caller; times are arguments.
 Functions that write want a connection of `write_transaction`.
 """
 
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, Table, bindparam, delete, func, insert, literal, select, update
+from sqlalchemy import Connection, Row, Table, bindparam, func, insert, literal, select, update
 
 from node.errors import Permanent
-from node.store.database import insert_for, insert_on_conflict
+from node.store.database import insert_for
 from node.store.tables import (
     DecisionOutcome,
     SeriesState,
@@ -89,19 +89,6 @@ class StoredSeries:
     called_ae_title: str
     header: Mapping[str, Any]
     instances: tuple[StoredInstance, ...]
-
-
-@dataclass(frozen=True)
-class Decision:
-    """Why a study did or did not lead to work: the answer for one route and model (empty: none applied)."""
-
-    study_instance_uid: str
-    route: str
-    model: str
-    outcome: DecisionOutcome
-    code: str
-    message: str
-    at: datetime
 
 
 @dataclass(frozen=True)
@@ -256,59 +243,6 @@ def instances(connection: Connection, sop_instance_uids: Sequence[str]) -> list[
     return [found[uid] for uid in sop_instance_uids]
 
 
-def record_decisions(connection: Connection, decisions: Sequence[Decision]) -> None:
-    """Keep why, one answer for each study, route and model: the last one wins."""
-    for one in decisions:
-        upsert = insert_on_conflict(connection, decision).values(**vars(one))
-        connection.execute(
-            upsert.on_conflict_do_update(
-                index_elements=["study_instance_uid", "route", "model"],
-                set_={name: upsert.excluded[name] for name in ("outcome", "code", "message", "at")},
-            )
-        )
-
-
-def record_for_model(connection: Connection, one: Decision) -> None:
-    """Keep an answer for all routes that wanted this model for the study."""
-    mine = (decision.c.study_instance_uid == one.study_instance_uid, decision.c.model == one.model)
-    routes = connection.scalars(select(decision.c.route).where(*mine)).all()
-    record_decisions(connection, [replace(one, route=route) for route in {*routes, one.route}])
-
-
-def forget_decisions(connection: Connection, study_instance_uid: str) -> None:
-    """Drop the answers of an earlier settling, before those of a new one are recorded."""
-    connection.execute(delete(decision).where(decision.c.study_instance_uid == study_instance_uid))
-
-
-def decisions_of_study(connection: Connection, study_instance_uid: str) -> list[Decision]:
-    """The answers for a study, by route and model."""
-    rows = connection.execute(
-        select(decision)
-        .where(decision.c.study_instance_uid == study_instance_uid)
-        .order_by(decision.c.route, decision.c.model)
-    )
-    return [_decision(row) for row in rows]
-
-
-def not_analysed_of_study(connection: Connection, study_instance_uid: str) -> list[Decision]:
-    """Those of the answers for a study that say why it could not be analysed."""
-    found = decisions_of_study(connection, study_instance_uid)
-    return [each for each in found if each.outcome is DecisionOutcome.NOT_ANALYSED]
-
-
-def recent_decisions(
-    connection: Connection, outcome: DecisionOutcome = DecisionOutcome.NOT_ANALYSED, limit: int = 20
-) -> list[Decision]:
-    """The newest answers with this outcome, newest first: what `overread status` shows."""
-    rows = connection.execute(
-        select(decision)
-        .where(decision.c.outcome == outcome)
-        .order_by(decision.c.at.desc(), decision.c.id.desc())
-        .limit(limit)
-    )
-    return [_decision(row) for row in rows]
-
-
 def record_quarantine(connection: Connection, item: Quarantined) -> None:
     """Make visible that something could not be taken."""
     connection.execute(insert(quarantine).values(**vars(item)))
@@ -450,13 +384,6 @@ def _stored_series(row: Row[Any], members: list[StoredInstance]) -> StoredSeries
     values = dict(row._mapping)
     values["state"] = SeriesState(values["state"])
     return StoredSeries(**values, instances=tuple(members))
-
-
-def _decision(row: Row[Any]) -> Decision:
-    values = dict(row._mapping)
-    del values["id"]
-    values["outcome"] = DecisionOutcome(values["outcome"])
-    return Decision(**values)
 
 
 def _chunks(uids: Iterable[str]) -> Iterator[list[str]]:

@@ -16,8 +16,9 @@ from node.jobs.speculation import EarlyWork, early_work
 from node.jobs.state import JobEvent
 from node.settings import Route, Settings
 from node.settle import Settler
-from node.store.catalogue import decisions_of_study, release_series, store_instances
+from node.store.catalogue import release_series, store_instances
 from node.store.database import read_transaction, write_transaction
+from node.store.decisions import decisions_of_study
 from node.store.results import NewResult, ResultObject, results_of_study
 from node.store.tables import DecisionOutcome, JobKind, JobState, Priority, ResultState
 from tests.models import threshold_network, write_model

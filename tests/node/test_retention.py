@@ -18,13 +18,13 @@ from node.settings import NodeSettings
 from node.store import tables
 from node.store.catalogue import (
     Quarantined,
-    decisions_of_study,
     record_quarantine,
     release_series,
     store_instances,
     study_series,
 )
 from node.store.database import read_transaction, write_transaction
+from node.store.decisions import decisions_of_study
 from node.store.expiry import StudyHoldings, expire_study, expired_of_study, settled_studies
 from node.store.tables import DecisionOutcome, JobKind
 from tests.node.jobs.examples import order

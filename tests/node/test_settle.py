@@ -19,8 +19,9 @@ from node.select.completeness import SettledBy, Trust
 from node.select.decide import decide
 from node.settings import CountingArchive, Route, Settings
 from node.settle import Settler, settle_weighed, weigh_study
-from node.store.catalogue import ReceivedInstance, decisions_of_study, release_series, store_instances
+from node.store.catalogue import ReceivedInstance, release_series, store_instances
 from node.store.database import read_transaction, write_transaction
+from node.store.decisions import decisions_of_study
 from node.store.tables import DecisionOutcome, JobKind, Priority, instance
 from tests.models import threshold_network, write_model
 from tests.node.store.examples import add_study, later, received

@@ -7,6 +7,8 @@ from typing import Any
 from sqlalchemy import Connection
 
 from node.store.catalogue import ReceivedInstance, store_instances
+from node.store.decisions import Decision
+from node.store.tables import DecisionOutcome
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
@@ -44,3 +46,8 @@ def add_study(connection: Connection, study: str = "1.2") -> str:
     """A study with one instance, for rows that refer to a study."""
     store_instances(connection, [received(series=f"{study}.3", study=study)], later(30))
     return study
+
+
+def decided(outcome: DecisionOutcome, code: str, model: str = "brain", seconds: float = 0) -> Decision:
+    """An answer for study 1.2."""
+    return Decision("1.2", "mr-brain", model, outcome, code, f"because {code}", later(seconds))

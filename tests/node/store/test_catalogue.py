@@ -9,26 +9,22 @@ from sqlalchemy import Connection, create_engine, func, select
 from node.errors import Permanent
 from node.store import tables
 from node.store.catalogue import (
-    Decision,
     Holdings,
     Quarantined,
-    decisions_of_study,
     due_studies,
-    forget_decisions,
     holdings,
     instances,
     next_settle_at,
-    recent_decisions,
     recent_quarantine,
-    record_decisions,
     record_quarantine,
     release_series,
     settle_study,
     store_instances,
     study_series,
 )
+from node.store.decisions import record_decisions
 from node.store.tables import DecisionOutcome, SeriesState
-from tests.node.store.examples import NOW, add_study, later, received
+from tests.node.store.examples import NOW, decided, later, received
 
 OTHER_CONTENT = "f" * 64
 
@@ -183,24 +179,6 @@ def test_instances_that_are_gone_are_named(connection: Connection) -> None:
     store_instances(connection, [received(1)], later(30))
     with pytest.raises(Permanent, match=r"1 of 2 instances are not stored: 1\.2\.3\.9"):
         instances(connection, ["1.2.3.1", "1.2.3.9"])
-
-
-def decided(outcome: DecisionOutcome, code: str, model: str = "brain", seconds: float = 0) -> Decision:
-    return Decision("1.2", "mr-brain", model, outcome, code, f"because {code}", later(seconds))
-
-
-def test_the_last_decision_for_a_route_and_model_wins(connection: Connection) -> None:
-    add_study(connection)
-    record_decisions(connection, [decided(DecisionOutcome.NOT_ANALYSED, "too-few-slices")])
-    record_decisions(connection, [decided(DecisionOutcome.QUEUED, "chosen", seconds=9)])
-    record_decisions(connection, [decided(DecisionOutcome.NOT_ANALYSED, "no-lung", "lung")])
-    assert decisions_of_study(connection, "1.2") == [
-        decided(DecisionOutcome.QUEUED, "chosen", seconds=9),
-        decided(DecisionOutcome.NOT_ANALYSED, "no-lung", "lung"),
-    ]
-    assert recent_decisions(connection) == [decided(DecisionOutcome.NOT_ANALYSED, "no-lung", "lung")]
-    forget_decisions(connection, "1.2")
-    assert decisions_of_study(connection, "1.2") == []
 
 
 def test_what_is_set_aside_is_visible(connection: Connection) -> None:
