@@ -49,10 +49,11 @@ class NewResult:
 
 @dataclass(frozen=True)
 class StoredResult(NewResult):
-    """A row of `result` with its objects in the order of delivery."""
+    """A row of `result` with its objects in the order of delivery; `expired_at` is when its files were deleted."""
 
     result_id: int
     state: ResultState
+    expired_at: datetime | None = None
 
 
 @dataclass(frozen=True)

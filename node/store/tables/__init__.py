@@ -26,6 +26,7 @@ from node.store.tables.images import (
     study_count,
 )
 from node.store.tables.notices import NoticeState, notice, notice_event
+from node.store.tables.requests import RequestState, process_request
 from node.store.tables.work import (
     JobKind,
     JobState,
@@ -47,6 +48,7 @@ __all__ = [
     "Json",
     "NoticeState",
     "Priority",
+    "RequestState",
     "ResultState",
     "SeriesState",
     "UtcDateTime",
@@ -63,6 +65,7 @@ __all__ = [
     "metadata",
     "notice",
     "notice_event",
+    "process_request",
     "quarantine",
     "result",
     "result_object",

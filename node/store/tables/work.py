@@ -159,6 +159,7 @@ result = Table(
     ),
     Column("summary", Json, nullable=False, comment="findings as shown by `overread jobs show`"),
     Column("timings", Json, nullable=False, comment="seconds per stage"),
+    Column("expired_at", UtcDateTime, comment="when its files were deleted; null: they are here"),
     CheckConstraint(one_of(ResultState), name="state"),
     CheckConstraint("revision >= 1", name="revision"),
     Index(
