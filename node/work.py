@@ -60,7 +60,7 @@ class InferHandler:
         Raises
         ------
         Permanent, Transient
-            As `run_analysis`; why a job failed for good is kept with its study (`node.jobs.queue.finish`).
+            As `run_analysis`; why a job failed for good is kept with its study (`node.jobs.lease.finish`).
         """
         self._registry.pool.rest()
         model = self._model_of(job)

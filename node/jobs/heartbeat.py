@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from node.errors import OverreadError
-from node.jobs import queue
+from node.jobs import lease
 from node.jobs.job import HeartbeatReply, Job
 from node.logs import get_logger
 from node.store.database import write_transaction
@@ -130,7 +130,7 @@ class Watch:
     def _beat(self) -> None:
         try:
             with write_transaction(self._engine) as connection:
-                reply = queue.heartbeat(connection, self._job, self._limits.lease_seconds, self._now())
+                reply = lease.heartbeat(connection, self._job, self._limits.lease_seconds, self._now())
         except SQLAlchemyError as error:  # the lease has two more beats to go
             get_logger("jobs").warning("heartbeat_failed", job=self._job.job_id, error=type(error).__name__)
             return

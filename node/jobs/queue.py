@@ -1,33 +1,30 @@
-"""Every statement that changes a job. Each transition writes its line of history in the same transaction.
+"""Making jobs, claiming them, and what an operator does with them; `node.jobs.lease` says what their worker does.
+
+Each transition writes its line of history in the same transaction.
 
 Functions take a connection of `write_transaction`; times are arguments.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, exists, func, not_, or_, select, true, update
 
 from node.errors import Permanent
 from node.jobs.job import (
     EVERY_DESTINATION,
-    HeartbeatReply,
     InferOrder,
     Job,
     JobNotFound,
     Lane,
-    LeaseLost,
     to_job,
 )
 from node.jobs.state import JobEvent, next_state
 from node.jobs.transition import AGEING_PER_LANE, change_job, claim_order_at, insert_job, record_event
-from node.store.decisions import Decision, record_for_model
-from node.store.tables import DecisionOutcome, JobKind, JobState, Priority, ResultState, result
+from node.store.tables import JobKind, JobState, Priority, ResultState, result
 from node.store.tables import job as job_table
 
 _OPEN = (JobState.QUEUED, JobState.RUNNING)
-_FINISHING = frozenset({JobEvent.SUCCEED, JobEvent.RETRY, JobEvent.FAIL, JobEvent.RELEASE, JobEvent.CANCEL})
 
 
 def enqueue_infer(connection: Connection, order: InferOrder, now: datetime) -> Job:
@@ -166,92 +163,6 @@ def hold_job(connection: Connection, job_id: int, held: bool) -> Job:
     return to_job(row)
 
 
-def heartbeat(connection: Connection, job: Job, lease_seconds: float, now: datetime) -> HeartbeatReply:
-    """Prolong the lease of the attempt that `job` names."""
-    cancel_requested = connection.execute(
-        update(job_table)
-        .where(_held_by_worker_of(job))
-        .values(lease_expires_at=now + timedelta(seconds=lease_seconds))
-        .returning(job_table.c.cancel_requested)
-    ).scalar_one_or_none()
-    if cancel_requested is None:
-        return HeartbeatReply.LOST
-    return HeartbeatReply.CANCEL if cancel_requested else HeartbeatReply.HELD
-
-
-def held(connection: Connection, job: Job) -> Job:
-    """The job as it is now, locked until the end of the transaction, if `job` still names its attempt.
-
-    Raises
-    ------
-    LeaseLost
-        If the job was taken from its worker.
-    """
-    row = connection.execute(select(job_table).where(_held_by_worker_of(job)).with_for_update()).one_or_none()
-    if row is None:
-        raise LeaseLost(f"job {job.job_id} attempt {job.attempt} is not held by {job.worker} any more")
-    return to_job(row)
-
-
-def finish(
-    connection: Connection,
-    job: Job,
-    event: JobEvent,
-    now: datetime,
-    message: str | None = None,
-    run_after: datetime | None = None,
-    code: str = "cannot-run",
-) -> Job:
-    """End the attempt that `job` names: SUCCEED, RETRY (not before `run_after`), FAIL (because of `code`), RELEASE or
-    CANCEL.
-
-    What would queue the job again cancels it instead when somebody asked for that meanwhile; an inference of which the
-    request to cancel was taken back meanwhile is released. (A delivery cancels itself when its result is outdated.)
-
-    Raises
-    ------
-    LeaseLost
-        If the job was taken from its worker; nothing is changed.
-    """
-    if event not in _FINISHING:
-        raise ValueError(f"a worker cannot finish a job with {event}")
-    now_held = held(connection, job)
-    if now_held.cancel_requested and event in (JobEvent.RETRY, JobEvent.RELEASE):
-        event = JobEvent.CANCEL
-    elif event is JobEvent.CANCEL and job.kind is JobKind.INFER and not now_held.cancel_requested:
-        event = JobEvent.RELEASE
-    changes: dict[str, Any] = {"last_error": message}
-    if event is JobEvent.RETRY:
-        changes["run_after"] = run_after or now
-    elif event is JobEvent.RELEASE:
-        changes = {"run_after": now, "attempt": job.attempt - 1}
-    finished = change_job(connection, now_held, event, now, message, **_NO_LEASE, **changes)
-    _record_not_analysed(connection, finished, code, message, now)
-    return finished
-
-
-def _record_not_analysed(connection: Connection, job: Job, code: str, message: str | None, now: datetime) -> None:
-    """Why a study that was wanted is not analysed, where its job has failed; early work is tried again anyway."""
-    if job.kind is JobKind.INFER and job.state is JobState.FAILED and not job.speculative:
-        outcome = DecisionOutcome.NOT_ANALYSED
-        said = (message or "").removeprefix("NotAnalysed: ")
-        answer = Decision(job.study_instance_uid, job.route or "", job.model or "", outcome, code, said, now)
-        record_for_model(connection, answer)
-
-
-def rescue(connection: Connection, now: datetime, is_dead: Callable[[str], bool] = lambda worker: False) -> list[Job]:
-    """T6: take from their workers the jobs whose lease ran out, or whose worker `is_dead`; the jobs as they
-    are then."""
-    rows = connection.execute(
-        select(job_table)
-        .where(job_table.c.state == JobState.RUNNING)
-        .order_by(job_table.c.id)
-        .with_for_update(skip_locked=True)
-    ).all()
-    running = [to_job(row) for row in rows]
-    return [_rescue(connection, job, now) for job in running if _has_lost_worker(job, now, is_dead)]
-
-
 def cancel(connection: Connection, job_id: int, now: datetime, reason: str | None = None) -> Job:
     """Cancel a queued job at once; ask the worker of a running one to stop.
 
@@ -293,9 +204,6 @@ def get_job(connection: Connection, job_id: int) -> Job:
     return to_job(row)
 
 
-_NO_LEASE: dict[str, Any] = {"worker": None, "lease_expires_at": None, "cancel_requested": False}
-
-
 def _in_lane(lane: Lane) -> ColumnElement[bool]:
     wanted = [job_table.c.critical] if lane.only_critical else []
     if lane.only is not None:
@@ -321,15 +229,6 @@ def _first_of_its_study_and_destination() -> ColumnElement[bool]:
                 or_(older.c.critical, not_(job_table.c.critical)),
             )
         ),
-    )
-
-
-def _held_by_worker_of(job: Job) -> ColumnElement[bool]:
-    return and_(
-        job_table.c.id == job.job_id,
-        job_table.c.state == JobState.RUNNING,
-        job_table.c.worker == job.worker,
-        job_table.c.attempt == job.attempt,
     )
 
 
@@ -365,24 +264,6 @@ def _merge(connection: Connection, known: Job, order: InferOrder) -> Job:
         .returning(job_table)
     ).one()
     return to_job(row)
-
-
-def _has_lost_worker(job: Job, now: datetime, is_dead: Callable[[str], bool]) -> bool:
-    expired = job.lease_expires_at is not None and job.lease_expires_at < now
-    return expired or (job.worker is not None and is_dead(job.worker))
-
-
-def _rescue(connection: Connection, job: Job, now: datetime) -> Job:
-    message = f"the worker {job.worker} died or did not report in time"
-    if job.cancel_requested:
-        event = JobEvent.CANCEL
-    elif job.attempt < job.maximum_attempts:
-        event = JobEvent.RESCUE
-    else:
-        event = JobEvent.EXHAUST
-    rescued = change_job(connection, job, event, now, message, **_NO_LEASE, last_error=message, run_after=now)
-    _record_not_analysed(connection, rescued, "worker-died", message, now)
-    return rescued
 
 
 def _cancel(connection: Connection, job: Job, now: datetime, reason: str | None) -> Job:

@@ -16,7 +16,7 @@ from typing import Protocol
 from sqlalchemy import Connection, Engine
 
 from node.errors import Transient
-from node.jobs import queue
+from node.jobs import lease, queue
 from node.jobs.heartbeat import Heartbeat, Interrupted, Overdue, StopReason, Watch, WatchLimits
 from node.jobs.job import EVERY_DESTINATION, Job, Lane, LeaseLost
 from node.jobs.process import is_dead, worker_name
@@ -162,7 +162,7 @@ class JobLoop:
             return
         self._next_rescue = time.monotonic() + self._settings.lease_seconds
         with write_transaction(self._engine) as connection:
-            rescued = queue.rescue(connection, self._now(), is_dead)
+            rescued = lease.rescue(connection, self._now(), is_dead)
         for job in rescued:
             self._log.warning("job_rescued", job=job.job_id, attempt=job.attempt, state=str(job.state))
 
@@ -213,12 +213,12 @@ class JobLoop:
 
     def _succeed(self, job: Job, complete: Completion) -> Job:
         with write_transaction(self._engine) as connection:
-            current = queue.held(connection, job)
+            current = lease.held(connection, job)
             if current.cancel_requested and current.kind is JobKind.INFER:  # a delivery has happened all the same
                 message = StopReason.CANCELLED.value
-                return queue.finish(connection, job, JobEvent.CANCEL, self._now(), message)
+                return lease.finish(connection, job, JobEvent.CANCEL, self._now(), message)
             reservation = complete(connection, current)
-            return queue.finish(connection, job, JobEvent.SUCCEED, self._now(), reservation)
+            return lease.finish(connection, job, JobEvent.SUCCEED, self._now(), reservation)
 
     def _end(self, job: Job, error: Exception) -> Job:
         if isinstance(error, Interrupted):
@@ -226,14 +226,14 @@ class JobLoop:
                 raise LeaseLost(f"job {job.job_id} attempt {job.attempt} was taken while it ran")
             event = JobEvent.CANCEL if error.reason is StopReason.CANCELLED else JobEvent.RELEASE
             with write_transaction(self._engine) as connection:
-                return queue.finish(connection, job, event, self._now(), error.reason.value)
+                return lease.finish(connection, job, event, self._now(), error.reason.value)
         verdict = decide(error, job.attempt, job.maximum_attempts, self._settings.retry, random.random())
         with write_transaction(self._engine) as connection:
             now = self._now()
             if isinstance(verdict, GiveUp):
-                return queue.finish(connection, job, JobEvent.FAIL, now, verdict.message, code=verdict.code)
+                return lease.finish(connection, job, JobEvent.FAIL, now, verdict.message, code=verdict.code)
             run_after = now + timedelta(seconds=verdict.wait_seconds)
-            return queue.finish(connection, job, JobEvent.RETRY, now, verdict.message, run_after)
+            return lease.finish(connection, job, JobEvent.RETRY, now, verdict.message, run_after)
 
     def _end_overdue(self, job: Job, why: Overdue) -> None:
         """The handler does not return: record the attempt for it, and end the process with whatever hangs

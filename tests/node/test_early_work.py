@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 
 from node.errors import NotAnalysed
 from node.infer.manifest import Manifest, load_manifest
-from node.jobs import history, queue
+from node.jobs import history, lease, queue
 from node.jobs.completion import complete_inference
 from node.jobs.job import HeartbeatReply, Job
 from node.jobs.speculation import EarlyWork, early_work
@@ -83,9 +83,9 @@ class Node:
 
     def finish(self, job: Job) -> None:
         with write_transaction(self.engine) as connection:
-            current = queue.held(connection, job)
+            current = lease.held(connection, job)
             complete_inference(connection, current, result_of(current), 5, self.now)
-            queue.finish(connection, job, JobEvent.SUCCEED, self.now)
+            lease.finish(connection, job, JobEvent.SUCCEED, self.now)
 
     def jobs(self, kind: JobKind = JobKind.INFER) -> list[Job]:
         with read_transaction(self.engine) as connection:
@@ -182,8 +182,8 @@ def test_a_late_image_stops_what_runs_and_its_result_is_never_kept(node: Node) -
     assert job is not None
     node.send(6, 8, release=False)
     with write_transaction(node.engine) as connection:
-        assert queue.heartbeat(connection, job, 30, node.now) is HeartbeatReply.CANCEL
-        assert queue.finish(connection, job, JobEvent.CANCEL, node.now).state is JobState.CANCELLED
+        assert lease.heartbeat(connection, job, 30, node.now) is HeartbeatReply.CANCEL
+        assert lease.finish(connection, job, JobEvent.CANCEL, node.now).state is JobState.CANCELLED
     assert node.results() == []
 
 
@@ -222,7 +222,7 @@ def test_work_is_taken_up_again_when_the_whole_study_asks_for_it_after_all(node:
     (again,) = node.jobs()
     assert (again.state, again.cancel_requested, again.speculative) == (JobState.RUNNING, False, False)
     with write_transaction(node.engine) as connection:  # the worker had heard of it already
-        assert queue.finish(connection, job, JobEvent.CANCEL, node.now).state is JobState.QUEUED
+        assert lease.finish(connection, job, JobEvent.CANCEL, node.now).state is JobState.QUEUED
 
 
 @pytest.mark.parametrize("moment", ["queued", "running", "held"])
@@ -235,7 +235,7 @@ def test_a_kill_at_any_moment_delivers_once_and_not_early(node: Node, moment: st
             node.finish(job)
     node.restart()
     with write_transaction(node.engine) as connection:
-        queue.rescue(connection, node.now, lambda worker: True)
+        lease.rescue(connection, node.now, lambda worker: True)
     node.at(6)
     assert len(node.jobs()) == 1
     assert node.jobs(JobKind.DELIVER) == []
@@ -255,7 +255,7 @@ def test_early_work_that_failed_is_tried_again_with_the_whole_study(node: Node) 
     job = node.claim()
     assert job is not None
     with write_transaction(node.engine) as connection:
-        queue.finish(connection, job, JobEvent.FAIL, node.now, "out of memory")
+        lease.finish(connection, job, JobEvent.FAIL, node.now, "out of memory")
         assert decisions_of_study(connection, "1.2") == []
     node.at(25)
     assert [(each.state, each.attempt) for each in node.jobs()] == [(JobState.QUEUED, 0)]
@@ -304,7 +304,7 @@ def test_the_reason_of_a_failure_is_kept_when_the_study_settles_again_with_the_s
     assert job is not None
     error = NotAnalysed("gap-in-stack", "a gap of 3 mm")
     with write_transaction(node.engine) as connection:
-        queue.finish(connection, job, JobEvent.FAIL, node.now, str(error), code=error.code)
+        lease.finish(connection, job, JobEvent.FAIL, node.now, str(error), code=error.code)
     with write_transaction(node.engine) as connection:
         one = received(9, sop_instance_uid="1.2.9.1", series_instance_uid="1.2.9", geometry=None)
         store_instances(connection, [one], later(40))
@@ -322,7 +322,7 @@ def test_a_study_with_a_critical_finding_is_urgent_from_then_on(node: Node) -> N
     assert job is not None
     with write_transaction(node.engine) as connection:
         complete_inference(connection, job, result_of(job), 5, node.now, ["haemorrhage"])
-        queue.finish(connection, job, JobEvent.SUCCEED, node.now)
+        lease.finish(connection, job, JobEvent.SUCCEED, node.now)
     node.send(50, 55)
     node.at(400)
     (_, following) = node.jobs()

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Engine, func, select, update
 
 from node.infer.manifest import Manifest
-from node.jobs import queue
+from node.jobs import lease, queue
 from node.jobs.job import Job
 from node.jobs.state import JobEvent
 from node.retention import Due, Sweeper, Swept, find_due, is_past, keep_hours, sweep
@@ -150,7 +150,7 @@ def test_nothing_goes_while_early_work_or_a_delivery_needs_it(store: Store) -> N
     with write_transaction(store.engine) as connection:
         delivery = queue.claim(connection, JobKind.DELIVER, "w", 30, store.now)
         assert delivery is not None
-        queue.finish(connection, delivery, JobEvent.SUCCEED, store.now)
+        lease.finish(connection, delivery, JobEvent.SUCCEED, store.now)
     assert len(store.due(30).studies) == 1
 
 

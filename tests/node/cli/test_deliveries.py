@@ -10,7 +10,8 @@ from pydicom import dcmread
 from typer.testing import CliRunner, Result
 
 from node.cli import build_app
-from node.jobs.queue import claim, finish
+from node.jobs.lease import finish
+from node.jobs.queue import claim
 from node.jobs.state import JobEvent
 from node.store.database import migrate, open_database, write_transaction
 from node.store.deliveries import AcceptedObject, record_delivered, record_unreached

@@ -23,7 +23,8 @@ from node.deliver.transport import Parcel
 from node.jobs.completion import complete_inference
 from node.jobs.history import job_history
 from node.jobs.job import Job
-from node.jobs.queue import claim, enqueue_infer, finish, get_job, requeue
+from node.jobs.lease import finish
+from node.jobs.queue import claim, enqueue_infer, get_job, requeue
 from node.jobs.state import JobEvent
 from node.settings import AnyDestination, DeliverSettings, Destination, NodeSettings, Settings
 from node.store.database import migrate, open_database, read_transaction, write_transaction

@@ -5,7 +5,8 @@ from datetime import UTC, datetime, timedelta
 from node.deliver.gate import Gate
 from node.deliver.transport import Check, Parcel, Receipt, Unreachable
 from node.destination_settings import FolderDestination
-from node.jobs.queue import claim, finish, get_job
+from node.jobs.lease import finish
+from node.jobs.queue import claim, get_job
 from node.jobs.retry import Retry, RetryPolicy, decide
 from node.jobs.state import JobEvent
 from node.settings import DeliverSettings

@@ -2,7 +2,7 @@ import pytest
 from sqlalchemy import Connection
 
 from node.errors import Permanent
-from node.jobs import queue
+from node.jobs import lease, queue
 from node.jobs.completion import complete_inference
 from node.jobs.history import list_jobs
 from node.jobs.job import HeartbeatReply, Job
@@ -24,7 +24,7 @@ from tests.node.store.examples import later
 
 def complete(connection: Connection, job: Job, seconds: float = 10) -> RecordedResult:
     recorded = complete_inference(connection, job, new_result(job, later(seconds)), 200, later(seconds))
-    queue.finish(connection, job, JobEvent.SUCCEED, later(seconds))
+    lease.finish(connection, job, JobEvent.SUCCEED, later(seconds))
     return recorded
 
 
@@ -81,9 +81,9 @@ def test_a_delivery_that_runs_is_asked_to_stop_and_goes_first(connection: Connec
     old = claim_delivery(connection)
     assert old is not None
     complete(connection, next_revision(connection), 70)
-    assert queue.heartbeat(connection, old, LEASE_SECONDS, later(71)) is HeartbeatReply.CANCEL
+    assert lease.heartbeat(connection, old, LEASE_SECONDS, later(71)) is HeartbeatReply.CANCEL
     assert claim_delivery(connection, 72) is None
-    queue.finish(connection, old, JobEvent.SUCCEED, later(73))
+    lease.finish(connection, old, JobEvent.SUCCEED, later(73))
     new = claim_delivery(connection, 74)
     assert new is not None and new.result_id == 2
 
@@ -114,12 +114,12 @@ def test_deliveries_of_a_study_arrive_in_order(connection: Connection) -> None:
     assert other_study is not None and other_study.study_instance_uid == "5.6"
     assert claim_delivery(connection, 80) is None  # the second waits for the first of its study
     assert queue.next_run_at(connection, DELIVER) is None
-    queue.finish(connection, first, JobEvent.RETRY, later(81), "Transient: away", later(200))
+    lease.finish(connection, first, JobEvent.RETRY, later(81), "Transient: away", later(200))
     assert claim_delivery(connection, 150) is None
     assert queue.next_run_at(connection, DELIVER) == later(200)
     again = claim_delivery(connection, 200)
     assert again is not None and again.job_id == first.job_id
-    queue.finish(connection, again, JobEvent.SUCCEED, later(201))
+    lease.finish(connection, again, JobEvent.SUCCEED, later(201))
     second = claim_delivery(connection, 202)
     assert second is not None and second.result_id == 2
 
@@ -129,18 +129,18 @@ def test_one_destination_does_not_wait_for_another(connection: Connection) -> No
     complete(connection, next_revision(connection, model="lung", destinations=["archive"]), 70)
     pacs = claim_delivery(connection, 80)
     assert pacs is not None and pacs.destination == "pacs"
-    queue.finish(connection, pacs, JobEvent.RETRY, later(81), "Transient: away", later(900))
+    lease.finish(connection, pacs, JobEvent.RETRY, later(81), "Transient: away", later(900))
     for result_id in (1, 2):
         archive = claim_delivery(connection, 82)
         assert archive is not None and (archive.destination, archive.result_id) == ("archive", result_id)
-        queue.finish(connection, archive, JobEvent.SUCCEED, later(82))
+        lease.finish(connection, archive, JobEvent.SUCCEED, later(82))
 
 
 def test_a_delivered_result_may_be_sent_again(connection: Connection) -> None:
     complete(connection, running(connection))
     delivery = claim_delivery(connection)
     assert delivery is not None
-    queue.finish(connection, delivery, JobEvent.SUCCEED, later(11))
+    lease.finish(connection, delivery, JobEvent.SUCCEED, later(11))
     assert queue.requeue(connection, delivery.job_id, later(12)).state is JobState.QUEUED
 
 
@@ -177,4 +177,4 @@ def test_a_delivery_that_cancels_itself_is_not_queued_again(connection: Connecti
     complete(connection, running(connection))
     delivery = claim_delivery(connection)
     assert delivery is not None
-    assert queue.finish(connection, delivery, JobEvent.CANCEL, later(11)).state is JobState.CANCELLED
+    assert lease.finish(connection, delivery, JobEvent.CANCEL, later(11)).state is JobState.CANCELLED

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from node.cli import build_app
 from node.errors import Permanent
 from node.installed_models import installed_models
-from node.jobs import queue
+from node.jobs import lease, queue
 from node.jobs.completion import complete_inference
 from node.jobs.state import JobEvent
 from node.settings import Settings, load_settings
@@ -39,7 +39,7 @@ def finish(connection: Connection, job, vector: list[float]) -> None:
     new = new_result(job, later(10))
     recorded = complete_inference(connection, job, new, 200, later(10))
     keep_embeddings(connection, recorded.result_id, new, {"look": np.array(vector, np.float32)})
-    queue.finish(connection, job, JobEvent.SUCCEED, later(10))
+    lease.finish(connection, job, JobEvent.SUCCEED, later(10))
 
 
 def test_the_nearest_come_first_and_only_of_the_same_model(connection: Connection) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, func, select
 
-from node.jobs import queue
+from node.jobs import lease, queue
 from node.jobs.history import job_counts, job_history
 from node.jobs.job import Job
 from node.jobs.state import JobEvent
@@ -103,8 +103,8 @@ def test_the_lease_of_a_killed_process_runs_out_and_the_job_runs_again(engine: E
     expires_at = get_job(engine, job_id).lease_expires_at
     assert expires_at is not None
     with write_transaction(engine) as connection:
-        assert queue.rescue(connection, expires_at) == []
-        (rescued,) = queue.rescue(connection, expires_at.replace(year=expires_at.year + 1))
+        assert lease.rescue(connection, expires_at) == []
+        (rescued,) = lease.rescue(connection, expires_at.replace(year=expires_at.year + 1))
         assert (rescued.state, rescued.attempt) == (JobState.QUEUED, 1)
         again = queue.claim(connection, INFER, "w2", 30, rescued.run_after)
         assert again is not None and again.attempt == 2

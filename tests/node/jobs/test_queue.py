@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import Connection, select
 
 from node.errors import Permanent
-from node.jobs import queue
+from node.jobs import lease, queue
 from node.jobs.history import job_counts, job_history, last_failures, list_jobs, oldest_waiting
 from node.jobs.job import HeartbeatReply, Job, JobNotFound, LeaseLost
 from node.jobs.state import IllegalTransition, JobEvent
@@ -46,7 +46,7 @@ def test_two_routes_to_one_inference_join_their_destinations(connection: Connect
 
 
 def test_a_finished_job_stays_as_it_was(connection: Connection) -> None:
-    job = queue.finish(connection, running(connection), JobEvent.SUCCEED, later(5))
+    job = lease.finish(connection, running(connection), JobEvent.SUCCEED, later(5))
     assert queue.enqueue_infer(connection, order(destinations=["archive"]), later(9)) == job
 
 
@@ -61,7 +61,7 @@ def test_a_new_input_set_is_the_next_revision_and_cancels_a_queued_older_one(con
 def test_a_new_input_set_asks_a_running_older_one_to_stop(connection: Connection) -> None:
     first = running(connection)
     queue.enqueue_infer(connection, order(digest="d2"), later(60))
-    assert queue.heartbeat(connection, first, LEASE_SECONDS, later(61)) is HeartbeatReply.CANCEL
+    assert lease.heartbeat(connection, first, LEASE_SECONDS, later(61)) is HeartbeatReply.CANCEL
 
 
 def test_a_new_input_set_leaves_other_studies_and_models_alone(connection: Connection) -> None:
@@ -97,7 +97,7 @@ def test_a_claim_leases_the_job_and_counts_the_attempt(connection: Connection) -
 
 def test_claim_skips_job_not_yet_due(connection: Connection) -> None:
     job = running(connection)
-    queue.finish(connection, job, JobEvent.RETRY, later(1), "Transient: away", later(10))
+    lease.finish(connection, job, JobEvent.RETRY, later(1), "Transient: away", later(10))
     assert claim(connection, 9.9) is None
     assert queue.next_run_at(connection, INFER) == later(10)
     again = claim(connection, 10)
@@ -138,7 +138,7 @@ def test_steady_stat_does_not_starve_the_other_lanes(connection: Connection, lan
         if job.job_id == waiting.job_id:
             assert timedelta(minutes=minutes) == lane * AGEING_PER_LANE
             return
-        queue.finish(connection, job, JobEvent.SUCCEED, now)
+        lease.finish(connection, job, JobEvent.SUCCEED, now)
     pytest.fail("the job never ran")
 
 
@@ -147,14 +147,14 @@ def test_steady_stat_does_not_starve_the_other_lanes(connection: Connection, lan
 
 def test_a_heartbeat_prolongs_the_lease(connection: Connection) -> None:
     job = running(connection)
-    assert queue.heartbeat(connection, job, LEASE_SECONDS, later(20)) is HeartbeatReply.HELD
-    assert queue.rescue(connection, later(LEASE_SECONDS + 1)) == []
+    assert lease.heartbeat(connection, job, LEASE_SECONDS, later(20)) is HeartbeatReply.HELD
+    assert lease.rescue(connection, later(LEASE_SECONDS + 1)) == []
     assert queue.get_job(connection, job.job_id).lease_expires_at == later(20 + LEASE_SECONDS)
 
 
 def test_an_expired_job_is_rescued_and_the_attempt_counts(connection: Connection) -> None:
     job = running(connection)
-    (rescued,) = queue.rescue(connection, later(31))
+    (rescued,) = lease.rescue(connection, later(31))
     assert (rescued.state, rescued.attempt, rescued.worker) == (JobState.QUEUED, 1, None)
     assert events(connection, job) == ["ENQUEUE", "CLAIM", "RESCUE"]
     assert "w1" in (rescued.last_error or "")
@@ -164,7 +164,7 @@ def test_an_expired_job_is_rescued_and_the_attempt_counts(connection: Connection
 
 def test_a_rescue_in_the_last_attempt_parks_the_job(connection: Connection) -> None:
     job = running(connection, maximum_attempts=1)
-    (parked,) = queue.rescue(connection, later(31))
+    (parked,) = lease.rescue(connection, later(31))
     assert parked.state is JobState.FAILED
     assert events(connection, job)[-1] == "EXHAUST"
 
@@ -172,39 +172,39 @@ def test_a_rescue_in_the_last_attempt_parks_the_job(connection: Connection) -> N
 def test_a_rescue_of_a_job_to_be_cancelled_cancels_it(connection: Connection) -> None:
     job = running(connection)
     queue.cancel(connection, job.job_id, later(1))
-    (cancelled,) = queue.rescue(connection, later(31))
+    (cancelled,) = lease.rescue(connection, later(31))
     assert (cancelled.state, cancelled.cancel_requested) == (JobState.CANCELLED, False)
 
 
 def test_the_jobs_of_a_dead_worker_are_rescued_before_their_lease_ends(connection: Connection) -> None:
     dead, alive = running(connection, "1.1", "dead"), running(connection, "1.2", "alive")
-    rescued = queue.rescue(connection, later(1), lambda worker: worker == "dead")
+    rescued = lease.rescue(connection, later(1), lambda worker: worker == "dead")
     assert [job.job_id for job in rescued] == [dead.job_id]
-    assert queue.heartbeat(connection, alive, LEASE_SECONDS, later(1)) is HeartbeatReply.HELD
+    assert lease.heartbeat(connection, alive, LEASE_SECONDS, later(1)) is HeartbeatReply.HELD
 
 
 @pytest.mark.parametrize("event", ["SUCCEED", "RETRY", "FAIL", "RELEASE", "CANCEL"])
 @pytest.mark.parametrize("taken_by", [None, "w1", "w2"], ids=["nobody", "the same worker", "another"])
 def test_finishing_with_a_lost_lease_changes_nothing(connection: Connection, event: str, taken_by: str | None) -> None:
     job = running(connection)
-    queue.rescue(connection, later(31))
+    lease.rescue(connection, later(31))
     if taken_by:
         claim(connection, 31, taken_by)
     before = everything(connection)
-    assert queue.heartbeat(connection, job, LEASE_SECONDS, later(32)) is HeartbeatReply.LOST
+    assert lease.heartbeat(connection, job, LEASE_SECONDS, later(32)) is HeartbeatReply.LOST
     with pytest.raises(LeaseLost):
-        queue.held(connection, job)
+        lease.held(connection, job)
     with pytest.raises(LeaseLost):
-        queue.finish(connection, job, JobEvent(event), later(32), "too late", later(40))
+        lease.finish(connection, job, JobEvent(event), later(32), "too late", later(40))
     assert everything(connection) == before
 
 
 def test_finishing_twice_changes_nothing(connection: Connection) -> None:
     job = running(connection)
-    queue.finish(connection, job, JobEvent.SUCCEED, later(1))
+    lease.finish(connection, job, JobEvent.SUCCEED, later(1))
     before = everything(connection)
     with pytest.raises(LeaseLost):
-        queue.finish(connection, job, JobEvent.FAIL, later(2), "no")
+        lease.finish(connection, job, JobEvent.FAIL, later(2), "no")
     assert everything(connection) == before
 
 
@@ -212,7 +212,7 @@ def test_finishing_twice_changes_nothing(connection: Connection) -> None:
 def test_a_worker_cannot_finish_with_what_is_not_its_to_say(connection: Connection, event: str) -> None:
     job = running(connection)
     with pytest.raises(ValueError, match=event):
-        queue.finish(connection, job, JobEvent(event), later(1))
+        lease.finish(connection, job, JobEvent(event), later(1))
 
 
 # ends
@@ -220,7 +220,7 @@ def test_a_worker_cannot_finish_with_what_is_not_its_to_say(connection: Connecti
 
 def test_a_release_costs_no_attempt(connection: Connection) -> None:
     job = running(connection, maximum_attempts=1)
-    released = queue.finish(connection, job, JobEvent.RELEASE, later(1), "the worker stops")
+    released = lease.finish(connection, job, JobEvent.RELEASE, later(1), "the worker stops")
     assert (released.state, released.attempt, released.run_after) == (JobState.QUEUED, 0, later(1))
     again = claim(connection, 1)
     assert again is not None and again.attempt == 1
@@ -228,13 +228,13 @@ def test_a_release_costs_no_attempt(connection: Connection) -> None:
 
 def test_a_dead_letter_keeps_the_error_of_each_attempt(connection: Connection) -> None:
     job = running(connection)
-    queue.finish(connection, job, JobEvent.RETRY, later(1), "Transient: first", later(2))
+    lease.finish(connection, job, JobEvent.RETRY, later(1), "Transient: first", later(2))
     second = claim(connection, 2)
     assert second is not None
-    queue.finish(connection, second, JobEvent.RETRY, later(3), "Transient: second", later(4))
+    lease.finish(connection, second, JobEvent.RETRY, later(3), "Transient: second", later(4))
     third = claim(connection, 4)
     assert third is not None
-    failed = queue.finish(connection, third, JobEvent.FAIL, later(5), "Transient: third")
+    failed = lease.finish(connection, third, JobEvent.FAIL, later(5), "Transient: third")
     assert (failed.state, failed.attempt, failed.last_error) == (JobState.FAILED, 3, "Transient: third")
     failures = last_failures(connection)
     assert [(line.attempt, line.message) for line in failures] == [
@@ -247,10 +247,10 @@ def test_a_dead_letter_keeps_the_error_of_each_attempt(connection: Connection) -
 
 def test_success_leaves_no_error_behind(connection: Connection) -> None:
     job = running(connection)
-    queue.finish(connection, job, JobEvent.RETRY, later(1), "Transient: away", later(1))
+    lease.finish(connection, job, JobEvent.RETRY, later(1), "Transient: away", later(1))
     again = claim(connection, 1)
     assert again is not None
-    done = queue.finish(connection, again, JobEvent.SUCCEED, later(2))
+    done = lease.finish(connection, again, JobEvent.SUCCEED, later(2))
     assert (done.state, done.last_error, done.worker) == (JobState.SUCCEEDED, None, None)
 
 
@@ -268,8 +268,8 @@ def test_a_running_job_learns_of_its_cancellation(connection: Connection) -> Non
     job = running(connection)
     asked = queue.cancel(connection, job.job_id, later(1))
     assert (asked.state, asked.cancel_requested) == (JobState.RUNNING, True)
-    assert queue.heartbeat(connection, job, LEASE_SECONDS, later(2)) is HeartbeatReply.CANCEL
-    cancelled = queue.finish(connection, job, JobEvent.CANCEL, later(3), "cancelled while it ran")
+    assert lease.heartbeat(connection, job, LEASE_SECONDS, later(2)) is HeartbeatReply.CANCEL
+    cancelled = lease.finish(connection, job, JobEvent.CANCEL, later(3), "cancelled while it ran")
     assert (cancelled.state, cancelled.cancel_requested) == (JobState.CANCELLED, False)
     assert events(connection, job) == ["ENQUEUE", "CLAIM", "REQUEST_CANCEL", "CANCEL"]
 
@@ -278,13 +278,13 @@ def test_a_running_job_learns_of_its_cancellation(connection: Connection) -> Non
 def test_a_job_to_be_cancelled_is_not_queued_again(connection: Connection, event: JobEvent) -> None:
     job = running(connection)
     queue.cancel(connection, job.job_id, later(1))
-    ended = queue.finish(connection, job, event, later(2), "Transient: away", later(3))
+    ended = lease.finish(connection, job, event, later(2), "Transient: away", later(3))
     assert ended.state is JobState.CANCELLED
 
 
 @pytest.mark.parametrize("event", [JobEvent.SUCCEED, JobEvent.FAIL])
 def test_a_finished_job_cannot_be_cancelled(connection: Connection, event: JobEvent) -> None:
-    job = queue.finish(connection, running(connection), event, later(1))
+    job = lease.finish(connection, running(connection), event, later(1))
     before = everything(connection)
     with pytest.raises(IllegalTransition):
         queue.cancel(connection, job.job_id, later(2))
@@ -302,7 +302,7 @@ def test_an_unknown_job_is_named(connection: Connection) -> None:
 
 def test_requeue_after_failure_starts_with_no_attempts(connection: Connection) -> None:
     job = running(connection, maximum_attempts=1)
-    queue.finish(connection, job, JobEvent.FAIL, later(1), "Transient: away")
+    lease.finish(connection, job, JobEvent.FAIL, later(1), "Transient: away")
     again = queue.requeue(connection, job.job_id, later(100))
     assert (again.state, again.attempt, again.run_after) == (JobState.QUEUED, 0, later(100))
     assert again.last_error == "Transient: away"
@@ -333,7 +333,7 @@ def test_requeue_of_what_is_outdated_is_refused(connection: Connection) -> None:
 
 
 def test_requeue_of_an_inference_that_has_its_result_is_refused(connection: Connection) -> None:
-    job = queue.finish(connection, running(connection), JobEvent.SUCCEED, later(1))
+    job = lease.finish(connection, running(connection), JobEvent.SUCCEED, later(1))
     with pytest.raises(Permanent, match="has its result already"):
         queue.requeue(connection, job.job_id, later(2))
 

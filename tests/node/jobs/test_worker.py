@@ -12,7 +12,7 @@ import structlog
 from sqlalchemy import Connection, Engine, update
 
 from node.errors import Permanent, Transient
-from node.jobs import queue
+from node.jobs import lease, queue
 from node.jobs.completion import complete_inference
 from node.jobs.heartbeat import Heartbeat, Interrupted
 from node.jobs.history import job_history, list_jobs
@@ -320,7 +320,7 @@ def test_a_lost_lease_changes_nothing(engine: Engine, outcome: str) -> None:
 
     def handler(job: Job, heartbeat: Heartbeat) -> Completion:
         with write_transaction(engine) as connection:
-            queue.rescue(connection, utc_now() + timedelta(hours=1))
+            lease.rescue(connection, utc_now() + timedelta(hours=1))
             assert queue.claim(connection, INFER, "another", 30, utc_now() + timedelta(hours=1))
         if outcome == "failure":
             raise Transient("away")
