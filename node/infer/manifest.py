@@ -70,10 +70,13 @@ class Manifest(Section):
 
     @property
     def digest(self) -> str:
-        """SHA-256 (hex) of the manifest in canonical form; it names the hashes of all files, so it names
-        the model.
+        """SHA-256 (hex) of the manifest in canonical form; it names the hashes of all files, so it names the model.
+
+        Keys that have their default are left out, written or not, so that a version of this program that knows more
+        keys gives the same digest. For this reason a default of version 1 is never changed.
         """
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        meant = self.model_dump(mode="json", exclude_defaults=True)
+        canonical = json.dumps(meant, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
 

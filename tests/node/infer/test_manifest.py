@@ -4,10 +4,14 @@ import re
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from node.infer import Manifest, ManifestError, load_manifest
+from node.infer.intensity_sections import IntensityStep
+from node.infer.output_sections import AnyOutput
+from node.infer.preprocessing_sections import ImagePreprocessing
 from node.infer.reference import json_schema, with_tables
 from tests.node.infer.conftest import LABELS, MANIFEST, OUTPUT, POSTPROCESSING, PREPROCESSING, RUN
 
@@ -156,6 +160,23 @@ def test_digest_follows_meaning_not_layout(tmp_path: Path) -> None:
     assert digest(RIGHT) == digest("# a comment\n" + RIGHT.replace("decision =", "decision   ="))
     assert digest(RIGHT) != digest(RIGHT.replace("0" * 64, "1" * 64))
     assert digest(RIGHT) != digest(RIGHT.replace("threshold = 500", "threshold = 501"))
+
+
+def test_digest_is_that_of_what_is_not_the_default() -> None:
+    """Jobs wait, and signatures hold, over an upgrade that adds a key: if this constant has to change, they do not."""
+    manifest = Manifest.model_validate(tomllib.loads(RIGHT))
+    written = RIGHT.replace("[preprocessing]", "[preprocessing]\ndimensions = 3\noutside = 0.0")
+    written = written.replace("[model]", "[model]\nclinical_use = false\nlimits = []")
+    assert Manifest.model_validate(tomllib.loads(written)).digest == manifest.digest
+    assert manifest.digest == "ab4a80714774252242b1c58607dce4072dc46e3f8f720c634eee7ca9350e404c"
+
+
+def test_what_tells_tables_of_one_list_apart_is_always_in_the_digest() -> None:
+    """Otherwise two outputs of different tasks that say nothing else would have one digest."""
+    for section in (*get_args(get_args(AnyOutput)[0]), *get_args(get_args(IntensityStep)[0])):
+        tag = "task" if "task" in section.model_fields else "step"
+        assert section.model_fields[tag].is_required()
+    assert ImagePreprocessing.model_fields["dimensions"].is_required()
 
 
 def test_documents_are_made_from_the_code() -> None:
