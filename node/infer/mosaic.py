@@ -14,6 +14,8 @@ import numpy as np
 
 Box = tuple[slice, slice, slice]
 Index = tuple[int, int, int]
+Groups = Sequence[tuple[int, ...]]
+"""First voxels of the patches along an axis, in groups that are swept together."""
 
 _STEPS = 32767
 
@@ -87,20 +89,30 @@ class Layout:
     def patches(self) -> list[Index]:
         """First voxels of all patches, in the order in which the fewest unfinished voxels are held.
 
-        The outermost loop runs along the axis across which patches share the least.
+        Axes are swept one within another. Where the last two patches of an axis share more than the others, since the
+        last is flush with the far end, they are taken in turn, so that what they share is never held across a sweep.
         """
-
-        def shared(axis: int) -> float:
-            firsts, length = self.starts[axis], self.patch[axis]
-            widest = max((a + length - b for a, b in itertools.pairwise(firsts)), default=0)
-            return max(widest, 0) / self.shape[axis]
-
-        order = sorted(range(3), key=shared)
+        options = (_groupings(firsts) for firsts in self.starts)
+        candidates = itertools.product(itertools.permutations(range(3)), itertools.product(*options))
+        order, groups = min(candidates, key=lambda candidate: self._held(*candidate))
         found = []
-        for places in itertools.product(*(self.starts[axis] for axis in order)):
-            start = dict(zip(order, places, strict=True))
-            found.append((start[0], start[1], start[2]))
+        for chosen in itertools.product(*(groups[axis] for axis in order)):
+            for places in itertools.product(*chosen):
+                start = dict(zip(order, places, strict=True))
+                found.append((start[0], start[1], start[2]))
         return found
+
+    def _held(self, axes: Sequence[int], groups: Sequence[Groups]) -> int:
+        """About how many voxels are held at most when axes are swept in this order, the first outermost."""
+        held = 0
+        for place in reversed(range(3)):
+            axis = axes[place]
+            area = math.prod(self.shape[other] for other in axes[place + 1 :])
+            shared = [0, *_shared(groups[axis], self.patch[axis]), 0]
+            thickness = [group[-1] - group[0] + self.patch[axis] for group in groups[axis]]
+            sides = zip(itertools.pairwise(shared), thickness, strict=True)
+            held = max(max(near, far) * area + thick * held for (near, far), thick in sides)
+        return held
 
     def covered(self, start: Index) -> list[Index]:
         """The blocks that a patch covers."""
@@ -115,6 +127,17 @@ class Layout:
             sum(first <= edges[place] < first + length for first in firsts)
             for edges, place, firsts, length in zip(self.edges, index, self.starts, self.patch, strict=True)
         )
+
+
+def _groupings(firsts: Sequence[int]) -> list[Groups]:
+    """Patches of an axis one by one, or the last two together."""
+    single = [(first,) for first in firsts]
+    return [single] if len(firsts) < 2 else [single, [*single[:-2], (firsts[-2], firsts[-1])]]
+
+
+def _shared(groups: Groups, length: int) -> list[int]:
+    """Voxels along an axis that each group of patches and the next cover both."""
+    return [max(0, group[-1] + length - later[0]) for group, later in itertools.pairwise(groups)]
 
 
 class Mosaic:
