@@ -62,6 +62,12 @@ def list_jobs(
     return [to_job(row) for row in connection.execute(statement)]
 
 
+def deliveries_of_result(connection: Connection, result_id: int) -> list[Job]:
+    """The jobs that bring a result to its destinations, in the order in which they were made."""
+    statement = select(job_table).where(job_table.c.result_id == result_id).order_by(job_table.c.id)
+    return [to_job(row) for row in connection.execute(statement)]
+
+
 def job_history(connection: Connection, job_id: int) -> list[JobHistoryLine]:
     """All transitions of a job, oldest first."""
     rows = connection.execute(select(event_table).where(event_table.c.job_id == job_id).order_by(event_table.c.id))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, func, select, update
 
 from node.jobs.job import HeartbeatReply, Job, LeaseLost, to_job
 from node.jobs.state import JobEvent
@@ -16,6 +16,7 @@ from node.jobs.transition import change_job
 from node.store.decisions import Decision, record_for_model
 from node.store.tables import DecisionOutcome, JobKind, JobState
 from node.store.tables import job as job_table
+from node.store.tables import job_event as event_table
 
 _FINISHING = frozenset({JobEvent.SUCCEED, JobEvent.RETRY, JobEvent.FAIL, JobEvent.RELEASE, JobEvent.CANCEL})
 _NO_LEASE: dict[str, Any] = {"worker": None, "lease_expires_at": None, "cancel_requested": False}
@@ -85,9 +86,17 @@ def finish(
     return finished
 
 
-def rescue(connection: Connection, now: datetime, is_dead: Callable[[str], bool] = lambda worker: False) -> list[Job]:
-    """T6: take from their workers the jobs whose lease ran out, or whose worker `is_dead`; the jobs as they
-    are then."""
+def rescue(
+    connection: Connection,
+    now: datetime,
+    is_dead: Callable[[str], bool] = lambda worker: False,
+    is_dead_with_its_node: Callable[[str], bool] = lambda worker: False,
+) -> list[Job]:
+    """T6: take from their workers the jobs whose lease ran out, or whose worker `is_dead`; the jobs as they are then.
+
+    Where the whole node of the worker died the attempt is given back, as often as the job has attempts: it may be what
+    takes the node down.
+    """
     rows = connection.execute(
         select(job_table)
         .where(job_table.c.state == JobState.RUNNING)
@@ -95,7 +104,8 @@ def rescue(connection: Connection, now: datetime, is_dead: Callable[[str], bool]
         .with_for_update(skip_locked=True)
     ).all()
     running = [to_job(row) for row in rows]
-    return [_rescue(connection, job, now) for job in running if _has_lost_worker(job, now, is_dead)]
+    lost = [job for job in running if _has_lost_worker(job, now, is_dead)]
+    return [_rescue(connection, job, now, is_dead_with_its_node(str(job.worker))) for job in lost]
 
 
 def _held_by_worker_of(job: Job) -> ColumnElement[bool]:
@@ -121,14 +131,27 @@ def _has_lost_worker(job: Job, now: datetime, is_dead: Callable[[str], bool]) ->
     return expired or (job.worker is not None and is_dead(job.worker))
 
 
-def _rescue(connection: Connection, job: Job, now: datetime) -> Job:
+def _rescue(connection: Connection, job: Job, now: datetime, with_its_node: bool) -> Job:
     message = f"the worker {job.worker} died or did not report in time"
+    changes: dict[str, Any] = {"last_error": message, "run_after": now}
     if job.cancel_requested:
         event = JobEvent.CANCEL
+    elif with_its_node and _times_node_died(connection, job) < job.maximum_attempts:
+        event, message = JobEvent.NODE_DIED, f"the node of worker {job.worker} died or was cut off"
+        changes = {"run_after": now, "attempt": job.attempt - 1}
     elif job.attempt < job.maximum_attempts:
         event = JobEvent.RESCUE
     else:
         event = JobEvent.EXHAUST
-    rescued = change_job(connection, job, event, now, message, **_NO_LEASE, last_error=message, run_after=now)
+    rescued = change_job(connection, job, event, now, message, **_NO_LEASE, **changes)
     _record_not_analysed(connection, rescued, "worker-died", message, now)
     return rescued
+
+
+def _times_node_died(connection: Connection, job: Job) -> int:
+    """How often a node died over this job since it was made or an operator wanted it again."""
+    mine = event_table.c.job_id == job.job_id
+    requeued = select(func.max(event_table.c.id)).where(mine, event_table.c.event == JobEvent.REQUEUE)
+    since = event_table.c.id > func.coalesce(requeued.scalar_subquery(), 0)
+    died = select(func.count()).where(mine, event_table.c.event == JobEvent.NODE_DIED, since)
+    return connection.execute(died).scalar_one()

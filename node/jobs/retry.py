@@ -18,6 +18,11 @@ class RetryPolicy:
     longest_seconds: float
     jitter: float = 0.5
 
+    def wait_seconds(self, attempt: int, random: float) -> float:
+        """The wait after this attempt (from 1); `random` is a number from 0 up to 1."""
+        doubled = self.first_seconds * 2.0 ** min(attempt - 1, 64)
+        return min(doubled, self.longest_seconds) * (1 - self.jitter * random)
+
 
 @dataclass(frozen=True)
 class Retry:
@@ -49,5 +54,4 @@ def decide(
         return GiveUp(message, error.code)
     if attempt >= maximum_attempts:
         return GiveUp(message, "attempts-used-up")
-    doubled = policy.first_seconds * 2.0 ** min(attempt - 1, 64)
-    return Retry(min(doubled, policy.longest_seconds) * (1 - policy.jitter * random), message)
+    return Retry(policy.wait_seconds(attempt, random), message)

@@ -8,6 +8,8 @@ FAIL            the attempt failed and it was the last, or another cannot help: 
 RELEASE         the worker stops before the job is done: queued again, the attempt is given back
 RESCUE          the lease ran out: queued again, the attempt counts
 EXHAUST         the lease ran out in the last attempt: dead letter
+NODE_DIED       not the worker alone but its whole node is gone (power, `kill -9`): queued again, the attempt is given
+                back; as often as the job has attempts, since it may be what takes the node down
 REQUEST_CANCEL  somebody cancelled a job that runs: the worker learns it with its next heartbeat
 CANCEL          cancelled: at once if queued, by the worker (or the rescuer) if it ran
 REQUEUE         an operator wants it again: attempts start from nothing
@@ -30,6 +32,7 @@ class JobEvent(StrEnum):
     RELEASE = "RELEASE"
     RESCUE = "RESCUE"
     EXHAUST = "EXHAUST"
+    NODE_DIED = "NODE_DIED"
     REQUEST_CANCEL = "REQUEST_CANCEL"
     CANCEL = "CANCEL"
     REQUEUE = "REQUEUE"
@@ -45,6 +48,7 @@ TRANSITIONS: dict[tuple[JobState | None, JobEvent], JobState] = {
     (JobState.RUNNING, JobEvent.RELEASE): JobState.QUEUED,
     (JobState.RUNNING, JobEvent.RESCUE): JobState.QUEUED,
     (JobState.RUNNING, JobEvent.EXHAUST): JobState.FAILED,
+    (JobState.RUNNING, JobEvent.NODE_DIED): JobState.QUEUED,
     (JobState.RUNNING, JobEvent.REQUEST_CANCEL): JobState.RUNNING,
     (JobState.RUNNING, JobEvent.CANCEL): JobState.CANCELLED,
     (JobState.SUCCEEDED, JobEvent.REQUEUE): JobState.QUEUED,

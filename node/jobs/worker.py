@@ -19,7 +19,7 @@ from node.errors import Transient
 from node.jobs import lease, queue
 from node.jobs.heartbeat import Heartbeat, Interrupted, Overdue, StopReason, Watch, WatchLimits
 from node.jobs.job import EVERY_DESTINATION, Job, Lane, LeaseLost
-from node.jobs.process import is_dead, worker_name
+from node.jobs.process import is_dead, is_dead_with_its_node, worker_name
 from node.jobs.retry import GiveUp, RetryPolicy, decide
 from node.jobs.state import JobEvent
 from node.logs import describe_error, get_logger
@@ -162,7 +162,7 @@ class JobLoop:
             return
         self._next_rescue = time.monotonic() + self._settings.lease_seconds
         with write_transaction(self._engine) as connection:
-            rescued = lease.rescue(connection, self._now(), is_dead)
+            rescued = lease.rescue(connection, self._now(), is_dead, is_dead_with_its_node)
         for job in rescued:
             self._log.warning("job_rescued", job=job.job_id, attempt=job.attempt, state=str(job.state))
 

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -15,6 +16,7 @@ from sqlalchemy import Engine, func, select
 from node.jobs import lease, queue
 from node.jobs.history import job_counts, job_history
 from node.jobs.job import Job
+from node.jobs.process import is_dead
 from node.jobs.state import JobEvent
 from node.jobs.wake import Topic, Wake
 from node.jobs.worker import utc_now
@@ -126,6 +128,31 @@ def test_the_next_process_takes_over_from_a_killed_one_at_once(engine: Engine, s
         JobEvent.CLAIM,
         JobEvent.SUCCEED,
     ]
+
+
+def test_a_node_killed_as_a_whole_costs_its_job_no_attempt(engine: Engine, start: Start) -> None:
+    """Supervisor and worker, killed at once."""
+    job_id = add_job(engine)
+    worker = [sys.executable, str(Path(__file__).with_name("worker_process.py")), str(engine.url), "hang"]
+    supervisor = subprocess.Popen(
+        [sys.executable, "-c", f"import subprocess; print(subprocess.Popen({worker!r}).wait())"],
+        stdout=subprocess.PIPE,
+        stdin=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        start_new_session=True,
+    )
+    with supervisor:
+        assert [read_line(supervisor), read_line(supervisor)] == ["ready", str(job_id)]
+        os.killpg(supervisor.pid, signal.SIGKILL)
+    until = time.monotonic() + LONG
+    while not is_dead(str(get_job(engine, job_id).worker)):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    out, _ = start("drain").communicate("\n", timeout=LONG)
+    assert out.split() == ["ready", str(job_id)]
+    job = get_job(engine, job_id)
+    assert (job.state, job.attempt) == (JobState.SUCCEEDED, 1)
 
 
 def test_sigterm_releases_the_job_and_costs_no_attempt(engine: Engine, start: Start) -> None:

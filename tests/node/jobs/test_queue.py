@@ -183,6 +183,39 @@ def test_the_jobs_of_a_dead_worker_are_rescued_before_their_lease_ends(connectio
     assert lease.heartbeat(connection, alive, LEASE_SECONDS, later(1)) is HeartbeatReply.HELD
 
 
+def test_an_attempt_in_which_the_node_died_is_given_back_but_not_for_ever(connection: Connection) -> None:
+    """A job that takes the machine down each time is parked in the end; an operator can have it run again."""
+    job = running(connection, maximum_attempts=2)
+
+    def die(number: int) -> Job:
+        (rescued,) = lease.rescue(connection, later(10 * number), lambda worker: True, lambda worker: True)
+        claim(connection, 10 * number + 1, f"w{number + 1}")
+        return rescued
+
+    assert [(each.state, each.attempt) for each in map(die, range(1, 5))] == [
+        (JobState.QUEUED, 0),
+        (JobState.QUEUED, 0),
+        (JobState.QUEUED, 1),
+        (JobState.FAILED, 2),
+    ]
+    assert [event for event in events(connection, job) if event != "CLAIM"] == [
+        "ENQUEUE",
+        "NODE_DIED",
+        "NODE_DIED",
+        "RESCUE",
+        "EXHAUST",
+    ]
+    queue.requeue(connection, job.job_id, later(50))
+    claim(connection, 51, "w6")
+    assert die(6).attempt == 0
+
+
+def test_an_attempt_in_which_only_the_worker_died_counts(connection: Connection) -> None:
+    running(connection)
+    (rescued,) = lease.rescue(connection, later(1), lambda worker: True, lambda worker: False)
+    assert rescued.attempt == 1
+
+
 @pytest.mark.parametrize("event", ["SUCCEED", "RETRY", "FAIL", "RELEASE", "CANCEL"])
 @pytest.mark.parametrize("taken_by", [None, "w1", "w2"], ids=["nobody", "the same worker", "another"])
 def test_finishing_with_a_lost_lease_changes_nothing(connection: Connection, event: str, taken_by: str | None) -> None:

@@ -18,6 +18,7 @@ LEGAL = {
         "RELEASE": "QUEUED",
         "RESCUE": "QUEUED",
         "EXHAUST": "FAILED",
+        "NODE_DIED": "QUEUED",
         "REQUEST_CANCEL": "RUNNING",
         "CANCEL": "CANCELLED",
     },

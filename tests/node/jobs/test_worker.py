@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from node.jobs.completion import complete_inference
 from node.jobs.heartbeat import Heartbeat, Interrupted
 from node.jobs.history import job_history, list_jobs
 from node.jobs.job import Job
-from node.jobs.process import is_dead, worker_name
+from node.jobs.process import is_dead, is_dead_with_its_node, worker_name
 from node.jobs.retry import RetryPolicy
 from node.jobs.state import JobEvent
 from node.jobs.worker import Completion, Handler, JobLoop, LoopSettings, utc_now
@@ -374,11 +375,15 @@ def test_a_job_of_a_dead_process_is_taken_over_at_start(engine: Engine) -> None:
 
 
 def worker_name_of_a_process_that_has_ended() -> str:
+    machine, _, token, supervisor = worker_name().split(":")
+    return f"{machine}:{number_of_a_process_that_has_ended()}:{token}:{supervisor}"
+
+
+def number_of_a_process_that_has_ended() -> str:
     process = subprocess.run(
         [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True
     )
-    machine, _, token = worker_name().split(":")
-    return f"{machine}:{process.stdout.strip()}:{token}"
+    return process.stdout.strip()
 
 
 def test_only_a_dead_process_of_this_machine_is_dead() -> None:
@@ -386,7 +391,18 @@ def test_only_a_dead_process_of_this_machine_is_dead() -> None:
     assert is_dead(worker_name_of_a_process_that_has_ended())
     assert not is_dead(f"elsewhere:{worker_name_of_a_process_that_has_ended().split(':')[1]}:abcd")
     assert not is_dead("no such form")
+    assert not is_dead("")
     assert worker_name() != worker_name()
+
+
+def test_a_node_is_dead_when_its_supervisor_is_or_its_machine_is_another() -> None:
+    machine, number, token, supervisor = worker_name().split(":")
+    assert supervisor == str(os.getppid())
+    assert not is_dead_with_its_node(worker_name())
+    assert is_dead_with_its_node(f"{machine}:{number}:{token}:{number_of_a_process_that_has_ended()}")
+    assert is_dead_with_its_node(f"elsewhere:{number}:{token}:{supervisor}")
+    assert not is_dead_with_its_node(f"{machine}:{number}:{token}")
+    assert not is_dead_with_its_node(f"{machine}:{number}:{token}:0")
 
 
 def test_one_line_is_logged_for_each_job_and_nothing_of_the_patient(engine: Engine) -> None:
