@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 from pydicom.data import get_testdata_file
-from pynetdicom import AE
+from pynetdicom import AE, evt
+from pynetdicom.pdu import A_ASSOCIATE_RJ
 from pynetdicom.pdu_primitives import UserIdentityNegotiation
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
@@ -34,14 +35,22 @@ def associate(receiver: Receiver, user: Any = None, ae_title: str = "CT1") -> tu
     """`ACCEPTED` or the numbers of the rejection, and the response to the user identity."""
     entity = AE(ae_title=ae_title)
     entity.add_requested_context(Verification)
-    association = entity.associate("127.0.0.1", receiver.port, ae_title="OVERREAD", ext_neg=[user] if user else None)
+    received: list[Any] = []  # an answer that comes before pynetdicom waits for it is not in `association`
+    association = entity.associate(
+        "127.0.0.1",
+        receiver.port,
+        ae_title="OVERREAD",
+        ext_neg=[user] if user else None,
+        evt_handlers=[(evt.EVT_PDU_RECV, lambda event: received.append(event.pdu))],
+    )
     try:
         if association.is_established:
             assert association.send_c_echo().Status == 0x0000
             answers = [one for one in association.acceptor.user_information if hasattr(one, "server_response")]
             return ACCEPTED, answers[0].server_response if answers else None
-        answer = association.acceptor.primitive
-        return (answer.result, answer.result_source, answer.diagnostic), None
+        (rejection,) = received
+        assert isinstance(rejection, A_ASSOCIATE_RJ)
+        return (rejection.result, rejection.source, rejection.reason_diagnostic), None
     finally:
         if association.is_established:
             association.release()
