@@ -3,12 +3,15 @@
 from node.infer import Registry
 from node.infer.packages import check_builds, installed_builds
 from node.infer.pool import SessionPool, keep_large_arrays_apart
+from node.infer.providers import Acceleration
 from node.infer.remote import RemoteEngine
 from node.settings import Settings
 
+TENSORRT_FOLDER = "tensorrt"
 
-def installed_models(settings: Settings) -> Registry:
-    """All models of `settings.models`; nothing is loaded before it is used.
+
+def installed_models(settings: Settings, worker: int = 0) -> Registry:
+    """All models of `settings.models`, for the worker process of this number; nothing is loaded before it is used.
 
     Raises
     ------
@@ -21,5 +24,9 @@ def installed_models(settings: Settings) -> Registry:
         (each.model, each.file): RemoteEngine(each.url, each.name, each.version, each.timeout_seconds)
         for each in settings.models.remote
     }
-    pool = SessionPool(settings.work.memory_budget_mb * 1_000_000, engines)
+    work = settings.work
+    acceleration = Acceleration(
+        work.accelerators, work.gpus[worker % len(work.gpus)], settings.node.data_dir.absolute() / TENSORRT_FOLDER
+    )
+    pool = SessionPool(work.memory_budget_mb * 1_000_000, engines, acceleration)
     return Registry(settings.models.paths, pool, settings.models.trusted_keys)

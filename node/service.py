@@ -47,7 +47,8 @@ def run_node(settings: Settings, config: Path | None) -> int:
         ("web", int(settings.web.enabled)),
     ):
         for index in range(number):
-            commands[role if number == 1 else f"{role}-{index + 1}"] = child_command(role, *arguments)
+            own = ("--number", str(index)) if role == "work" else ()
+            commands[role if number == 1 else f"{role}-{index + 1}"] = child_command(role, *arguments, *own)
     supervisor = Supervisor(commands)
     on_stop_signals(supervisor.stop)
     try:
@@ -156,17 +157,17 @@ def _serve(settings: Settings, engine: Engine, trail: AnyTrail, life_line: bool)
     server.stop()
 
 
-def run_worker(settings: Settings, *, life_line: bool = False) -> None:
-    """Settle studies and run inference until told to stop."""
+def run_worker(settings: Settings, *, number: int = 0, life_line: bool = False) -> None:
+    """Settle studies and run inference until told to stop; `number` says which GPU is this worker's."""
     from node.audit.process import audited
 
     engine = prepare(settings)
     with audited(settings, engine, "work") as trail:
-        _work(settings, engine, trail, life_line)
+        _work(settings, engine, trail, number, life_line)
     engine.dispose()
 
 
-def _work(settings: Settings, engine: Engine, trail: AnyTrail, life_line: bool) -> None:
+def _work(settings: Settings, engine: Engine, trail: AnyTrail, number: int, life_line: bool) -> None:
     from node.audit.work import UseWitness
     from node.decode_ahead import AheadDecoder
     from node.installed_models import installed_models
@@ -175,7 +176,7 @@ def _work(settings: Settings, engine: Engine, trail: AnyTrail, life_line: bool) 
     from node.volume import Decoders, FrameCache
     from node.work import InferHandler
 
-    registry = installed_models(settings)
+    registry = installed_models(settings, number)
     for problem in registry.problems:
         get_logger("infer").error("model_refused", problem=problem)
     manifests = {model.identifier: model.manifest for model in registry.models()}
@@ -201,6 +202,8 @@ def _work(settings: Settings, engine: Engine, trail: AnyTrail, life_line: bool) 
     def finished(job: Job) -> None:
         wake.notify(Topic.DELIVER)
         note_use(job)
+        if handler.device_lost:
+            loop.stop()  # and be started anew
 
     with WakeListener(folder, Topic.INFER) as waiter:
         loop = JobLoop(engine, limits, handler, waiter, on_finished=finished)

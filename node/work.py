@@ -10,6 +10,8 @@ from dicom_sr.findings import Predecessor
 from dicom_sr.profile import CONSERVATIVE, Role
 from node.errors import NotAnalysed
 from node.infer import Model, Registry
+from node.infer.analyse import DEGRADED
+from node.infer.session import DeviceLost
 from node.jobs.completion import complete_inference
 from node.jobs.heartbeat import Heartbeat
 from node.jobs.job import Job
@@ -53,6 +55,8 @@ class InferHandler:
         self._registry = registry
         self._clock = clock
         self._decoders = decoders
+        self.device_lost = False
+        """Whether the GPU failed: this process is to end."""
 
     def __call__(self, job: Job, heartbeat: Heartbeat) -> Completion:
         """Analyse, write the objects, and return what is to be committed with the end of the job (T4).
@@ -66,23 +70,28 @@ class InferHandler:
         model = self._model_of(job)
         request = self._request(job)
         folder = Path(RESULTS_FOLDER) / str(job.job_id)
-        analysis = run_analysis(
-            request,
-            model,
-            self._settings.node.data_dir / folder,
-            device=self._settings.work.device,
-            threads=self._settings.work.intra_op_threads,
-            profile=CONSERVATIVE,
-            progress=lambda stage, share: heartbeat.check(),
-            decoders=self._decoders,
-        )
+        try:
+            analysis = run_analysis(
+                request,
+                model,
+                self._settings.node.data_dir / folder,
+                device=self._settings.work.device,
+                threads=self._settings.work.intra_op_threads,
+                profile=CONSERVATIVE,
+                progress=lambda stage, share: heartbeat.check(),
+                decoders=self._decoders,
+            )
+        except DeviceLost:
+            self.device_lost = True
+            raise
         new = _new_result(job, request, analysis, folder)
         critical = [finding.finding.meaning for finding in analysis.result.findings if finding.is_alarm]
 
-        def complete(connection: Connection, current: Job) -> None:
+        def complete(connection: Connection, current: Job) -> str | None:
             attempts = self._settings.deliver.maximum_attempts
             recorded = complete_inference(connection, current, new, attempts, self._clock(), critical)
             keep_embeddings(connection, recorded.result_id, new, analysis.embeddings)
+            return "; ".join(each for each in analysis.result.remarks if each in DEGRADED) or None
 
         return complete
 

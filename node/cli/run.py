@@ -13,6 +13,8 @@ from node.settings import load_settings
 
 LifeLine = Annotated[bool, typer.Option("--life-line", hidden=True, help="Stop when standard input ends.")]
 
+WorkerNumber = Annotated[int, typer.Option(min=0, help="Which of work.gpus is this worker's: this one, in turn.")]
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
@@ -38,11 +40,11 @@ def listen(config: ConfigOption = None, life_line: LifeLine = False) -> None:
     service.run_listener(settings, life_line=life_line)
 
 
-def work(config: ConfigOption = None, life_line: LifeLine = False) -> None:
+def work(config: ConfigOption = None, number: WorkerNumber = 0, life_line: LifeLine = False) -> None:
     """Analyse only: settle studies, choose models and series, run inference."""
     settings = read_settings(config)
     configure_logs(settings.log.style, settings.log.level)
-    service.run_worker(settings, life_line=life_line)
+    service.run_worker(settings, number=number, life_line=life_line)
 
 
 def deliver(config: ConfigOption = None, life_line: LifeLine = False) -> None:

@@ -25,6 +25,8 @@ network runs; may raise to stop.
 
 MEMORY_FALL_BACK = "Computed on the CPU, because the memory of the GPU did not suffice."
 FALL_BACK = "Computed on the CPU, because the GPU that was asked for could not be used."
+DEGRADED = (MEMORY_FALL_BACK, FALL_BACK)
+"""Remarks that say that less was used than was asked for."""
 
 
 @dataclass(frozen=True, eq=False)

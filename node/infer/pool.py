@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from node.infer.providers import Acceleration
 from node.infer.remote import RemoteEngine, RemoteSession
 from node.infer.session import Session
 from node.logs import get_logger
@@ -40,12 +41,15 @@ class SessionPool:
         For all sessions together; 0 is no limit. The model in use is never closed, however large.
     engines : mapping of (str, str) to RemoteEngine
         Networks that run on another machine, by model and ONNX file; an empty file means any.
+    acceleration : Acceleration
+        What networks may run on here.
     resident : callable
         Resident memory of this process in bytes, None where it cannot be told.
     """
 
     budget_bytes: int = 0
     engines: Mapping[tuple[str, str], RemoteEngine] = field(default_factory=dict)
+    acceleration: Acceleration = field(default_factory=Acceleration)
     resident: Callable[[], int | None] = lambda: resident_bytes()
     _open: dict[Key, Sessions] = field(default_factory=dict, init=False)
     _sizes: dict[Key, int] = field(default_factory=dict, init=False)

@@ -142,7 +142,13 @@ class Model:
                     continue
                 weights = self.folder / file if others else contents[file]
                 opened[file] = open_session(
-                    self.identifier, weights, **names, output_names=tensors[file], device=device, threads=threads
+                    self.identifier,
+                    weights,
+                    **names,
+                    output_names=tensors[file],
+                    device=device,
+                    threads=threads,
+                    acceleration=self.pool.acceleration,
                 )
         return opened
 

@@ -5,9 +5,11 @@ to the CPU with no more than a log line: so the provider is read from the sessio
 """
 
 import contextlib
+import hashlib
 import importlib.util
 import io
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -17,11 +19,11 @@ from typing import Any, Literal
 import numpy as np
 
 from node.errors import Permanent, Transient
+from node.infer.providers import CPU, GPUS, Acceleration, Provider, running_provider, wanted_providers
 from node.infer.runtime import onnxruntime, ort_errors
+from node.logs import get_logger
 
 Device = Literal["prefer-gpu", "require-gpu", "cpu"]
-CPU = "CPUExecutionProvider"
-GPUS = ("CUDAExecutionProvider",)
 
 ORT_ERRORS: tuple[type[Exception], ...] = (
     ort_errors.EPFail,
@@ -35,6 +37,7 @@ ORT_ERRORS: tuple[type[Exception], ...] = (
     ort_errors.NoSuchFile,
     ort_errors.NotImplemented,
     ort_errors.RuntimeException,
+    RuntimeError,
     ValueError,
 )
 """Everything a session raises; the classes have no common base. ValueError: input names that do not exist."""
@@ -42,8 +45,17 @@ ORT_ERRORS: tuple[type[Exception], ...] = (
 OUT_OF_MEMORY = re.compile(r"failed to allocate|bad_alloc|bad allocation|out of memory|available memory", re.IGNORECASE)
 
 
+GPU_FAILED = re.compile(r"\b(cuda|cudnn|cublas|cufft|tensorrt)\w* (failure|error)", re.IGNORECASE)
+
+
 class OutOfMemory(Transient):
     """The memory does not suffice for this model on this input, now."""
+
+
+class DeviceLost(Transient):
+    """The GPU failed under a running network. Nothing else that this process does on it will succeed: it is to be
+    ended.
+    """
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +77,8 @@ class Session:
     degraded: bool
     engine: onnxruntime.InferenceSession
     output_names: tuple[str, ...]
+    arena: str = ""
+    """Where ONNX Runtime keeps working memory that it can give back: ``cpu:0`` or ``gpu:`` and a number."""
     _dense: dict[tuple[int, ...], tuple[int, ...]] = field(default_factory=dict, init=False, repr=False)
     """Shapes of the one output that has a score for every voxel of the one input, by shape of the input."""
 
@@ -90,8 +104,8 @@ class Session:
             When the model raises or an output is neither of numbers nor of text.
         """
         options = onnxruntime.RunOptions()
-        if last and self.provider == CPU:
-            options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        if last and self.arena:
+            options.add_run_config_entry("memory.enable_memory_arena_shrinkage", self.arena)
         types = {each.name: INPUT_TYPES[each.type] for each in self.engine.get_inputs()}
         shapes = ", ".join(str(array.shape) for array in feeds.values())
         try:
@@ -147,6 +161,8 @@ class Session:
         text = str(error)
         if OUT_OF_MEMORY.search(text):
             return OutOfMemory(f"model {self.model}: not enough memory for an input of shape {shape}")
+        if self.provider in GPUS and (isinstance(error, ort_errors.EPFail) or GPU_FAILED.search(text)):
+            return DeviceLost(f"model {self.model}: {self.provider} failed on an input of shape {shape}")
         node = re.search(r"running (\w+) node\. Name:'([^']{0,80})'", text)
         place = f" in node {node[2]!r} ({node[1]})" if node else ""
         return Permanent(f"model {self.model}: raised {type(error).__name__}{place} on an input of shape {shape}")
@@ -178,6 +194,7 @@ def open_session(
     output_names: Sequence[str],
     device: str,
     threads: int,
+    acceleration: Acceleration | None = None,
 ) -> Session:
     """Make a session and check what it runs on.
 
@@ -192,6 +209,8 @@ def open_session(
     device : {'prefer-gpu', 'require-gpu', 'cpu'}
     threads : int
         CPU threads of one run; 0 means all cores.
+    acceleration : Acceleration, optional
+        What may be tried, and where.
 
     Raises
     ------
@@ -201,17 +220,50 @@ def open_session(
         When a GPU is required and none can be used.
     """
     onnxruntime.set_default_logger_severity(4)  # a fall back is told by the session's provider, see below
-    source = weights if isinstance(weights, bytes) else str(weights)
     if device != "cpu":
         _preload()
-    providers: list[Any] = [CPU] if device == "cpu" else [*(gpu for gpu in GPUS if gpu in _built_in()), CPU]
-    options = {"CUDAExecutionProvider": {"arena_extend_strategy": "kSameAsRequested"}}
+    acceleration = acceleration or Acceleration()
+    wanted = wanted_providers(device, acceleration, onnxruntime.get_available_providers(), _sha256(weights))
+    for _, settings in wanted:
+        if "trt_engine_cache_path" in settings:
+            Path(settings["trt_engine_cache_path"]).mkdir(mode=0o700, parents=True, exist_ok=True)
+    engine = _load_with_any(model, weights, threads, wanted)
+    provider = running_provider(engine.get_providers(), _nodes_by_provider(engine))
+    if provider != wanted[0][0]:
+        get_logger("infer").warning("provider_fell_back", model=model, asked=wanted[0][0], got=provider)
+    if device == "require-gpu" and provider not in GPUS:
+        raise Transient(f"model {model}: a GPU is required and the session runs on {provider}")
+    _check_tensors(model, engine, input_names, output_names)
+    return Session(
+        model,
+        provider,
+        device == "prefer-gpu" and provider not in GPUS,
+        engine,
+        tuple(output_names),
+        arena="cpu:0" if provider == CPU else f"gpu:{acceleration.gpu}" if provider in GPUS else "",
+    )
+
+
+def _load_with_any(
+    model: str, weights: bytes | Path, threads: int, wanted: Sequence[Provider]
+) -> onnxruntime.InferenceSession:
+    """The session with the first provider that can load the network, and those after it."""
+    for place in range(len(wanted)):
+        try:
+            return _load(model, weights, threads, wanted[place:])
+        except Permanent:
+            if place == len(wanted) - 1:
+                raise
+    raise AssertionError("the CPU is always wanted")
+
+
+def _load(
+    model: str, weights: bytes | Path, threads: int, providers: Sequence[Provider]
+) -> onnxruntime.InferenceSession:
+    source = weights if isinstance(weights, bytes) else str(weights)
     try:
-        engine = onnxruntime.InferenceSession(
-            source,
-            _options(threads),
-            providers=[(provider, options.get(provider, {})) for provider in providers],
-        )
+        # Its own fall back, at the start and in the middle of a run, would be silent.
+        return onnxruntime.InferenceSession(source, _options(threads), providers=list(providers), enable_fallback=0)
     except MemoryError:
         raise OutOfMemory(f"model {model}: not enough memory to load it") from None
     except ORT_ERRORS as error:
@@ -219,11 +271,17 @@ def open_session(
             raise OutOfMemory(f"model {model}: not enough memory to load it") from None
         reason = str(error).splitlines()[0][:200] if str(error) else ""
         raise Permanent(f"model {model}: ONNX Runtime cannot load it: {type(error).__name__} {reason}") from None
-    provider = engine.get_providers()[0]
-    if device == "require-gpu" and provider not in GPUS:
-        raise Transient(f"model {model}: a GPU is required and the session runs on {provider}")
-    _check_tensors(model, engine, input_names, output_names)
-    return Session(model, provider, device == "prefer-gpu" and provider not in GPUS, engine, tuple(output_names))
+
+
+def _sha256(weights: bytes | Path) -> str:
+    return hashlib.sha256(weights if isinstance(weights, bytes) else weights.read_bytes()).hexdigest()
+
+
+def _nodes_by_provider(engine: onnxruntime.InferenceSession) -> dict[str, int] | None:
+    """How many parts of the network each provider took; None where this build does not tell."""
+    if not hasattr(engine, "get_provider_graph_assignment_info"):
+        return None
+    return dict(Counter(part.ep_name for part in engine.get_provider_graph_assignment_info()))
 
 
 def _options(threads: int) -> onnxruntime.SessionOptions:
@@ -231,12 +289,9 @@ def _options(threads: int) -> onnxruntime.SessionOptions:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the listener shares the cores
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     options.log_severity_level = 4  # what goes wrong is raised, and the rest may name files
     return options
-
-
-def _built_in() -> list[str]:
-    return list(onnxruntime.get_available_providers())
 
 
 def _preload() -> None:

@@ -1,0 +1,117 @@
+"""What sessions are asked to run on, what they run on, and what a GPU that fails leads to."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from node.errors import Permanent, Transient
+from node.infer.providers import CPU, CUDA, OPENVINO, TENSORRT, Acceleration, running_provider, wanted_providers
+from node.infer.runtime import onnxruntime, ort_errors
+from node.infer.session import DeviceLost, OutOfMemory, Session, open_session
+from tests.models import threshold_network
+
+ALL = (TENSORRT, CUDA, OPENVINO, CPU)
+EVERYTHING = Acceleration(("tensorrt", "cuda", "openvino"), 1, Path("/cache"))
+NAMES = {"input_names": ["image"], "output_names": ["logits"]}
+
+
+def asked(device: str, acceleration: Acceleration = EVERYTHING, built_in: tuple[str, ...] = ALL) -> list[str]:
+    return [name for name, _ in wanted_providers(device, acceleration, built_in, "ab" * 32)]
+
+
+def test_gpus_come_first_and_the_cpu_last() -> None:
+    assert asked("prefer-gpu") == asked("require-gpu") == [TENSORRT, CUDA, OPENVINO, CPU]
+    assert asked("cpu") == [OPENVINO, CPU]
+    assert asked("prefer-gpu", Acceleration(("openvino", "cuda"))) == [OPENVINO, CUDA, CPU]
+
+
+def test_what_the_build_lacks_is_not_asked_for_and_tensorrt_only_on_demand() -> None:
+    assert asked("prefer-gpu", built_in=(OPENVINO, CPU)) == [OPENVINO, CPU]
+    assert asked("prefer-gpu", Acceleration()) == [CUDA, OPENVINO, CPU]
+
+
+def test_engines_of_tensorrt_are_kept_by_network_and_never_in_the_folder_of_another() -> None:
+    options = dict(wanted_providers("require-gpu", EVERYTHING, ALL, "ab" * 32))
+    assert options[TENSORRT]["trt_engine_cache_path"].startswith("/cache/" + "ab" * 8 + "-")
+    assert options[TENSORRT]["device_id"] == options[CUDA]["device_id"] == 1
+    other = dict(wanted_providers("require-gpu", EVERYTHING, ALL, "cd" * 32))
+    assert other[TENSORRT]["trt_engine_cache_path"] != options[TENSORRT]["trt_engine_cache_path"]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "expected"),
+    [
+        ({CUDA: 40, CPU: 2}, CUDA),
+        ({CPU: 42}, CPU),
+        ({CUDA: 0, CPU: 42}, CPU),
+        ({}, CPU),
+        (None, CUDA),
+    ],
+)
+def test_a_provider_that_took_no_part_of_the_network_does_not_count(nodes: dict[str, int] | None, expected: str):
+    assert running_provider([CUDA, CPU], nodes) == expected
+
+
+@pytest.fixture(scope="module")
+def network() -> bytes:
+    return threshold_network().SerializeToString()
+
+
+def test_a_build_that_tells_shows_where_each_part_runs(network: bytes) -> None:
+    session = open_session("ball", network, **NAMES, device="cpu", threads=1)
+    assert session.provider == CPU and session.arena == "cpu:0" and not session.degraded
+
+
+def test_a_provider_that_cannot_load_the_network_is_followed_by_the_next(network: bytes, tmp_path: Path) -> None:
+    """TensorRT, asked for with a folder that is none, is refused with an error, as OpenVINO does some networks."""
+    if TENSORRT not in onnxruntime.get_available_providers():
+        assert asked("prefer-gpu", built_in=tuple(onnxruntime.get_available_providers()))[-1] == CPU
+        return
+    acceleration = Acceleration(("tensorrt",), -5, tmp_path / "engines")
+    session = open_session("ball", network, **NAMES, device="prefer-gpu", threads=1, acceleration=acceleration)
+    assert session.provider == CPU and session.degraded
+    with pytest.raises(Transient, match="a GPU is required and the session runs on CPU"):
+        open_session("ball", network, **NAMES, device="require-gpu", threads=1, acceleration=acceleration)
+
+
+def test_a_network_that_nothing_can_load_is_told_once() -> None:
+    with pytest.raises(Permanent, match="ONNX Runtime cannot load it"):
+        open_session("ball", b"no network", **NAMES, device="prefer-gpu", threads=1)
+
+
+def test_onnx_runtime_never_falls_back_by_itself_in_the_middle_of_a_run(network: bytes) -> None:
+    session = open_session("ball", network, **NAMES, device="prefer-gpu", threads=1)
+    assert not session.engine._enable_fallback
+
+
+@pytest.mark.parametrize(
+    ("provider", "error", "expected"),
+    [
+        (CUDA, ort_errors.EPFail("gone"), DeviceLost),
+        (CUDA, ort_errors.Fail("CUDA failure 700: an illegal memory access was encountered ; GPU=0"), DeviceLost),
+        (CUDA, ort_errors.Fail("CUDNN failure 4: CUDNN_STATUS_INTERNAL_ERROR"), DeviceLost),
+        (TENSORRT, ort_errors.EPFail("TensorRT EP execution context enqueue failed."), DeviceLost),
+        (CUDA, ort_errors.Fail("CUDA failure 2: out of memory ; GPU=0"), OutOfMemory),
+        (CUDA, ort_errors.InvalidArgument("Got invalid dimensions"), Permanent),
+        (CPU, ort_errors.EPFail("gone"), Permanent),
+    ],
+)
+def test_a_gpu_that_fails_is_told_from_a_network_that_does(
+    network: bytes, provider: str, error: Exception, expected: type[Exception]
+) -> None:
+    engine = open_session("ball", network, **NAMES, device="cpu", threads=1).engine
+
+    class Failing:
+        """An engine whose runs fail; everything else is that of a real one."""
+
+        get_inputs = staticmethod(engine.get_inputs)
+
+        @staticmethod
+        def run(*_: object) -> None:
+            raise error
+
+    session = Session("ball", provider, False, Failing(), ("logits",))
+    with pytest.raises(expected) as caught:
+        session.run({"image": np.zeros((1, 1, 4, 4, 4), np.float32)})
+    assert type(caught.value) is expected
