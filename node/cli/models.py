@@ -12,7 +12,8 @@ from node.errors import Permanent
 from node.infer import Model, Registry, check_model, load_manifest
 from node.infer.describe import describe
 from node.infer.draft import Draft
-from node.infer.importers import import_monai, import_nnunet
+from node.infer.importers import import_monai
+from node.infer.nnunet import import_nnunet
 from node.infer.scaffold import new_folder
 from node.infer.signature import SIGNATURE_FILE, check_signature, make_keys, read_keys, sign
 
@@ -110,9 +111,17 @@ def nnunet(
     configuration: Annotated[str, typer.Option("--configuration", help="Which of the plans' configurations.")] = (
         "3d_fullres"
     ),
+    previous: Annotated[
+        Path | None,
+        typer.Option(
+            help="For a cascade: the folder of the configuration before; else looked for beside RESULTS.",
+            file_okay=False,
+            exists=True,
+        ),
+    ] = None,
 ) -> None:
     """From nnU-Net (version 2): plans.json, dataset.json, and the network of each fold as ONNX."""
-    _tell(folder, import_nnunet(results, folder, configuration))
+    _tell(folder, import_nnunet(results, folder, configuration, previous))
 
 
 def _tell(folder: Path, made: Draft) -> None:

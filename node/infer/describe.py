@@ -46,7 +46,8 @@ def _required(requires: Requirements) -> Iterator[str]:
 def _done(stage: Stage) -> str:
     prepared = stage.preprocessing
     if prepared.dimensions == 3:
-        spacing = f" at {' x '.join(f'{mm:g}' for mm in prepared.spacing_mm)} mm" if prepared.spacing_mm else ""
+        along = [each if isinstance(each, str) else f"{each:g}" for each in prepared.spacing_mm or ()]
+        spacing = f" at {' x '.join(along)} mm" if along else ""
         grid = f"volume {prepared.orientation}{spacing}"
     else:
         size = f" of {prepared.size[0]} x {prepared.size[1]} pixels" if prepared.size else ""

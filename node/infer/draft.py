@@ -1,5 +1,6 @@
 """Drafts of `model.toml`: text that a data scientist finishes, with a comment on what is to be looked at. Pure."""
 
+import colorsys
 import hashlib
 import json
 import re
@@ -108,16 +109,25 @@ def local_code(name: str) -> dict[str, str]:
     return {"value": code, "scheme": "99LOCAL", "meaning": name[:64]}
 
 
+def colour(place: int) -> tuple[int, int, int]:
+    """A colour for each place, unlike its neighbours': hues by the golden section once the named ones are used up."""
+    if place < len(COLOURS):
+        return COLOURS[place]
+    shade = (0.95, 0.7, 0.85)[place % 3]
+    red, green, blue = colorsys.hsv_to_rgb(place * 0.618034 % 1, (0.75, 0.55, 0.95)[place // 3 % 3], shade)
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
 def label_tables(labels: Sequence[tuple[str, Sequence[int]]]) -> str:
     """`[[outputs.labels]]` of names and channels, with a volume each."""
     parts = []
+    codes: set[str] = set()
     for place, (name, channels) in enumerate(labels):
-        entries = {
-            "name": name[:64],
-            "channels": list(channels),
-            "type": local_code(name),
-            "rgb": list(COLOURS[place % len(COLOURS)]),
-        }
+        code = local_code(name)
+        if code["value"] in codes:  # names may differ in what a code has no room for
+            code["value"] = f"{code['value'][:12]}{place + 1}"
+        codes.add(code["value"])
+        entries = {"name": name[:64], "channels": list(channels), "type": code, "rgb": list(colour(place))}
         parts.append(table("[[outputs.labels]]", entries))
     parts += [table("[[outputs.measurements]]", {"kind": "volume", "labels": [name[:64]]}) for name, _ in labels]
     return "\n".join(parts)

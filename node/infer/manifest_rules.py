@@ -130,10 +130,10 @@ def _check_run(where: str, stage: Stage) -> None:
             f"{where}run.each: found 'view' with task = {placed[0].task!r}, expected 'exam': masks and maps lie on the "
             "first input"
         )
-    if run.mode == "sliding-window" and len(placed) < len(stage.outputs):
+    if run.patch is not None and len(placed) < len(stage.outputs):
         other = next(output for output in stage.outputs if output not in placed)
         raise ValueError(
-            f"{where}run.mode: found 'sliding-window' with task = {other.task!r}, expected it "
+            f"{where}run.mode: found {run.mode!r} in patches with task = {other.task!r}, expected it "
             "for segmentation and map only"
         )
     if run.flips and any(isinstance(output, Detection | Landmarks | TextOutput) for output in stage.outputs):

@@ -29,18 +29,40 @@ class Measured:
     remarks: tuple[str, ...]
 
 
-def count_voxels(label_maps: Sequence[np.ndarray], highest: int) -> tuple[int, ...]:
-    """Voxels of labels 1 to `highest` in all maps together."""
+@dataclass(frozen=True)
+class Extent:
+    """Voxels of a label, and how many of the mean size they amount to: not the same where slices are uneven."""
+
+    voxels: int
+    mean_voxels: float
+
+
+def count_voxels(
+    label_maps: Sequence[np.ndarray], highest: int, thicknesses: Sequence[float] | None = None
+) -> tuple[Extent, ...]:
+    """Extents of labels 1 to `highest` in all maps together.
+
+    Parameters
+    ----------
+    label_maps : sequence of ndarray, shape (slice, row, column)
+    highest : int
+    thicknesses : sequence of float, optional
+        Of each slice, as a multiple of the mean (`Grid.thicknesses`); None where all are alike.
+    """
+    shares = np.ones(len(label_maps[0]) if label_maps else 0) if thicknesses is None else np.array(thicknesses)
     counts = np.zeros(highest + 1, np.int64)
+    amounts = np.zeros(highest + 1)
     for labels in label_maps:
-        for plane in labels:  # plane by plane: bincount makes an int64 copy of what it counts
+        for plane, share in zip(labels, shares, strict=True):  # by plane: bincount makes an int64 copy
             if plane.any():
-                counts += np.bincount(plane.ravel(), minlength=highest + 1)
-    return tuple(int(count) for count in counts[1:])
+                found = np.bincount(plane.ravel(), minlength=highest + 1)
+                counts += found
+                amounts += found * share
+    return tuple(Extent(int(count), float(amount)) for count, amount in zip(counts[1:], amounts[1:], strict=True))
 
 
 def measure(
-    counts: Mapping[int, int],
+    extents: Mapping[int, Extent],
     sections: Mapping[int, Label],
     wanted: Sequence[MeasurementSection],
     voxel_size: float | None,
@@ -53,19 +75,20 @@ def measure(
 
     Parameters
     ----------
-    counts : mapping of int to int
-        Voxels of each segment, by number.
+    extents : mapping of int to Extent
+        Of each segment, by number.
     sections : mapping of int to Label
         The labels, by segment number.
     voxel_size : float, optional
-        mL of a voxel, or mm2 of a pixel; None where the size of pixels is not known.
+        mL of a voxel of the mean size, or mm2 of a pixel; None where the size of pixels is not known.
     """
-    voxels = {sections[number].name: count for number, count in counts.items()}
+    found = {sections[number].name: extent for number, extent in extents.items()}
+    voxels = {name: extent.voxels for name, extent in found.items()}
     remarks = [f"{name}: no voxel found." for name, count in voxels.items() if count == 0]
     findings: dict[str, Finding] = {}
     for section in wanted:
         name = section.name or section.labels[0]
-        value = _value(section, voxels, voxel_size)
+        value = _value(section, found, voxel_size)
         if isinstance(value, str):
             remarks.append(f"{name}: {value}")
             continue
@@ -83,14 +106,14 @@ def measure(
     return Measured(tuple(findings.values()), tuple(remarks))
 
 
-def _value(section: MeasurementSection, voxels: Mapping[str, int], voxel_size: float | None) -> Measurement | str:
+def _value(section: MeasurementSection, found: Mapping[str, Extent], voxel_size: float | None) -> Measurement | str:
     """The measurement, or why there is none."""
     size = 1.0 if section.kind == "ratio" else voxel_size
     if size is None:
         return "no area, because the size of the pixels is not known."
-    value = sum(voxels[name] for name in section.labels) * size
+    value = sum(found[name].mean_voxels for name in section.labels) * size
     if section.kind == "ratio":
-        whole = sum(voxels[name] for name in section.of)
+        whole = sum(found[name].mean_voxels for name in section.of)
         if whole == 0:
             return f"no ratio, because the volume of {' + '.join(section.of)} is 0."
         value /= whole

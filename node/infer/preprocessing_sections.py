@@ -11,6 +11,8 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 from node.infer.fields import Identifier, Orientation, Positive, Section, Share, Size, Text
 from node.infer.intensity_sections import IntensityStep
 
+Spacing = Positive | Literal["images"]
+
 
 class Region(Section):
     """`[[preprocessing.regions]]`: what an earlier stage found, and what it is used for."""
@@ -71,8 +73,10 @@ class Preprocessing(Section):
         "patient",
         description="patient: axes exactly along the patient's; acquisition: the images' own axes, turned.",
     )
-    spacing_mm: tuple[Positive, Positive, Positive] | None = Field(
-        None, description="Distance of voxel centres along each axis, in mm; absent keeps that of the images."
+    spacing_mm: tuple[Spacing, Spacing, Spacing] | None = Field(
+        None,
+        description="Distance of voxel centres along each axis, in mm; `images` keeps that of the images along this "
+        "axis, absent along all.",
     )
     interpolation: Literal["linear", "nearest", "cubic"] = Field("linear", description="How the images are resampled.")
     outside: float | Literal["minimum"] = Field(
@@ -102,6 +106,8 @@ class Preprocessing(Section):
     def _consistent(self) -> "Preprocessing":
         if self.alignment == "patient" and self.spacing_mm is None:
             raise ValueError('spacing_mm, or alignment = "acquisition"')
+        if self.alignment == "patient" and "images" in (self.spacing_mm or ()):
+            raise ValueError('alignment = "acquisition" where spacing_mm keeps that of the images')
         if self.grid.kind == "source" and (self.alignment == "patient" or self.spacing_mm is not None):
             raise ValueError('alignment = "acquisition" and no spacing_mm where grid.kind is source')
         return self

@@ -74,7 +74,9 @@ class Run(Section):
         le=16,
         description="For slices: so many slices before and behind are channels too, the outermost repeated.",
     )
-    patch: tuple[Size, Size, Size] | None = Field(None, description="Voxels of a patch, for sliding-window.")
+    patch: tuple[Size, Size, Size] | None = Field(
+        None, description="Voxels of a patch, for sliding-window; for slices, of a part of each: [1, rows, columns]."
+    )
     overlap: Share = Field(0.25, description="Share of a patch that overlaps the next.")
     blending: Literal["constant", "gaussian"] = Field("gaussian", description="Weights where patches overlap.")
     batch: int = Field(1, ge=1, le=256, description="Patches, slices or frames in one call.")
@@ -93,8 +95,10 @@ class Run(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Run":
-        if (self.mode == "sliding-window") != (self.patch is not None):
-            raise ValueError("patch when mode is sliding-window, and only then")
+        if (self.mode == "sliding-window" and not self.patch) or (self.mode == "whole" and self.patch):
+            raise ValueError("patch when mode is sliding-window, and only then (or for slices)")
+        if self.mode == "slices" and self.patch and self.patch[0] != 1:
+            raise ValueError("patch = [1, rows, columns] for slices")
         if self.neighbours and self.mode != "slices":
             raise ValueError("mode = slices where neighbours are given")
         if isinstance(self.file, tuple) and not self.file:

@@ -111,8 +111,8 @@ class LabelMaker:
 
     def _part(self, maps: list[np.ndarray]) -> Part:
         numbered: Mapping[int, Label] = dict(enumerate(self._section.labels, start=self._first))
-        counts = count_voxels(maps, self._first + len(numbered) - 1)
-        found = {number: counts[number - 1] for number in numbered}
+        extents = count_voxels(maps, self._first + len(numbered) - 1, self._subject.source.thicknesses)
+        found = {number: extents[number - 1] for number in numbered}
         size = self._subject.pixel_mm2 if self._subject.is_image else self._subject.voxel_ml
         measured = measure(found, numbered, self._section.measurements, size)
         for labels in maps:

@@ -57,10 +57,10 @@ def run_network(network: Network, image: np.ndarray, run: Run, progress: Progres
     before = tuple(max(0, length - side) // 2 for length, side in zip(least, image.shape[1:], strict=True))
     padded = pad_to(image, least, before, run.multiple, run.padding_value)
     sides = padded.shape[1:]
-    if slices:
-        patch, starts = (1, *sides[1:]), [list(range(sides[0])), [0], [0]]
-    elif run.mode == "sliding-window":
+    if run.patch is not None:
         patch, starts = least, patch_starts(sides, least, run.overlap)
+    elif slices:
+        patch, starts = (1, *sides[1:]), [list(range(sides[0])), [0], [0]]
     else:
         patch, starts = sides, [[0], [0], [0]]
     starts = [[first - low for first in firsts] for firsts, low in zip(starts, before, strict=True)]
@@ -90,10 +90,11 @@ def _blocks(
 
 def _patch(image: np.ndarray, start: tuple[int, ...], patch: tuple[int, ...], neighbours: int) -> np.ndarray:
     """(channel, *patch); with neighbours the planes before and behind stand as channels beside each channel."""
+    box = tuple(slice(first, first + side) for first, side in zip(start, patch, strict=True))
     if not neighbours:
-        return image[(slice(None), *(slice(first, first + side) for first, side in zip(start, patch, strict=True)))]
+        return image[(slice(None), *box)]
     planes = np.clip(np.arange(start[0] - neighbours, start[0] + neighbours + 1), 0, image.shape[1] - 1)
-    return image[:, planes].reshape(-1, 1, *image.shape[2:])
+    return image[:, :, box[1], box[2]][:, planes].reshape(-1, 1, *patch[1:])
 
 
 def pad_to(

@@ -43,7 +43,9 @@ def model_grid(source: Grid, preprocessing: Preprocessing, centre_lps: np.ndarra
     else:
         turned = turn(source, preprocessing.orientation)
         axes = turned.affine_lps[:3, :3] / np.array(turned.spacing_mm)
-        spacing = np.array(preprocessing.spacing_mm or turned.spacing_mm, dtype=np.float64)
+        wanted = preprocessing.spacing_mm or turned.spacing_mm
+        kept = [own if each == "images" else each for each, own in zip(wanted, turned.spacing_mm, strict=True)]
+        spacing = np.array(kept, dtype=np.float64)
     if preprocessing.grid.shape is not None:
         return centred_grid(
             axes * spacing, preprocessing.grid.shape, source.centre_lps if centre_lps is None else centre_lps

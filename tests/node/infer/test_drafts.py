@@ -11,7 +11,8 @@ from onnx import TensorProto, helper
 from node.errors import Permanent
 from node.infer import check_model, load_manifest
 from node.infer.describe import describe
-from node.infer.importers import import_monai, import_nnunet
+from node.infer.importers import import_monai
+from node.infer.nnunet import import_nnunet
 from node.infer.scaffold import new_folder
 
 
@@ -154,7 +155,7 @@ DATASET = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "spleen": 1
 
 
 def results(folder: Path, plans: Any = PLANS, dataset: Any = DATASET, folds: int = 2, channels: int = 1) -> Path:
-    folder.mkdir()
+    folder.mkdir(parents=True)
     (folder / "plans.json").write_text(json.dumps(plans))
     (folder / "dataset.json").write_text(json.dumps(dataset))
     for fold in range(folds):
@@ -175,7 +176,7 @@ def test_nnunet_results(tmp_path: Path) -> None:
     assert (clip.step, z_score.step) == ("clip", "z-score")
     assert clip.model_dump() == {"step": "clip", "low": -41.0, "high": 176.0}
     text = "\n".join(made.open_questions)
-    for word in ("orientation", "coarse axis", "crop", "flips", "labels"):
+    for word in ("orientation", "nearest slice", "crop", "flips", "labels"):
         assert word in text
 
 
@@ -208,17 +209,104 @@ def test_nnunet_regions_and_channels(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("configuration", "words"),
+    ("configuration", "plans", "dataset", "words"),
     [
-        ("2d", "configuration 2d is of images"),
-        ("3d_cascade_fullres", "goes on from 3d_lowres: import both and join them"),
-        ("4d", "found configurations 2d, 3d_lowres, 3d_fullres, 3d_cascade_fullres, expected 4d"),
+        ("4d", {}, {}, "found configurations 2d, 3d_lowres, 3d_fullres, 3d_cascade_fullres, expected 4d"),
+        ("3d_cascade_fullres", {}, {}, "goes on from 3d_lowres: found no __3d_lowres beside r, expected its folder"),
+        ("3d_fullres", {"foreground_intensity_properties_per_channel": {}}, {}, "found no percentile_00_5, perc"),
+        ("3d_fullres", {"configurations": {"3d_fullres": {"spacing": [1, 1, 1]}}}, {}, "found no patch_size, expected"),
+        ("3d_lowres", {"configurations": {"3d_lowres": {"inherits_from": "x"}}}, {}, "inherits from 'x', which is not"),
+        ("3d_fullres", {}, {"labels": {}}, "dataset.json: found no labels, expected it"),
     ],
 )
-def test_nnunet_configurations_that_are_not_imported(tmp_path: Path, configuration: str, words: str) -> None:
+def test_nnunet_results_that_are_not_imported(tmp_path: Path, configuration: str, plans, dataset, words: str) -> None:
     with pytest.raises(Permanent, match=words):
-        import_nnunet(results(tmp_path / "r"), tmp_path / "new", configuration)
+        import_nnunet(results(tmp_path / "r", PLANS | plans, DATASET | dataset), tmp_path / "new", configuration)
     assert not (tmp_path / "new").exists()
+
+
+def test_nnunet_of_slices(tmp_path: Path) -> None:
+    """Slices stay as they are, each is resampled in its plane and taken in patches."""
+    plans = {
+        **PLANS,
+        "configurations": {"2d": {**PLANS["configurations"]["3d_fullres"], **PLANS["configurations"]["2d"]}},
+    }
+    folder = results(tmp_path / "r", plans, folds=0)
+    network(folder / "net.onnx", [1, 1, "H", "W"], {"seg": [1, 2, "H", "W"]}, "input")
+    import_nnunet(folder, tmp_path / "flat", "2d")
+    assert check_model(tmp_path / "flat") == []
+    manifest = load_manifest(tmp_path / "flat")
+    assert manifest.run.mode == "slices" and manifest.run.patch == (1, 512, 512)
+    assert manifest.preprocessing.spacing_mm == ("images", 0.8, 0.8)
+
+
+def cascade(folder: Path, first: Any = DATASET) -> Path:
+    """The folders of both configurations, as nnU-Net lays them out; the last network sees the first's label, too."""
+    results(folder / "nnUNetTrainer__nnUNetPlans__3d_lowres", dataset=first)
+    return results(folder / "nnUNetTrainer__nnUNetPlans__3d_cascade_fullres", folds=1, channels=2)
+
+
+def test_a_cascade_of_nnunet_becomes_one_model(tmp_path: Path) -> None:
+    import_nnunet(cascade(tmp_path / "all"), tmp_path / "both", "3d_cascade_fullres")
+    assert check_model(tmp_path / "both") == []
+    manifest = load_manifest(tmp_path / "both")
+    first, last = manifest.sequence
+    assert first.run.files == ("3d_lowres-fold0.onnx", "3d_lowres-fold1.onnx") and last.run.files == ("model.onnx",)
+    assert first.preprocessing.spacing_mm == (3.0, 1.6, 1.6) and last.preprocessing.spacing_mm == (5.0, 0.79, 0.79)
+    assert [(each.stage, each.use, each.names) for each in last.preprocessing.regions] == [
+        ("previous", "channel", ("spleen",))
+    ]
+    assert [each.report for each in (*first.outputs, *last.outputs)] == [False, True]
+
+
+def test_a_cascade_whose_first_part_is_elsewhere_or_cannot_be_said(tmp_path: Path) -> None:
+    last = cascade(tmp_path / "all")
+    elsewhere = (tmp_path / "all" / "nnUNetTrainer__nnUNetPlans__3d_lowres").rename(tmp_path / "low")
+    import_nnunet(last, tmp_path / "both", "3d_cascade_fullres", elsewhere)
+    assert load_manifest(tmp_path / "both").stages[0].name == "previous"
+    regions = {**DATASET, "labels": {"background": 0, "whole": [1, 2], "core": [2]}}
+    with pytest.raises(Permanent, match="found regions in a cascade, expected labels"):
+        import_nnunet(cascade(tmp_path / "other", regions), tmp_path / "none", "3d_cascade_fullres")
+
+
+def bundle_of_images(folder: Path, outputs: dict[str, list[Any]], channels: int = 1, **answer: Any) -> Path:
+    image = {"modality": "MG", "num_channels": channels, "spatial_shape": [64, 48], "value_range": [0, 1]}
+    form = {"inputs": {"image": image}, "outputs": {"pred": answer}}
+    bundle(folder, {**METADATA, "network_data_format": form})
+    network(folder / "models" / "model.onnx", [1, channels, 64, 48], outputs, "image")
+    return folder
+
+
+def test_a_monai_bundle_of_images_that_are_classified(tmp_path: Path) -> None:
+    named = {"0": "A", "1": "B", "2": "C", "3": "D"}
+    made = import_monai(
+        bundle_of_images(tmp_path / "b", {"pred": [1, 4]}, 3, num_channels=4, channel_def=named), tmp_path / "density"
+    )
+    assert check_model(tmp_path / "density") == []
+    manifest = load_manifest(tmp_path / "density")
+    prepared, (output,) = manifest.preprocessing, manifest.outputs
+    assert (prepared.dimensions, prepared.size, prepared.colours) == (2, (64, 48), 3) and len(manifest.inputs) == 1
+    assert output.task == "classification" and [each.name for each in output.classes] == ["A", "B", "C", "D"]
+    assert any("single images are assumed" in each for each in made.open_questions)
+
+
+def test_a_monai_bundle_of_images_that_are_outlined(tmp_path: Path) -> None:
+    named = {"0": "background", "1": "tool"}
+    folder = bundle_of_images(tmp_path / "b", {"pred": [1, 2, 64, 48]}, num_channels=2, channel_def=named)
+    import_monai(folder, tmp_path / "tools")
+    assert check_model(tmp_path / "tools") == []
+    (output,) = load_manifest(tmp_path / "tools").outputs
+    assert output.task == "segmentation" and output.measurements[0].kind == "area"
+
+
+def test_a_hundred_labels_have_codes_and_colours_of_their_own(tmp_path: Path) -> None:
+    labels = {"background": 0} | {f"vertebrae_lumbar_number_{n}": n for n in range(1, 105)}
+    folder = results(tmp_path / "r", dataset={**DATASET, "labels": labels}, folds=0)
+    network(folder / "net.onnx", [1, 1, "D", "H", "W"], {"seg": [1, 105, "D", "H", "W"]}, "input")
+    import_nnunet(folder, tmp_path / "total")
+    assert check_model(tmp_path / "total") == []
+    found = load_manifest(tmp_path / "total").outputs[0].labels
+    assert len({each.type.value for each in found}) == 104 and len({each.rgb for each in found}) == 104
 
 
 def test_a_configuration_that_inherits(tmp_path: Path) -> None:

@@ -28,6 +28,8 @@ def run(network=doubled, **fields) -> tuple[np.ndarray, list[float]]:
         {"multiple": (4, 8, 16), "padding_value": -3},
         {"mode": "slices", "batch": 4},
         {"mode": "slices", "multiple": (1, 8, 8)},
+        {"mode": "slices", "patch": (1, 8, 6), "overlap": 0.5, "batch": 3},
+        {"mode": "slices", "patch": (1, 32, 4), "overlap": 0.25, "blending": "constant"},
         {"mode": "sliding-window", "patch": (8, 8, 8), "overlap": 0.5},
         {"mode": "sliding-window", "patch": (8, 8, 8), "overlap": 0, "blending": "constant", "batch": 3},
         {"mode": "sliding-window", "patch": (16, 16, 16), "overlap": 0.25, "multiple": (8, 8, 8)},
