@@ -1,6 +1,7 @@
 """Points from heat maps or coordinates, and distances and angles between them. Pure."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from pydicom.sr.coding import Code
@@ -15,11 +16,21 @@ DEGREE = Code("deg", "UCUM", "degree")
 
 
 def locate(section: Landmarks, calls: Sequence[Call], model: str) -> Part:
-    """Points and what is measured between them; of several calls (frames, slices) the first."""
-    call = calls[0]
+    """Points and what is measured between them, in each view; of several calls of one (frames, slices) the first."""
+    first = {call.subject.name: call for call in reversed(calls)}
+    parts = [_locate(section, first[name], model, len(first) > 1) for name in reversed(first)]
+    return Part(
+        findings=tuple(finding for part in parts for finding in part.findings),
+        remarks=tuple(remark for part in parts for remark in part.remarks),
+    )
+
+
+def _locate(section: Landmarks, call: Call, model: str, of_several: bool) -> Part:
+    """What one view shows; of several its name stands behind those of the findings."""
     axes = 2 if call.index is not None else 3
     places = _places(section, call, axes, model)
-    remarks = [f"{name}: not found." for name, place in places.items() if place is None]
+    view = f", {call.subject.name}" if of_several else ""
+    remarks = [f"{name}{view}: not found." for name, place in places.items() if place is None]
     findings: list[Finding] = []
     for point in section.points:
         place = places[point.name]
@@ -27,7 +38,7 @@ def locate(section: Landmarks, calls: Sequence[Call], model: str) -> Part:
             findings.append(
                 Finding(
                     finding=point.finding.code,
-                    tracking_identifier=point.name,
+                    tracking_identifier=point.name + view,
                     laterality=point.laterality.code if point.laterality else None,
                     regions=(call.subject.point_region(place, call.grid),),
                 )
@@ -35,9 +46,9 @@ def locate(section: Landmarks, calls: Sequence[Call], model: str) -> Part:
     for measurement in section.measurements:
         found = _measured(measurement, places, call)
         if isinstance(found, str):
-            remarks.append(f"{measurement.name}: {found}")
+            remarks.append(f"{measurement.name}{view}: {found}")
         else:
-            findings.append(found)
+            findings.append(replace(found, tracking_identifier=found.tracking_identifier + view))
     return Part(findings=tuple(findings), remarks=tuple(remarks))
 
 

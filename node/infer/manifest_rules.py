@@ -136,12 +136,28 @@ def _check_run(where: str, stage: Stage) -> None:
             f"{where}run.mode: found {run.mode!r} in patches with task = {other.task!r}, expected it "
             "for segmentation and map only"
         )
+    _check_averages(where, stage)
     if run.flips and any(isinstance(output, Detection | Landmarks | TextOutput) for output in stage.outputs):
         raise ValueError(
             f"{where}run.flips: found axes, expected none for boxes, points and text: they cannot be averaged"
         )
     if len(run.files) > 1 and any(isinstance(output, Detection | Landmarks | TextOutput) for output in stage.outputs):
         raise ValueError(f"{where}run.file: found {len(run.files)} folds, expected one file for boxes, points and text")
+
+
+def _check_averages(where: str, stage: Stage) -> None:
+    """What is averaged after the activation has one activation for each tensor without a place."""
+    if (len(stage.run.files) == 1 and not stage.run.flips) or stage.run.average == "logits":
+        return
+    seen: dict[str, str] = {}
+    for place, output in enumerate(stage.outputs):
+        if isinstance(output, Classification | Grading | Regression | Embedding):
+            activation = output.activation if isinstance(output, Classification | Grading) else "none"
+            if seen.setdefault(output.tensor, activation) != activation:
+                raise ValueError(
+                    f"{where}outputs[{place}].activation: found {activation!r} for tensor {output.tensor!r}, expected "
+                    f"{seen[output.tensor]!r} as of the other output of this tensor, or run.average = 'logits'"
+                )
 
 
 def _check_regions(where: str, stage: Stage, earlier: Sequence[Stage]) -> None:

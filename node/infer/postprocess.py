@@ -124,13 +124,18 @@ def clean(
 
 
 def smooth(labels: np.ndarray, sigma_voxels: Sequence[float]) -> None:
-    """Replace each label by where its share of a Gaussian neighbourhood is more than that of any other, in place."""
-    best = np.full(labels.shape, 0.5, np.float32)
-    result = np.zeros_like(labels)
+    """Replace each label by where its share of a Gaussian neighbourhood is more than that of any other and of the
+    background, in place.
+    """
+
+    def share_of(number: int) -> np.ndarray:
+        return ndimage.gaussian_filter((labels == number).astype(np.float32), sigma_voxels, mode="nearest")
+
+    best, result = share_of(0), np.zeros_like(labels)
     for number in np.unique(labels):
         if number:
-            share = ndimage.gaussian_filter((labels == number).astype(np.float32), sigma_voxels, mode="nearest")
-            np.copyto(result, number, where=share >= best)
+            share = share_of(number)
+            np.copyto(result, number, where=share > best)
             np.maximum(best, share, out=best)
     labels[...] = result
 

@@ -189,3 +189,16 @@ def test_example_in_the_documents_is_right() -> None:
     text = (DOCS / "manifest.md").read_text()
     example = text.split("```toml\n", 1)[1].split("```", 1)[0]
     assert Manifest.model_validate(tomllib.loads(example)).model.identifier == "brain-ventricles"
+
+
+def test_outputs_of_one_tensor_are_averaged_in_one_way(tmp_path: Path) -> None:
+    """Folds are averaged after the activation, so that two outputs of a tensor cannot want two of them."""
+    classes = '[[outputs.classes]]\nname = "{0}"\nchannel = 0\nfinding = {{ value = "1", meaning = "x" }}\n'
+    scores = '[[outputs]]\ntask = "classification"\ntensor = "y"\nactivation = "{0}"\n'
+    outputs = "".join(scores.format(each) + classes.format(each) for each in ("softmax", "sigmoid"))
+    head, _, _ = RIGHT.partition("[[outputs]]")
+    text = re.sub(r"\[run\][^\[]*", "", head) + '[run]\nflips = [1]\ninput = "image"\n' + outputs
+    with pytest.raises(ValueError, match="found 'sigmoid' for tensor 'y', expected 'softmax'"):
+        Manifest.model_validate(tomllib.loads(text))
+    for right in (text.replace("flips", 'average = "logits"\nflips'), text.replace('"softmax"', '"sigmoid"', 1)):
+        Manifest.model_validate(tomllib.loads(right))

@@ -128,3 +128,33 @@ def test_labels_outside_the_body_are_removed() -> None:
     )
     assert np.count_nonzero(labels) == 2 * 49
     assert not body_mask(values[0], 5000).any()
+
+
+def ball(spacing_mm: tuple[float, float, float], radius_mm: float = 12.0) -> np.ndarray:
+    sides = [round(40 / each) for each in spacing_mm]
+    places = np.meshgrid(*((np.arange(side) - side / 2) * mm for side, mm in zip(sides, spacing_mm, strict=True)))
+    return (sum(each**2 for each in places) < radius_mm**2).swapaxes(0, 1).astype(np.uint8)
+
+
+@pytest.mark.parametrize("spacing_mm", [(1.0, 1.0, 1.0), (4.0, 0.8, 0.8)])
+def test_smoothing_is_in_millimetres_along_each_axis(spacing_mm) -> None:
+    """A ball keeps its volume, specks and hairs thinner than the neighbourhood go, whatever the voxels."""
+    wanted = Postprocessing.model_validate({"smoothing_mm": 1.5})
+    labels = ball(spacing_mm)
+    volume = labels.sum()
+    speck = labels.copy()
+    speck[0, 0, 0] = 1
+    speck[:, 0, -1] = 1
+    cleaned = clean(speck, speck, 1.0, wanted, spacing_mm)
+    assert cleaned[0, 0, 0] == 0 and not cleaned[:, 0, -1].any()
+    assert abs(int(cleaned.sum()) - int(volume)) < 0.08 * volume
+    expected = ndimage.gaussian_filter(labels.astype(np.float32), [1.5 / mm for mm in spacing_mm], mode="nearest")
+    np.testing.assert_array_equal(clean(labels, labels, 1.0, wanted, spacing_mm), expected > 0.5)
+
+
+def test_smoothing_leaves_no_hole_where_three_labels_meet() -> None:
+    labels = np.ones((12, 12, 12), np.uint8)
+    labels[:, 6:, :6], labels[:, 6:, 6:] = 2, 3
+    smoothed = clean(labels.copy(), labels, 1.0, Postprocessing.model_validate({"smoothing_mm": 2.0}))
+    assert (smoothed > 0).all() and set(np.unique(smoothed)) == {1, 2, 3}
+    assert np.count_nonzero(smoothed != labels) < 0.15 * labels.size

@@ -388,6 +388,47 @@ finding = {LUNG}
     assert found["Angle"].measurements[0].value == pytest.approx(90)
 
 
+@pytest.mark.parametrize("brightest", [700, 300])
+def test_landmarks_of_views_one_by_one(run, tmp_path: Path, brightest: int) -> None:
+    """Each view has points of its own, on its own image, with its name behind."""
+    tables = f"""{two_views("view")}
+[[outputs]]
+task = "landmarks"
+tensor = "heatmaps"
+least = 500
+[[outputs.points]]
+name = "Nipple"
+channel = 0
+finding = {LUNG}
+[[outputs.points]]
+name = "Muscle"
+channel = 0
+finding = {LUNG}
+[[outputs.measurements]]
+kind = "distance"
+points = ["Nipple", "Muscle"]
+name = "Depth"
+concept = {{ value = "103339001", meaning = "Long Axis" }}
+finding = {LUNG}
+"""
+    left, right = (np.zeros(sides, np.uint16) for sides in ((30, 20), (25, 35)))
+    left[5, 10], right[20, 30] = 900, brightest
+    paths = {"left": radiograph(tmp_path / "l.dcm", left, PixelSpacing=[1, 1])}
+    paths["right"] = radiograph(tmp_path / "r.dcm", right, PixelSpacing=[1, 1])
+    network = {"model.onnx": identity("heatmaps", 4)}
+    result = run(tables, network, paths).result
+    found = {each.tracking_identifier: each for each in result.findings}
+    if brightest < 500:
+        assert [name.rpartition(" ")[2] for name in found] == ["left"] * 3
+        assert "Nipple, right: not found." in result.remarks
+        return
+    assert list(found) == [f"{what}, {side}" for side in ("left", "right") for what in ("Nipple", "Muscle", "Depth")]
+    uids = [each.sop_instance_uid for each in result.source_images]
+    for side, uid, place in (("left", uids[0], (10.5, 5.5)), ("right", uids[1], (30.5, 20.5))):
+        (region,) = found[f"Nipple, {side}"].regions
+        assert region.points == (place,) and uid in str(region)
+
+
 def test_numbers_with_units(run, tmp_path: Path) -> None:
     year = '{ value = "a", scheme = "UCUM", meaning = "year" }'
     values = "\n".join(
