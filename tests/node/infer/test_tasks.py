@@ -569,6 +569,33 @@ def test_series_of_other_frames_of_reference_are_refused(run, tmp_path: Path) ->
         run(TWO_CHANNELS, {"model.onnx": identity("logits", 5)}, paths)
 
 
+GROWN = TWO_CHANNELS.replace('name = "flair"', 'name = "before"').replace("optional = true", 'timepoint = "prior"')
+GROWN = GROWN.replace("flair = [{ step", "before = [{ step").replace("scale = 2", "scale = 1")
+GROWN = GROWN.replace('grid = { kind = "source" }', 'grid = { kind = "source" }\nsame_frame_of_reference = false')
+
+
+def test_a_prior_is_an_input_like_another(run, tmp_path: Path) -> None:
+    """Of another study, day and frame of reference: what is bright now and was not then lies on the later images."""
+    nodes = [
+        helper.make_node("Split", ["image"], ["now", "then"], axis=1),
+        helper.make_node("Sub", ["now", "then"], ["more"]),
+        helper.make_node("Concat", ["then", "more"], ["logits"], axis=1),
+    ]
+    network = graph(nodes, {"image": 5}, {"logits": 5})
+    now = default_voxels(SHAPE, SPACING)
+    grown = now.copy()
+    grown[2, 3, 4] = now.min() + 3000
+    common = {"shape": SHAPE, "spacing_mm": SPACING, "origin_mm": (0.0, 0.0, 0.0)}
+    paths = {
+        "t1": write_series(tmp_path / "now", study_instance_uid=STUDY, voxels=grown, **common),
+        "before": write_series(tmp_path / "then", study_instance_uid="1.2.3.99", voxels=now, **common),
+    }
+    result: Result = run(GROWN, {"model.onnx": network}, paths).result
+    assert result.labels is not None and np.argwhere(result.labels).tolist() == [[2, 3, 4]]
+    assert result.study_instance_uid == STUDY
+    assert {each.study_instance_uid for each in result.further_images} == {"1.2.3.99"}
+
+
 EXAMPLE = """
 [example]
 expected = "example/expected.json"
