@@ -9,6 +9,9 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from node.settings_types import AeTitle, Name, Port, Section
 
+PatientField = Literal["patient_id", "patient_name", "birth_date", "sex", "accession_number"]
+"""What JSON may say about a patient."""
+
 _HOURS = re.compile(r"^([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)$")
 
 
@@ -72,6 +75,10 @@ class ObjectDestination(AnyDestination):
         False,
         description="When a later result replaces one that it has, send a rejection note (IHE IOCM, a Key Object "
         "Selection) for the old objects behind the new ones.",
+    )
+    send_not_analysed: bool = Field(
+        False,
+        description="Send a small report that says why, when a study that a route wanted could not be analysed.",
     )
 
 
@@ -186,7 +193,7 @@ class WebhookDestination(HttpDestination):
     kind: Literal["webhook"] = Field("webhook", description="How results are told: signed JSON.")
     url: str = Field(pattern=r"^https?://", description="Where it is posted to.")
     secret_file: Path = Field(description="File that holds the secret for the HMAC-SHA256 signature.")
-    patient_fields: tuple[Literal["patient_id", "patient_name", "birth_date", "sex", "accession_number"], ...] = Field(
+    patient_fields: tuple[PatientField, ...] = Field(
         (), description="What it says about the patient; empty means nothing but the Study Instance UID."
     )
 
@@ -212,6 +219,18 @@ class PinDestination(AnyDestination):
     )
 
 
+class CallbackDestination(HttpDestination):
+    """`kind = "callback"`: a platform that asked by `POST /process` (`[process]`), by signed JSON."""
+
+    kind: Literal["callback"] = Field("callback", description="How results are told: to the platform that asked.")
+    url: str = Field(pattern=r"^https?://", description="Where it is posted to; requests cannot name another place.")
+    client: AeTitle = Field(description="The client of `web.clients` that asks: it is told what it asked for only.")
+    secret_file: Path = Field(description="File that holds the secret for the HMAC-SHA256 signature.")
+    patient_fields: tuple[PatientField, ...] = Field(
+        (), description="What it says about the patient; empty means nothing but the Study Instance UID."
+    )
+
+
 DESTINATION_KINDS: dict[str, type[AnyDestination]] = {
     "dimse": Destination,
     "dicomweb": DicomwebDestination,
@@ -220,6 +239,7 @@ DESTINATION_KINDS: dict[str, type[AnyDestination]] = {
     "webhook": WebhookDestination,
     "folder": FolderDestination,
     "pin": PinDestination,
+    "callback": CallbackDestination,
 }
 """The class of each kind, in the order of the documentation."""
 
@@ -236,7 +256,8 @@ DestinationOfAnyKind = Annotated[
     | Annotated[FhirDestination, Tag("fhir")]
     | Annotated[WebhookDestination, Tag("webhook")]
     | Annotated[FolderDestination, Tag("folder")]
-    | Annotated[PinDestination, Tag("pin")],
+    | Annotated[PinDestination, Tag("pin")]
+    | Annotated[CallbackDestination, Tag("callback")],
     Discriminator(
         _kind_of,
         custom_error_type="unknown_kind",

@@ -5,6 +5,7 @@ alone, also on other machines, against the same database and data folder. Each i
 listener starts without the libraries of inference and a deliverer without those of either.
 """
 
+import random
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -129,7 +130,8 @@ def _serve(settings: Settings, engine: Engine, trail: AnyTrail, life_line: bool)
     from node.notices.page import NoticePage
     from node.notices.witness import witness_of
     from node.store.files import FileStore
-    from node.web.server import WebServer
+    from node.web.server import Guest, WebServer
+    from node.web.stow import StowService
 
     stop = threading.Event()
     _stop_by(stop.set, life_line)
@@ -137,6 +139,14 @@ def _serve(settings: Settings, engine: Engine, trail: AnyTrail, life_line: bool)
     web = settings.web
     witness = ReceptionWitness(trail, settings.node.ae_title)
     told = witness_of(trail, settings.node.ae_title)
+
+    def invite(stow: StowService) -> Guest:
+        from node.adapters.process.desk import ProcessDesk
+        from node.adapters.process.fetcher import Fetcher
+
+        fetcher = Fetcher(engine, settings, stow, utc_now, random.random)
+        return ProcessDesk(engine, settings, stow, fetcher, utc_now, lambda: wake.notify(Topic.DELIVER))
+
     page = NoticePage(engine, settings, utc_now, told, lambda address, reason: witness.turned_away("", address, reason))
     server = WebServer(
         settings,
@@ -145,6 +155,7 @@ def _serve(settings: Settings, engine: Engine, trail: AnyTrail, life_line: bool)
         lambda: wake.notify(Topic.SETTLE),
         witness=witness,
         further=page.routes(),
+        invite=invite if settings.process.enabled else None,
     )
     try:
         server.start()

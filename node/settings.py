@@ -24,6 +24,7 @@ from node.destination_settings import (
 )
 from node.errors import Permanent
 from node.notice_settings import NoticeSettings, Recipient
+from node.process_settings import ProcessSettings, ProcessSource
 from node.retention_settings import RetentionSettings
 from node.route_settings import CountingArchive, Match, Route, SettleSettings
 from node.settings_types import AeTitle, Name, Port, Section
@@ -61,7 +62,11 @@ class NodeSettings(Section):
         description="Folder of database, received instances and results; relative to the configuration file. "
         "Give it a file system of its own.",
     )
-    database_url: str = Field("", description="SQLAlchemy URL; empty means SQLite in data_dir (`overread.sqlite`).")
+    database_url: str = Field(
+        "",
+        description="`postgresql://user:password@host/database` where several machines share the work; empty means "
+        "SQLite in data_dir (`overread.sqlite`).",
+    )
 
 
 class Peer(Section):
@@ -243,6 +248,7 @@ class Settings(BaseSettings):
     models: ModelsSettings = ModelsSettings()
     profiles: ProfilesSettings = ProfilesSettings()
     notices: NoticeSettings = NoticeSettings()
+    process: ProcessSettings = ProcessSettings()
     retention: RetentionSettings = RetentionSettings()
     audit: AuditSettings = AuditSettings()
     log: LogSettings = LogSettings()
@@ -281,6 +287,8 @@ class Settings(BaseSettings):
                         f"route {route.name!r} sends to {name!r}, and no destination has this name: "
                         f"known are {', '.join(sorted(known)) or 'none'}"
                     )
+        if self.process.enabled and not self.web.enabled:
+            raise ValueError("process.enabled needs the HTTP server: set web.enabled = true")
         if self.work.lease_seconds > self.work.deadline_seconds:
             raise ValueError("work.lease_seconds is longer than work.deadline_seconds: make it shorter")
         if self.settle.released_quiet_seconds > self.settle.quiet_seconds:
@@ -366,6 +374,7 @@ def _section(location: tuple[Any, ...]) -> type[BaseModel] | None:
         "routes": Route,
         "destinations": AnyDestination,
         "recipients": Recipient,
+        "sources": ProcessSource,
     }
     here: type[BaseModel] | None = Settings
     for part in location:
@@ -404,6 +413,7 @@ def _with_absolute_paths(settings: Settings, base: Path) -> Settings:
         "destinations": destinations,
         "dimse": dimse,
         "notices": settings.notices.with_absolute_paths(base),
+        "process": settings.process.with_absolute_paths(base),
         "audit": settings.audit.with_absolute_paths(base),
         "web": settings.web.with_absolute_paths(base),
         "commitment": settings.commitment.with_absolute_paths(base),

@@ -13,6 +13,7 @@ from pydantic_core import PydanticUndefined
 from node.commitment_settings import Requester
 from node.destination_settings import DESTINATION_KINDS, OAuth2, Tls
 from node.notice_settings import Recipient
+from node.process_settings import ProcessSource
 from node.settings import CountingArchive, Match, Peer, Route, Settings
 from node.web_settings import WebClient
 
@@ -42,6 +43,7 @@ def reference() -> str:
     for kind, section in DESTINATION_KINDS.items():
         parts.append(_table(f'[[destinations]] of kind "{kind}"', section))
     parts.append(_table("[[notices.recipients]]", Recipient))
+    parts.append(_table("[[process.sources]]", ProcessSource))
     parts.append(_table("tls of a destination", Tls))
     parts.append(_table("oauth2 of a destination", OAuth2))
     return "\n".join(parts)

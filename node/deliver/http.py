@@ -1,9 +1,10 @@
 """HTTP towards destinations: authentication, and what each failure means for a delivery."""
 
+import contextlib
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -72,13 +73,27 @@ class HttpPeer:
                 )
             except httpx.HTTPError as error:
                 raise Unreachable(f"{self.describe()}: {_describe(error)}") from None
-            if answer.status_code == 401 and self.destination.oauth2 is not None and not is_last:
-                with self._lock:
-                    self._token_ends = 0.0
+            if self._wants_new_token(answer, is_last):
                 continue
             self._refuse_unready(answer)
             return answer
         raise AssertionError("unreachable")
+
+    @contextlib.contextmanager
+    def stream(self, path: str, headers: Mapping[str, str]) -> Iterator[httpx.Response]:
+        """The answer to a GET while its body is still to be read; otherwise as `request`, also what is raised while it
+        is read."""
+        url = self.destination.url.rstrip("/") + path
+        try:
+            for is_last in (False, True):
+                with self._client.stream("GET", url, headers={**headers, **self._authorization()}) as answer:
+                    if self._wants_new_token(answer, is_last):
+                        continue
+                    self._refuse_unready(answer)
+                    yield answer
+                    return
+        except httpx.HTTPError as error:
+            raise Unreachable(f"{self.describe()}: {_describe(error)}") from None
 
     def problem(self, answer: httpx.Response, what: str, statuses: Mapping[str, int]) -> NotTaken | NeverTaken:
         """The error for an answer that is no success: 5xx and 408 are tried again, other statuses are not."""
@@ -92,6 +107,14 @@ class HttpPeer:
             415: "it does not take this media type",
         }.get(answer.status_code, "its log says more")
         return NeverTaken(f"{said}: {advice}, then retry the job", statuses)
+
+    def _wants_new_token(self, answer: httpx.Response, is_last: bool) -> bool:
+        """Whether the token was not taken and another may be; the old one is forgotten."""
+        if answer.status_code != 401 or self.destination.oauth2 is None or is_last:
+            return False
+        with self._lock:
+            self._token_ends = 0.0
+        return True
 
     def _refuse_unready(self, answer: httpx.Response) -> None:
         said = f"{self.describe()} answered HTTP {answer.status_code}"

@@ -14,6 +14,7 @@ from node.deliver.gate import Gate
 from node.deliver.transport import Check, Parcel, Receipt, Transport
 from node.destination_profiles import profile_called
 from node.destination_settings import (
+    CallbackDestination,
     DicomwebDestination,
     FhirDestination,
     FolderDestination,
@@ -93,11 +94,15 @@ def _transport(engine: Engine, settings: Settings, destination: AnyDestination, 
         case WebhookDestination():
             from node.deliver.webhook import WebhookTransport
 
-            return WebhookTransport(destination, seconds, now)
+            return WebhookTransport(engine, destination, seconds, now)
         case PinDestination():
             from node.adapters.pin_transport import PinTransport
 
             return PinTransport(engine, destination)
+        case CallbackDestination():
+            from node.adapters.process.callback import CallbackTransport
+
+            return CallbackTransport(engine, destination, seconds, now)
     raise Permanent(f"destination {destination.name!r} is of a kind that cannot be sent to")
 
 

@@ -1,5 +1,7 @@
-"""What runs beside the lanes of the outbox: the desk of critical notices, the way of the audit trail to a collector."""
+"""What runs beside the lanes of the outbox: the desk of critical notices, the way of the audit trail to a collector,
+and what tells platforms that their requests come to nothing."""
 
+import random
 from datetime import UTC, datetime
 
 from sqlalchemy import Engine
@@ -7,6 +9,7 @@ from sqlalchemy import Engine
 from node.audit import FOLDER
 from node.audit.trail import AnyTrail
 from node.deliver.outbox import Runner
+from node.destination_settings import CallbackDestination
 from node.settings import Settings
 
 
@@ -24,4 +27,10 @@ def side_lanes(engine: Engine, settings: Settings, trail: AnyTrail) -> list[Runn
 
         folder = settings.node.data_dir / FOLDER
         runners.append(Forwarder(folder, settings.audit, settings.deliver.poll_seconds))
+    if settings.process.enabled:
+        from node.adapters.process.callback import FailureTeller
+
+        for each in settings.destinations:
+            if isinstance(each, CallbackDestination):
+                runners.append(FailureTeller(engine, settings, each, lambda: datetime.now(UTC), random.random))
     return runners

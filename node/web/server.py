@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Protocol
 
 from sqlalchemy import Engine
 from starlette.routing import Route
@@ -32,6 +33,16 @@ _WRITERS = 32
 _BACKLOG = 128
 
 
+class Guest(Protocol):
+    """What another room serves on the same port, through the same reception."""
+
+    def routes(self) -> Sequence[Route]: ...
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+
 class WebServer:
     """Receives objects by STOW-RS; success means that files and rows are durable.
 
@@ -49,6 +60,8 @@ class WebServer:
         The audit trail.
     further : sequence of Route
         Pages of other rooms.
+    invite : callable, optional
+        Makes a guest of what takes objects.
     """
 
     def __init__(
@@ -60,6 +73,7 @@ class WebServer:
         *,
         witness: Witness | None = None,
         further: Sequence[Route] = (),
+        invite: Callable[[StowService], Guest] | None = None,
     ) -> None:
         web = settings.web
         self._settings = web
@@ -90,8 +104,9 @@ class WebServer:
             logger = logging.getLogger(name)
             logger.handlers = [logging.NullHandler()]
             logger.propagate = False
+        self._guest = invite(service) if invite else None
         config = Config(
-            make_app(service, further),
+            make_app(service, [*further, *(self._guest.routes() if self._guest else ())]),
             http=WatchedProtocol,
             ws="none",
             lifespan="off",
@@ -124,10 +139,14 @@ class WebServer:
             target=lambda: asyncio.run(self._server.serve(sockets)), name="web-server", daemon=True
         )
         self._thread.start()
+        if self._guest is not None:
+            self._guest.start()
 
     def stop(self) -> None:
         """Accept nobody any more, let requests finish for `web.stop_seconds`, end the rest."""
         self._server.should_exit = True
+        if self._guest is not None:
+            self._guest.stop()
         if self._thread is not None:
             self._thread.join(self._settings.stop_seconds + 3)
         self._readers.shutdown(wait=True, cancel_futures=True)

@@ -7,7 +7,7 @@ progress; its bytes go to a thread, so that a slow disk keeps no other request w
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +28,9 @@ from node.web.store_response import DICOM_JSON, Outcome, http_status, response_m
 
 _FEED_BYTES = 262144  # a thread gets so much at once
 _RETRY_SECONDS = 10
+
+Answer = Callable[[str, int, Sequence[Outcome]], Awaitable[Response]]
+"""What is answered when a body was taken: of the AE title of who sent it, the HTTP status, and each object."""
 
 
 @dataclass(frozen=True)
@@ -86,34 +89,64 @@ class StowService:
 
     async def store(self, request: Request) -> Response:
         """Answer one request; writes one line about it."""
+        return await self.take(request, _answered)
+
+    async def take(self, request: Request, answer: Answer) -> Response:
+        """Take the objects of one request as `store` does; who calls says what is answered once they are durable."""
         started_at = time.monotonic()
-        peer = request.client.host.removeprefix("::ffff:") if request.client else ""
+        peer = _address(request)
         log = get_logger("web").bind(peer=peer)
-        body = Body(request, self._limits.body_timeout_seconds, self._limits.minimum_bytes_per_second)
+        body = self.body_of(request)
         try:
-            caller = Caller(peer, getattr(request.state, "certificate", ""), request.headers.get("authorization", ""))
-            ae_title = await self._in_thread(self._access.identify, caller)
+            ae_title = await self.identify(request)
             log = log.bind(calling_ae_title=ae_title)
             parser = self._judge(request)
         except RequestRefused as refusal:
             await body.drain()
-            if refusal.status in (401, 403):
-                await self._in_thread(self._witness.turned_away, "", peer, f"HTTP {refusal.status}: {refusal}")
             return self._refuse(log, refusal, [], started_at)
         self._uploads += 1
         try:
-            reception = Reception(
-                self._intake,
-                Sender(ae_title, self._ae_title),
-                parser,
-                self._writers,
-                maximum_object_bytes=self._limits.maximum_object_bytes,
-                study_instance_uid=request.path_params.get("study", ""),
-                log=log,
-            )
-            return await self._receive(body, reception, log, started_at, (ae_title, peer))
+            reception = self.begin(ae_title, parser, request.path_params.get("study", ""), log)
+            return await self._receive(body, reception, log, started_at, (ae_title, peer), answer)
         finally:
             self._uploads -= 1
+
+    async def identify(self, request: Request) -> str:
+        """The AE title of who sends. Raises `RequestRefused`, 401 or 403, which are security alerts."""
+        peer = _address(request)
+        caller = Caller(peer, getattr(request.state, "certificate", ""), request.headers.get("authorization", ""))
+        try:
+            return str(await self._in_thread(self._access.identify, caller))
+        except RequestRefused as refusal:
+            await self._in_thread(self._witness.turned_away, "", peer, f"HTTP {refusal.status}: {refusal}")
+            raise
+
+    def body_of(self, request: Request) -> Body:
+        """The body of a request, to be read within the limits of this server."""
+        return Body(request, self._limits.body_timeout_seconds, self._limits.minimum_bytes_per_second)
+
+    def begin(self, ae_title: str, parser: MultipartParser, study_instance_uid: str, log: Any) -> Reception:
+        """Objects are about to come from a client, all of this study if one is given."""
+        return Reception(
+            self._intake,
+            Sender(ae_title, self._ae_title),
+            parser,
+            self._writers,
+            maximum_object_bytes=self._limits.maximum_object_bytes,
+            study_instance_uid=study_instance_uid,
+            log=log,
+        )
+
+    def parser(self, boundary: str) -> MultipartParser:
+        """For a body with this boundary. Raises `MultipartError`."""
+        return MultipartParser(boundary, self._limits.maximum_parts)
+
+    def conclude(self, sender: tuple[str, str], outcomes: Sequence[Outcome]) -> None:
+        """All objects have come that will: tell whoever settles studies, and the audit trail. Blocks on the disk."""
+        series = list(dict.fromkeys(outcome.series_instance_uid for outcome in outcomes if not outcome.status))
+        if series:
+            self._on_release(series)
+            self._tell_witness(sender, outcomes, all(not outcome.status for outcome in outcomes))
 
     def _judge(self, request: Request) -> MultipartParser:
         """Everything that the headers tell; a parser for the boundary. Raises `RequestRefused`."""
@@ -151,12 +184,18 @@ class StowService:
         if kind != "application/dicom":
             raise RequestRefused(415, "media-type", f"the type of the parts is not application/dicom: {expected}")
         try:
-            return MultipartParser(media_type.parameters.get("boundary", ""), self._limits.maximum_parts)
+            return self.parser(media_type.parameters.get("boundary", ""))
         except MultipartError as error:
             raise RequestRefused(400, error.code, str(error)) from None
 
     async def _receive(
-        self, body: Body, reception: Reception, log: Any, started_at: float, sender: tuple[str, str]
+        self,
+        body: Body,
+        reception: Reception,
+        log: Any,
+        started_at: float,
+        sender: tuple[str, str],
+        answer: Answer,
     ) -> Response:
         try:
             await self._read_body(body, reception)
@@ -170,14 +209,10 @@ class StowService:
         except BaseException:  # a fault of ours, or the node stops: what is not complete is forgotten
             await asyncio.shield(self._in_thread(reception.abandon))
             raise
-        series = list(dict.fromkeys(outcome.series_instance_uid for outcome in outcomes if not outcome.status))
-        if series:
-            await self._in_thread(self._on_release, series)
-            is_whole = all(not outcome.status for outcome in outcomes)
-            await self._in_thread(self._tell_witness, sender, outcomes, is_whole)
+        await self._in_thread(self.conclude, sender, outcomes)
         status = http_status(outcomes)
         self._log_request(log, status, "", outcomes, started_at)
-        return _answer(status, outcomes)
+        return await answer(sender[0], status, outcomes)
 
     async def _read_body(self, body: Body, reception: Reception) -> None:
         """Feed the body to the reception. Raises `RequestRefused` or `ClientLost`."""
@@ -245,7 +280,11 @@ def fault_response(error: Exception) -> Response:
     return error_response(RequestRefused(500, "failed", "the node failed; its log says more"))
 
 
-def _answer(status: int, outcomes: Sequence[Outcome]) -> Response:
+def _address(request: Request) -> str:
+    return request.client.host.removeprefix("::ffff:") if request.client else ""
+
+
+async def _answered(ae_title: str, status: int, outcomes: Sequence[Outcome]) -> Response:
     headers = {"Warning": said} if (said := warning(outcomes)) else {}
     if status in (503, 507):
         headers["Retry-After"] = str(_RETRY_SECONDS)

@@ -3,7 +3,9 @@
 import hashlib
 import hmac
 import json
+from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,11 +14,15 @@ from pydicom.sr.coding import Code
 
 from dicom_sr.findings import Finding, Likelihood, Presence
 from node.deliver.statement import read_statement
-from node.deliver.webhook import describe
-from node.destination_settings import FolderDestination, WebhookDestination
+from node.deliver.webhook import describe, read_whereabouts
+from node.destination_settings import Destination, FolderDestination, WebhookDestination
 from node.jobs.job import Job
+from node.jobs.queue import enqueue_delivery
 from node.settings import SettingsError, load_settings
+from node.store.database import write_transaction
+from node.store.tables import Priority
 from tests.counterparts import wait_until
+from tests.faulty_archive import FaultyArchive
 from tests.http_stub import HttpStub
 from tests.node.deliver.conftest import Node, parcel_of
 
@@ -40,7 +46,7 @@ def test_webhook_is_signed_and_tells_nothing_of_the_patient_unless_asked(tmp_pat
 
 
 def test_webhook_tells_the_fields_asked_for(tmp_path: Path, node: Node, real: Job):
-    told = describe(read_statement(parcel_of(node, real)), parcel_of(node, real), ("patient_id", "accession_number"))
+    told = describe(read_statement(parcel_of(node, real)), (), ("patient_id", "accession_number"))
     assert told["patient"] == {"patient_id": "CANARY-77", "accession_number": ""}
 
 
@@ -51,13 +57,30 @@ def test_webhook_says_what_is_absent_what_is_critical_and_on_which_side(node: No
         Finding(pneumothorax, "Absent", presence=Presence.ABSENT, likelihood=Likelihood(0.1, certainty), critical=True),
         Finding(pneumothorax, "Present", laterality=left, likelihood=Likelihood(0.9, certainty, 0.5), critical=True),
     )
-    parcel = parcel_of(node, real)
-    told = describe(replace(read_statement(parcel), findings=findings), parcel, ())
+    told = describe(replace(read_statement(parcel_of(node, real)), findings=findings), (), ())
     absent, present = told["findings"]
     assert (absent["presence"], absent["critical"], absent["laterality"]) == ("absent", False, None)
     assert (present["presence"], present["critical"]) == ("present", True)
     assert present["laterality"]["value"] == "7771000" and present["likelihood"]["value"] == 0.9
     assert told["verified"] is False and told["not_for_clinical_use"] is True
+
+
+def test_webhook_says_which_objects_are_where(node: Node, real: Job, destination_at: Callable[..., Destination]):
+    """Those that an archive took in another form have other UIDs than those made first."""
+    with FaultyArchive(refuse=["COMPREHENSIVE_3D_SR"]) as archive:
+        with node.outbox(node.settings(destination_at(archive.port))):
+            node.wait_for_end(real)
+        taken = [one.sop_instance_uid for one in archive.received]
+    now = datetime.now(UTC)
+    with write_transaction(node.engine) as connection:
+        enqueue_delivery(connection, real.result_id or 0, "vna", Priority.ROUTINE, 3, now)
+        hook = enqueue_delivery(connection, real.result_id or 0, "hook", Priority.ROUTINE, 3, now)
+    parcel = parcel_of(node, hook)
+    told = describe(read_statement(parcel), read_whereabouts(node.engine, parcel), ())
+    pacs, vna = told["deliveries"]
+    assert (pacs["destination"], pacs["state"]) == ("pacs", "delivered")
+    assert [one["sop_instance_uid"] for one in pacs["objects"]] == taken != node.uids(real)
+    assert vna == {"destination": "vna", "state": "waiting", "objects": []}
 
 
 def test_folder_gets_whole_files(tmp_path: Path, node: Node):

@@ -1,0 +1,181 @@
+"""The callback of a platform: results through the outbox, and that a request comes to nothing; until acknowledged."""
+
+import threading
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Engine
+
+from node.adapters.process.standing import Progress, Standing, judge, read_facts
+from node.deliver.statement import read_statement
+from node.deliver.transport import Check, Parcel, Receipt
+from node.deliver.webhook import SignedPost, describe, read_whereabouts
+from node.destination_settings import CallbackDestination
+from node.errors import OverreadError
+from node.jobs.retry import RetryPolicy
+from node.logs import describe_error, get_logger
+from node.settings import Settings
+from node.store.database import read_transaction, write_transaction
+from node.store.requests import (
+    ProcessRequest,
+    change_request,
+    claim_requests,
+    get_request,
+    next_due_at,
+    request_id_of,
+)
+from node.store.tables import RequestState
+
+_OPEN = (RequestState.ACCEPTED, RequestState.FAILED)
+_LEASE = timedelta(minutes=2)
+_AT_ONCE = 20
+_WHAT = "the callback"
+
+
+class CallbackTransport:
+    """One POST for each result of a study that the platform asked for; results of other studies are not sent."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        destination: CallbackDestination,
+        timeout_seconds: float,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._engine = engine
+        self._destination = destination
+        self._post = SignedPost(destination, destination.secret_file, timeout_seconds, now)
+
+    def send(self, parcel: Parcel, check: Check) -> Receipt:
+        request_id = request_id_of(self._destination.client, parcel.result.study_instance_uid)
+        with read_transaction(self._engine) as connection:
+            request = get_request(connection, request_id)
+        if request is None:
+            return Receipt((), reservation=f"not sent: client {self._destination.client!r} did not ask for this study")
+        statement = read_statement(parcel)
+        whereabouts = read_whereabouts(self._engine, parcel)
+        said = {
+            "event": "processed",
+            "id": request_id,
+            "status": Progress.DONE,
+            **describe(statement, whereabouts, self._destination.patient_fields),
+            "objects": object_links(request_id, parcel.result.objects),
+        }
+        self._post.send(said, statement.identifier, _WHAT)
+        return Receipt(())
+
+    def probe(self) -> None:
+        self._post.probe()
+
+
+def object_links(request_id: str, objects: Any) -> list[dict[str, str]]:
+    """Where the objects of a result can be had from this node, relative to its address."""
+    return [
+        {
+            "sop_class_uid": one.sop_class_uid,
+            "sop_instance_uid": one.sop_instance_uid,
+            "role": one.role,
+            "url": f"/process/{request_id}/objects/{one.sop_instance_uid}",
+        }
+        for one in objects
+    ]
+
+
+class FailureTeller:
+    """Watches the requests of one platform until there is a result, or tells it that there will be none.
+
+    Runs beside the lanes of the outbox; `run` works until `stop`.
+
+    Parameters
+    ----------
+    now : callable
+        The present moment, aware UTC.
+    jitter : callable
+        A number from 0 to 1, by which waits differ.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        settings: Settings,
+        destination: CallbackDestination,
+        now: Callable[[], datetime],
+        jitter: Callable[[], float],
+    ) -> None:
+        self._engine = engine
+        self._settings = settings
+        self._client = destination.client
+        self._now = now
+        self._jitter = jitter
+        self._post = SignedPost(destination, destination.secret_file, settings.deliver.timeout_seconds, now)
+        self._stopping = threading.Event()
+
+    def run(self) -> None:
+        """Work until `stop`."""
+        while not self._stopping.is_set():
+            try:
+                idle_seconds = self.step()
+            except Exception as error:  # the database is away: this outlives it
+                get_logger("deliver").error("requests_not_watched", error=describe_error(error))
+                idle_seconds = self._settings.deliver.poll_seconds
+            self._stopping.wait(idle_seconds)
+
+    def stop(self) -> None:
+        """Tell nothing any more. Safe from any thread."""
+        self._stopping.set()
+
+    def step(self) -> float:
+        """Look at what is due; seconds until there may be more."""
+        now = self._now()
+        with write_transaction(self._engine) as connection:
+            due = claim_requests(connection, _OPEN, now, now + _LEASE, _AT_ONCE, self._client)
+        for request in due:
+            self._attend(request)
+        with read_transaction(self._engine) as connection:
+            following = next_due_at(connection, _OPEN, self._client)
+        longest = self._settings.deliver.poll_seconds
+        if following is None:
+            return longest
+        return min(max((following - self._now()).total_seconds(), 0.02), longest)
+
+    def _attend(self, request: ProcessRequest) -> None:
+        now = self._now()
+        with read_transaction(self._engine) as connection:
+            facts = read_facts(connection, request.study_instance_uid)
+        standing = judge(request, facts, now, self._settings.process.image_wait_minutes)
+        if standing.progress is Progress.FAILED:
+            self._tell(request, standing)
+        elif standing.progress is Progress.DONE:
+            self._note(request, due_at=None)
+        else:
+            self._note(request, due_at=now + timedelta(seconds=self._settings.deliver.poll_seconds))
+
+    def _tell(self, request: ProcessRequest, standing: Standing) -> None:
+        """Post that a request has failed; again and again, each time later, until it is acknowledged."""
+        log = get_logger("deliver").bind(study=request.study_instance_uid, request=request.request_id)
+        said = {
+            "event": "processed",
+            "id": request.request_id,
+            "status": standing.progress,
+            "study_instance_uid": request.study_instance_uid,
+            "reasons": list(standing.reasons),
+        }
+        identifier = f"{request.request_id}.{int(request.asked_at.timestamp() * 1000)}"
+        try:
+            self._post.send(said, identifier, _WHAT)
+        except OverreadError as error:
+            deliver = self._settings.deliver
+            tries = request.tries + 1
+            policy = RetryPolicy(deliver.first_retry_seconds, deliver.longest_retry_seconds)
+            wait = policy.wait_seconds(tries, self._jitter())
+            log.warning("failure_not_told", tries=tries, error=describe_error(error))
+            self._note(request, tries=tries, due_at=self._now() + timedelta(seconds=wait))
+        else:
+            log.info("failure_told")
+            reason = "; ".join(standing.reasons) or None
+            self._note(request, state=RequestState.FAILED, reason=reason, due_at=None, told_at=self._now())
+
+    def _note(self, request: ProcessRequest, **values: object) -> None:
+        with write_transaction(self._engine) as connection:
+            change_request(connection, request, **values)

@@ -1,0 +1,180 @@
+"""Brings the studies that were asked for from their sources, one after the other, beside the HTTP server.
+
+What comes goes through the same admission and store as what is sent here. What was stored before a source broke off
+stays; trying again stores nothing twice.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+from urllib.parse import urlsplit
+
+from sqlalchemy import Engine
+
+from node.adapters.process.sources import opened
+from node.errors import Permanent, Transient
+from node.jobs.retry import Retry, RetryPolicy, decide
+from node.logs import describe_error, get_logger
+from node.process_settings import ProcessSource
+from node.receive.admission import OUT_OF_RESOURCES
+from node.receive.multipart import MultipartError
+from node.settings import Settings
+from node.store.database import read_transaction, write_transaction
+from node.store.requests import ProcessRequest, change_request, claim_requests, next_due_at
+from node.store.tables import RequestState
+from node.web.reception import RequestRefused
+from node.web.store_response import Outcome
+from node.web.stow import StowService
+
+_LEASE = timedelta(hours=1)
+_FETCHING = (RequestState.FETCHING,)
+_LONGEST_IDLE_SECONDS = 5.0
+
+
+class Stopped(Exception):
+    """The node ends while a study is being brought."""
+
+
+class Fetcher:
+    """Runs in a thread of its own from `start` to `stop`.
+
+    Parameters
+    ----------
+    stow : StowService
+        What takes objects that come by HTTP.
+    now : callable
+        The present moment, aware UTC.
+    jitter : callable
+        A number from 0 to 1, by which waits differ.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        settings: Settings,
+        stow: StowService,
+        now: Callable[[], datetime],
+        jitter: Callable[[], float],
+    ) -> None:
+        self._engine = engine
+        self._settings = settings
+        self._stow = stow
+        self._now = now
+        self._jitter = jitter
+        self._woken = threading.Event()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="fetcher", daemon=True)
+
+    def start(self) -> None:
+        """Begin; what a process before this one was fetching is begun anew."""
+        now = self._now()
+        with write_transaction(self._engine) as connection:
+            claim_requests(connection, _FETCHING, now + _LEASE, now, self._settings.process.maximum_fetching)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End; what is being fetched is begun anew after the next start."""
+        self._stopping.set()
+        self._woken.set()
+        if self._thread.ident is not None:
+            self._thread.join(5)
+
+    def wake(self) -> None:
+        """There is a new request. Safe from any thread."""
+        self._woken.set()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self._woken.clear()
+            try:
+                idle_seconds = self.step()
+            except Stopped:
+                return
+            except Exception as error:  # the database is away: the fetcher outlives it
+                get_logger("web").error("fetching_failed", error=describe_error(error))
+                idle_seconds = _LONGEST_IDLE_SECONDS
+            self._woken.wait(idle_seconds)
+
+    def step(self) -> float:
+        """Bring one study that is due; seconds until there may be more."""
+        now = self._now()
+        with write_transaction(self._engine) as connection:
+            due = claim_requests(connection, _FETCHING, now, now + _LEASE, 1)
+        for request in due:
+            self._attend(request)
+        with read_transaction(self._engine) as connection:
+            following = next_due_at(connection, _FETCHING)
+        if following is None:
+            return _LONGEST_IDLE_SECONDS
+        return min(max((following - self._now()).total_seconds(), 0.0), _LONGEST_IDLE_SECONDS)
+
+    def _attend(self, request: ProcessRequest) -> None:
+        """Bring the images of one request, and note what came of it."""
+        deliver = self._settings.deliver
+        log = get_logger("web").bind(study=request.study_instance_uid, request=request.request_id)
+        try:
+            reason = self._fetch(request, log)
+        except Stopped:
+            raise
+        except Exception as error:  # also one that nobody foresaw: it is tried again, and no other request waits for it
+            policy = RetryPolicy(deliver.first_retry_seconds, deliver.longest_retry_seconds)
+            tries = request.tries + 1
+            verdict = decide(error, tries, self._settings.process.maximum_tries, policy, self._jitter())
+            is_over = not isinstance(verdict, Retry)
+            message = describe_error(error)
+            log.warning("study_not_fetched", source=request.source, tries=tries, is_over=is_over, error=message)
+            wait = verdict.wait_seconds if isinstance(verdict, Retry) else 0.0
+            changes = {"state": RequestState.FAILED} if is_over else {}
+            due_at = self._now() + timedelta(seconds=wait)
+            self._note(request, tries=tries, reason=message, due_at=due_at, **changes)
+        else:
+            log.info("study_fetched", source=request.source)
+            self._note(request, state=RequestState.ACCEPTED, reason=reason, due_at=self._now())
+
+    def _fetch(self, request: ProcessRequest, log: Any) -> str | None:
+        """Bring the images; what is to be said of those that were not taken. Raises `Transient` or `Permanent`."""
+        source = self._settings.process.source(request.source or "")
+        if source is None:
+            raise Permanent("its source is not in the configuration any more: add it, restart and ask again")
+        timeout_seconds = self._settings.deliver.timeout_seconds
+        with opened(source, request.study_instance_uid, timeout_seconds) as content:
+            try:
+                parser = self._stow.parser(content.boundary)
+            except MultipartError as error:
+                raise Transient(f"source {source.name!r} sends no multipart body: {error}") from None
+            reception = self._stow.begin(request.client, parser, request.study_instance_uid, log)
+            try:
+                for piece in content.pieces:
+                    if self._stopping.is_set():
+                        raise Stopped
+                    reception.feed(piece)
+                outcomes = reception.finish()
+            except BaseException as error:
+                self._conclude(request, source, reception.abandon())
+                if isinstance(error, RequestRefused):
+                    raise Transient(f"what source {source.name!r} sends cannot be taken: {error}") from None
+                raise
+            self._conclude(request, source, outcomes)
+        return _judge(outcomes, source.name)
+
+    def _conclude(self, request: ProcessRequest, source: ProcessSource, outcomes: Sequence[Outcome]) -> None:
+        self._stow.conclude((request.client, urlsplit(source.url).hostname or source.name), outcomes)
+
+    def _note(self, request: ProcessRequest, **values: object) -> None:
+        with write_transaction(self._engine) as connection:
+            change_request(connection, request, **values)
+
+
+def _judge(outcomes: Sequence[Outcome], source: str) -> str | None:
+    """What is to be said where not all was taken. Raises where it is too little."""
+    refused = [one for one in outcomes if one.status]
+    if not refused:
+        return None
+    said = f"{len(refused)} of {len(outcomes)} objects of source {source!r} were not taken"
+    codes = ", ".join(sorted({one.code for one in refused}))
+    if any(one.status == OUT_OF_RESOURCES for one in refused):
+        raise Transient(f"{said}, for want of room or because the database failed ({codes})")
+    if len(refused) == len(outcomes):
+        raise Permanent(f"{said} ({codes}): see quarantine")
+    return f"{said} ({codes})"
