@@ -210,7 +210,7 @@ def compare(folder: Path, syntax: str, slices: int, rounds: int) -> None:
     paths = make_ct(folder, slices, syntax)
     known = [known_of(path) for path in paths]
     cache = FrameCache(folder / "decoded", 1 << 32)
-    cache.begin()
+    cache.begin(time.time())
     with Decoders(0, cache) as decoders:
         ways = _ways(paths, known, decoders)
         if syntax in WITHOUT_PEER:

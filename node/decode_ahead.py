@@ -25,6 +25,9 @@ from node.volume.load import MODALITIES
 IN_HAND = 2
 """Files that each process may have waiting: more would only delay a job that needs the processes."""
 
+WAIT_SECONDS = 0.5
+"""It sees as often whether it has to end."""
+
 TRIM_SECONDS = 1.0
 """While much is decoded the cache is brought within its bounds as often."""
 
@@ -68,6 +71,7 @@ class AheadDecoder:
         self._seen: set[str] = set()
         self._pending: set[Future[int]] = set()
         self._trimmed_at, self._kept = 0.0, 0
+        self._is_interrupted = False
         self._stopping = threading.Event()
         self._listener = WakeListener(wake_folder, Topic.SETTLE)
         self._thread = threading.Thread(target=self._run, name="decode-ahead", daemon=True)
@@ -87,8 +91,9 @@ class AheadDecoder:
 
     def look(self) -> None:
         """`step`, if this process is the one that does it; whatever stops it, jobs decode for themselves."""
+        self._is_interrupted = False
         try:
-            self._cache.begin()
+            self._cache.begin(self._now())
             with self._cache.lock() as is_ours:
                 if is_ours:
                     self.step()
@@ -101,29 +106,37 @@ class AheadDecoder:
             self._log.error("decode_ahead_failed", error=describe_error(error))
 
     def step(self) -> int:
-        """Hand over every file that arrived since, a few at a time; the number of frames decoded."""
-        paths = self._arrived()
-        decoded = 0
-        for path in paths:
-            if self._stopping.is_set():
-                break
+        """Hand over every file that arrived since, a few at a time; the number of frames decoded.
+
+        What is left when a job begins to load is given at the next step, if its series still arrives by then.
+        """
+        arrived = self._arrived()
+        decoded, handed = 0, 0
+        for path in arrived.values():
             decoded += self._wait_for_room()
+            if self._stopping.is_set() or not self._decoders.wait_for_jobs(0):
+                break
             self._trim()
             self._pending.add(self._decoders.submit_file(self._data_dir / path))
+            handed += 1
+        self._is_interrupted = handed < len(arrived)
+        self._seen.difference_update(list(arrived)[handed:])
         while self._pending and not self._stopping.is_set():
-            decoded += self._take(wait(self._pending, timeout=0.5, return_when=FIRST_COMPLETED).done)
+            decoded += self._take(wait(self._pending, timeout=WAIT_SECONDS, return_when=FIRST_COMPLETED).done)
         kept = self._trim(always=True)
-        if paths:
-            self._log.info("decoded_ahead", files=len(paths), frames=decoded, kept_mb=round(kept / 1e6))
+        if handed:
+            self._log.info("decoded_ahead", files=handed, frames=decoded, kept_mb=round(kept / 1e6))
         return decoded
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            self.look()
-            self._listener.wait(self._poll_seconds)
+            if self._decoders.wait_for_jobs(WAIT_SECONDS):
+                self.look()
+                if not self._is_interrupted:
+                    self._listener.wait(self._poll_seconds)
 
-    def _arrived(self) -> list[str]:
-        """Files of series that still arrive, in the order of arrival; each is given once."""
+    def _arrived(self) -> dict[str, str]:
+        """Files of series that still arrive by SOP Instance UID, in the order of arrival; each is given once."""
         syntaxes, classes = WORTH_IT
         wanted = (
             select(instance.c.sop_instance_uid, instance.c.path)
@@ -137,7 +150,7 @@ class AheadDecoder:
         )
         with read_transaction(self._engine) as connection:
             rows = connection.execute(wanted).all()
-        fresh = [row.path for row in rows if row.sop_instance_uid not in self._seen]
+        fresh = {row.sop_instance_uid: row.path for row in rows if row.sop_instance_uid not in self._seen}
         self._seen = {row.sop_instance_uid for row in rows}
         return fresh
 
@@ -151,7 +164,7 @@ class AheadDecoder:
     def _wait_for_room(self) -> int:
         decoded = 0
         while len(self._pending) >= IN_HAND * self._decoders.processes and not self._stopping.is_set():
-            decoded += self._take(wait(self._pending, timeout=0.5, return_when=FIRST_COMPLETED).done)
+            decoded += self._take(wait(self._pending, timeout=WAIT_SECONDS, return_when=FIRST_COMPLETED).done)
         return decoded
 
     def _take(self, done: set[Future[int]]) -> int:

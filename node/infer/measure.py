@@ -84,7 +84,8 @@ def measure(
     """
     found = {sections[number].name: extent for number, extent in extents.items()}
     voxels = {name: extent.voxels for name, extent in found.items()}
-    remarks = [f"{name}: no voxel found." for name, count in voxels.items() if count == 0]
+    empty = ", ".join(name for name, count in voxels.items() if count == 0)
+    remarks = [f"{empty}: no voxel found."] if empty else []
     findings: dict[str, Finding] = {}
     for section in wanted:
         name = section.name or section.labels[0]

@@ -2,17 +2,18 @@
 
 An entry holds the stored values of one frame and nothing else: no header, no patient. It is named by the file it came
 from, as that is now (path, size, time of change), so that another content never finds it. Entries are not synced to the
-disk, therefore those of an earlier start of the machine are never used; what is missing is decoded again.
+disk, therefore those of an earlier start of the machine, or of another machine that shares the folder, are never used;
+what is missing is decoded again.
 """
 
 import contextlib
 import hashlib
 import os
-import secrets
 import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 
 import imagecodecs
@@ -27,6 +28,8 @@ LONGEST_SECONDS = 3600.0
 """Entries live no longer than this: they are there for the next job, not for keeping."""
 
 LOCK = "lock"
+PART = ".part"
+"""Ends the name of an entry that is being made; who makes it holds it locked."""
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -38,7 +41,7 @@ class FrameCache:
     Parameters
     ----------
     folder : Path
-        Its own; everything else in it is taken away by `begin`.
+        Its own; machines that share it keep their entries apart.
     maximum_bytes : int
         What `trim` leaves at most.
     """
@@ -50,13 +53,18 @@ class FrameCache:
     def _current(self) -> Path:
         return self.folder / f"{_start_of_machine()}-{imagecodecs.__version__}-{LAYOUT}"
 
-    def begin(self) -> None:
-        """Make the folder, and take away what an earlier start of the machine or another version left."""
+    def begin(self, now: float) -> None:
+        """Make the folder, and take away what is too old of earlier starts, other machines and other versions.
+
+        `now` is seconds since the epoch. Nothing tells another machine's entries from those of an earlier start, so all
+        have their time.
+        """
         current = self._current
         current.mkdir(mode=0o700, parents=True, exist_ok=True)
         for each in self.folder.iterdir():
-            if each != current:
-                shutil.rmtree(each, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                if each != current and now - each.stat().st_mtime > LONGEST_SECONDS:
+                    shutil.rmtree(each, ignore_errors=True)
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[bool]:
@@ -97,19 +105,32 @@ class FrameCache:
         except OSError:
             return False
 
-    def write(self, source: Path, frame: int, values: np.ndarray) -> None:
-        """Keep a frame. Raises OSError when the disk does not take it."""
-        entry = self._entry(source, frame)
-        temporary = entry.with_name(f"{entry.name}.{os.getpid()}-{secrets.token_hex(4)}")
+    @contextlib.contextmanager
+    def claim(self, source: Path, frame: int) -> "Iterator[Claim | None]":
+        """The right to decode a frame, once whoever has it has given it back; None where the frame is there by then.
+
+        It goes with the process that holds it. A disk that takes nothing refuses nobody.
+        """
         try:
-            with open(temporary, "wb", buffering=0) as file:  # noqa: PTH123
-                left = np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
-                while left:
-                    left = left[file.write(left) :]
-            temporary.rename(entry)
+            entry = self._entry(source, frame)
+            file = _open_locked(entry)
         except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
+            yield Claim(None)
+            return
+        part = entry.with_name(entry.name + PART)
+        with file:
+            try:
+                if entry.exists():
+                    yield None
+                    return
+                claimed = Claim(file)
+                yield claimed
+                if claimed.is_kept:
+                    with contextlib.suppress(OSError):  # it was trimmed away meanwhile
+                        part.rename(entry)
+            finally:
+                if _is_at(file, part):
+                    part.unlink(missing_ok=True)
 
     def trim(self, now: float) -> int:
         """Take away entries that are too old, and the oldest beyond `maximum_bytes`; the bytes that stay.
@@ -138,6 +159,50 @@ class FrameCache:
         found = source.stat()
         said = f"{source.absolute()}\0{found.st_size}\0{found.st_mtime_ns}\0{frame}"
         return self._current / hashlib.sha256(os.fsencode(said)).hexdigest()[:40]
+
+
+class Claim:
+    """A frame that is being decoded; without a file nothing is kept of it."""
+
+    def __init__(self, file: FileIO | None) -> None:
+        self._file = file
+        self.is_kept = False
+
+    def keep(self, values: np.ndarray) -> None:
+        """Write the stored values. What the disk does not take is decoded again by who asks for it."""
+        if self._file is None:
+            return
+        with contextlib.suppress(OSError):
+            self._file.truncate(0)
+            left = np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
+            while left:
+                left = left[self._file.write(left) :]
+            self.is_kept = True
+
+
+def _open_locked(entry: Path) -> FileIO:
+    """The file in which this entry is made, once nobody else has it. Raises OSError where the disk does not take it."""
+    import fcntl
+
+    part = entry.with_name(entry.name + PART)
+    while True:
+        file = open(part, "ab", buffering=0)  # noqa: PTH123, SIM115 - its holder closes it
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if entry.exists() or _is_at(file, part):
+                return file
+        except OSError:
+            file.close()
+            raise
+        file.close()  # its last holder could not decode it, and took it away
+
+
+def _is_at(file: FileIO, path: Path) -> bool:
+    """Whether an open file is still the one of this name."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except OSError:
+        return False
 
 
 def _start_of_machine() -> str:

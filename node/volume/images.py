@@ -4,6 +4,7 @@ secondary captures. One file becomes one `ImageSet`.
 
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -161,15 +162,15 @@ def _read_frames(instance: Instance, form: PixelFormat, decoders: Decoders | Non
     with open_instance(instance.path) as stream:
         places = find_frames(stream, instance, form)
         frames = [Slice(instance, instance.header, form, number, places) for number in range(1, form.frames + 1)]
-        ahead = decoders.reader(frames) if decoders else None
         stored = np.empty((form.frames, *form.frame_shape), form.dtype)
-        for index, frame in enumerate(stored):
-            if ahead is not None:
-                ahead(index, frame)
-            else:
-                read_stored_values(stream, instance, form, frame, places, index)
-            if form.samples == 3:
-                to_rgb(frame, form, instance.transfer_syntax_uid, instance.name)
+        with decoders.reader(frames) if decoders else nullcontext() as ahead:
+            for index, frame in enumerate(stored):
+                if ahead is not None:
+                    ahead.read(index, frame)
+                else:
+                    read_stored_values(stream, instance, form, frame, places, index)
+                if form.samples == 3:
+                    to_rgb(frame, form, instance.transfer_syntax_uid, instance.name)
     return stored
 
 

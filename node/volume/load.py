@@ -3,7 +3,8 @@ else.
 """
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
 from node.errors import NotAnalysed, Transient
-from node.volume.decoders import Decoders
+from node.volume.decoders import Decoders, Reader
 from node.volume.geometry import Plane, Stack, stack_planes
 from node.volume.instance import Instance, read_instance
 from node.volume.known import KnownInstance, NotAsKnown, read_known, reading_threads
@@ -23,7 +24,7 @@ from node.volume.split import DISTINGUISHING, raw_value, split_slices
 from node.volume.suv import SuvScale, suv_scale
 from node.volume.values import RESCALE_TAGS, Rescale, read_rescale
 from node.volume.volume import Volume
-from node.volume.voxels import ReadImage, read_voxels
+from node.volume.voxels import read_voxels
 
 MODALITIES = {
     uid.CTImageStorage: "CT",
@@ -105,14 +106,14 @@ def _load_known(known: Sequence[KnownInstance], decoders: Decoders | None, check
     count = len(found.headers)
     if count * found.form.frame_bytes > LARGEST_VOLUME_BYTES:
         return None
+    forms, rescales = [found.form] * count, [found.rescale] * count
     try:
-        voxels, corrections = _voxels(
-            found.read_image if found.is_plain else _as_known(images_reader(found.slices, decoders, check)),
-            [found.form] * count,
-            [found.rescale] * count,
-            modality=modality,
-            threads=reading_threads() if found.is_plain else 1,
-        )
+        if found.is_plain:
+            reader = Reader(found.read_image, reading_threads())
+            voxels, corrections = _voxels(reader, forms, rescales, modality=modality)
+        else:
+            with images_reader(found.slices, decoders, check) as reader:
+                voxels, corrections = _voxels(_as_known(reader), forms, rescales, modality=modality)
     except NotAsKnown:
         return None
     return _volume(voxels, found.stack, found.headers, (), modality, corrections)
@@ -143,34 +144,35 @@ def _load_slices(
             Reason.UNSUPPORTED_PIXEL_FORMAT,
             f"the series is too large: found {size} voxels, wanted at most {LARGEST_VOLUME_BYTES // 2}",
         )
-    read_image = images_reader(slices, decoders, check)
-    voxels, corrections = _voxels(read_image, forms, rescales, modality=modality)
+    with images_reader(slices, decoders, check) as reader:
+        voxels, corrections = _voxels(reader, forms, rescales, modality=modality)
     headers = [each.instance.header for each in slices]
     numbers_of_frames = tuple(each.frame_number for each in slices if each.frame_number is not None)
     return _volume(voxels, stack, headers, numbers_of_frames, modality, (*suv.remarks, *corrections))
 
 
-def images_reader(slices: Sequence[Slice], decoders: Decoders | None, check: Callable[[], None]) -> ReadImage:
+@contextmanager
+def images_reader(slices: Sequence[Slice], decoders: Decoders | None, check: Callable[[], None]) -> Iterator[Reader]:
     """Reads each image, from where it was decoded before or by other processes if that is quicker."""
-    ahead = decoders.reader(slices, check) if decoders else None
 
     def read(index: int, into: np.ndarray) -> None:
         check()
         slices[index].read(into)
 
-    return ahead or read
+    with decoders.reader(slices, check) if decoders else nullcontext() as ahead:
+        yield ahead or Reader(read)
 
 
-def _as_known(read_image: ReadImage) -> ReadImage:
+def _as_known(reader: Reader) -> Reader:
     """The same, but a file that is not what was noted of it has its header read before it is refused."""
 
     def read(index: int, into: np.ndarray) -> None:
         try:
-            read_image(index, into)
+            reader.read(index, into)
         except NotAnalysed:
             raise NotAsKnown from None
 
-    return read
+    return Reader(read, reader.threads)
 
 
 def _rescales(slices: Sequence[Slice]) -> list[Rescale]:
@@ -178,16 +180,11 @@ def _rescales(slices: Sequence[Slice]) -> list[Rescale]:
 
 
 def _voxels(
-    read_image: ReadImage,
-    forms: Sequence[PixelFormat],
-    rescales: Sequence[Rescale],
-    *,
-    modality: str,
-    threads: int = 1,
+    reader: Reader, forms: Sequence[PixelFormat], rescales: Sequence[Rescale], *, modality: str
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """`read_voxels`, with what the machine could not do as `Transient`."""
     try:
-        return read_voxels(read_image, forms, rescales, modality=modality, threads=threads)
+        return read_voxels(reader.read, forms, rescales, modality=modality, threads=reader.threads)
     except MemoryError:
         raise Transient(f"not enough memory for a volume of {len(forms)} images") from None
     except OSError as error:
@@ -299,7 +296,7 @@ def _notes(header: Dataset, stack: Stack) -> list[str]:
         low, high = stack.distances_mm
         notes.append(
             f"Slices are unevenly spaced, {low:.3g} to {high:.3g} mm apart: resampled evenly for the model, and the "
-            "result brought back to the original slices; volumes are counted with the mean distance."
+            "result brought back to the original slices; in volumes each slice reaches half way to its neighbours."
         )
     if stack.tilt_degrees:
         notes.append(

@@ -43,8 +43,20 @@ class Grid:
 
     @property
     def voxel_ml(self) -> float:
-        """Volume of one voxel in millilitres, exact also for sheared grids."""
+        """Volume of one voxel in millilitres, exact also for sheared grids; with `levels`, that of the mean one."""
         return abs(float(np.linalg.det(self.affine_lps[:3, :3]))) / 1000
+
+    @property
+    def thicknesses(self) -> tuple[float, ...] | None:
+        """What each slice takes up of the stack, as a multiple of the step of axis 0; None where all are alike.
+
+        A slice reaches half way to its neighbours, the first and the last one as far outwards as inwards.
+        """
+        if self.levels is None:
+            return None
+        distances = np.diff(self.levels)
+        inner = (distances[:-1] + distances[1:]) / 2
+        return tuple(float(each) for each in (distances[0], *inner, distances[-1]))
 
     @property
     def centre_lps(self) -> np.ndarray:
@@ -136,7 +148,7 @@ class Volume:
 
     @property
     def voxel_ml(self) -> float:
-        """Volume of one voxel in millilitres."""
+        """Volume of one voxel in millilitres; the mean one where slices are not evenly spaced."""
         return self.grid.voxel_ml
 
 

@@ -21,6 +21,7 @@ from node.volume.instance import read_instance
 from node.volume.slices import slices_of
 from tests.counterparts import wait_until
 from tests.node.store.examples import later, received
+from tests.node.volume.test_cache import keep
 from tests.node.volume.test_known import known_of
 from tests.phantoms import default_voxels, write_series
 
@@ -76,7 +77,7 @@ def kept(cache: FrameCache, paths: list[Path]) -> list[bool]:
 def test_what_arrives_is_decoded_once(
     engine: Engine, ahead: AheadDecoder, cache: FrameCache, decoders: Decoders, paths: list[Path]
 ) -> None:
-    cache.begin()
+    cache.begin(time.time())
     assert ahead.step() == 0
     arrive(engine, paths[:4])
     assert ahead.step() == 4 and ahead.step() == 0
@@ -102,7 +103,7 @@ def test_a_notice_is_enough(
 def test_other_images_are_left_alone(
     engine: Engine, ahead: AheadDecoder, cache: FrameCache, paths: list[Path], changes: dict[str, object]
 ) -> None:
-    cache.begin()
+    cache.begin(time.time())
     arrive(engine, paths, **changes)
     assert ahead.step() == 0
     assert not any(kept(cache, paths))
@@ -111,7 +112,7 @@ def test_other_images_are_left_alone(
 def test_settled_series_are_left_to_their_job(
     engine: Engine, ahead: AheadDecoder, cache: FrameCache, paths: list[Path]
 ) -> None:
-    cache.begin()
+    cache.begin(time.time())
     arrive(engine, paths)
     with write_transaction(engine) as connection:
         release_series(connection, ["1.2.3"], later(2), later(1))
@@ -119,10 +120,23 @@ def test_settled_series_are_left_to_their_job(
     assert ahead.step() == 0
 
 
+def test_what_only_arrives_waits_while_a_job_loads(
+    engine: Engine, ahead: AheadDecoder, cache: FrameCache, decoders: Decoders, paths: list[Path]
+) -> None:
+    cache.begin(time.time())
+    arrive(engine, paths)
+    with decoders.reader(slices_of([read_instance(path, 1) for path in paths])) as reader:
+        assert reader is not None
+        assert not decoders.wait_for_jobs(0)
+        assert ahead.step() == 0
+    assert decoders.wait_for_jobs(0)
+    assert ahead.step() == len(paths)
+
+
 def test_a_damaged_or_missing_file_stops_nothing(
     engine: Engine, ahead: AheadDecoder, cache: FrameCache, paths: list[Path]
 ) -> None:
-    cache.begin()
+    cache.begin(time.time())
     arrive(engine, paths)
     content = paths[2].read_bytes()
     paths[2].write_bytes(content[:-400] + bytes(400))
@@ -154,8 +168,8 @@ def test_what_is_too_old_goes_when_nothing_arrives_any_more(
     engine: Engine, tmp_path: Path, cache: FrameCache, decoders: Decoders, paths: list[Path]
 ) -> None:
     made = AheadDecoder(engine, tmp_path, decoders, cache, tmp_path / "run", poll_seconds=60, now=lambda: 1e12)
-    cache.begin()
-    cache.write(paths[0], 0, VOXELS[0])
+    cache.begin(time.time())
+    keep(cache, paths[0], 0, VOXELS[0])
     assert kept(cache, paths[:1]) == [True]
     made.look()
     assert kept(cache, paths[:1]) == [False]
@@ -163,7 +177,7 @@ def test_what_is_too_old_goes_when_nothing_arrives_any_more(
 
 
 def test_one_of_several_processes_decodes_ahead(cache: FrameCache) -> None:
-    cache.begin()
+    cache.begin(time.time())
     with cache.lock() as first, cache.lock() as second:
         assert first and not second
     with cache.lock() as third:
@@ -179,7 +193,7 @@ def test_the_cache_is_trimmed_while_many_images_are_decoded(engine: Engine, tmp_
             return super().trim(now)
 
     small = Watched(tmp_path / "decoded", 40 * 36 * 2)
-    small.begin()
+    small.begin(time.time())
     arrive(engine, paths)
     with Decoders(1, FrameCache(small.folder, small.maximum_bytes)) as decoders:
         clock = count(int(time.time()), 10)
@@ -194,7 +208,7 @@ def test_the_cache_stays_within_its_bounds(
     engine: Engine, tmp_path: Path, paths: list[Path], decoders: Decoders
 ) -> None:
     small = FrameCache(tmp_path / "decoded", 3 * 40 * 36 * 2)
-    small.begin()
+    small.begin(time.time())
     made = AheadDecoder(engine, tmp_path, Decoders(2, small), small, tmp_path / "run", poll_seconds=60)
     arrive(engine, paths)
     assert made.step() == 6

@@ -1,6 +1,10 @@
 """Decoded frames on disk: found again by the same content only, bounded, and never trusted after a restart."""
 
 import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +16,12 @@ from node.volume import Decoders, FrameCache, load_volume
 from node.volume.instance import read_instance
 from node.volume.pixels import PixelFormat
 from node.volume.slices import slices_of
+from tests.counterparts import PATIENCE
 from tests.node.volume.test_known import is_quick, known_of
 from tests.phantoms import default_voxels, write_series
 
 FORM = PixelFormat(4, 5, 16, 16, True)
+LIMIT_SECONDS = 60 * PATIENCE
 VALUES = np.arange(20, dtype=np.int16).reshape(4, 5) - 7
 SHAPE = (26, 40, 36)
 VOXELS = default_voxels(SHAPE, (3.0, 1.5, 1.5)) - 500
@@ -24,7 +30,7 @@ VOXELS = default_voxels(SHAPE, (3.0, 1.5, 1.5)) - 500
 @pytest.fixture
 def cache(tmp_path: Path) -> FrameCache:
     made = FrameCache(tmp_path / "decoded", 1 << 24)
-    made.begin()
+    made.begin(time.time())
     return made
 
 
@@ -35,6 +41,13 @@ def source(tmp_path: Path) -> Path:
     return path
 
 
+def keep(cache: FrameCache, source: Path, frame: int, values: np.ndarray) -> None:
+    """Values of a frame, as who decoded it keeps them."""
+    with cache.claim(source, frame) as claimed:
+        assert claimed is not None
+        claimed.keep(values)
+
+
 def entries(cache: FrameCache) -> list[Path]:
     return sorted(path for path in cache.folder.rglob("*") if path.is_file())
 
@@ -42,7 +55,7 @@ def entries(cache: FrameCache) -> list[Path]:
 def test_a_frame_comes_back(cache: FrameCache, source: Path) -> None:
     into = np.empty((4, 5), np.int16)
     assert not cache.has(source, 0, FORM) and not cache.read(source, 0, FORM, into)
-    cache.write(source, 0, VALUES)
+    keep(cache, source, 0, VALUES)
     assert cache.has(source, 0, FORM) and cache.read(source, 0, FORM, into)
     np.testing.assert_array_equal(into, VALUES)
     assert not cache.has(source, 1, FORM)
@@ -50,14 +63,14 @@ def test_a_frame_comes_back(cache: FrameCache, source: Path) -> None:
 
 
 def test_bytes_come_back_into_a_wider_type(cache: FrameCache, source: Path) -> None:
-    cache.write(source, 0, VALUES.astype(np.int8))
+    keep(cache, source, 0, VALUES.astype(np.int8))
     into = np.empty((4, 5), np.int16)
     assert cache.read(source, 0, PixelFormat(4, 5, 8, 8, True), into)
     np.testing.assert_array_equal(into, VALUES)
 
 
 def test_another_content_under_the_same_path_is_not_found(cache: FrameCache, source: Path) -> None:
-    cache.write(source, 0, VALUES)
+    keep(cache, source, 0, VALUES)
     source.write_bytes(b"other content")
     assert not cache.has(source, 0, FORM)
     source.unlink()
@@ -65,27 +78,81 @@ def test_another_content_under_the_same_path_is_not_found(cache: FrameCache, sou
 
 
 def test_an_entry_cut_off_is_not_read(cache: FrameCache, source: Path) -> None:
-    cache.write(source, 0, VALUES)
+    keep(cache, source, 0, VALUES)
     entry = entries(cache)[0]
     entry.write_bytes(entry.read_bytes()[:-2])
     assert not cache.has(source, 0, FORM) and not cache.read(source, 0, FORM, np.empty((4, 5), np.int16))
 
 
-def test_entries_of_an_earlier_start_of_the_machine_are_taken_away(cache: FrameCache, source: Path) -> None:
-    cache.write(source, 0, VALUES)
-    earlier = cache.folder / "another-start"
-    earlier.mkdir()
-    (earlier / "entry").write_bytes(bytes(40))
-    FrameCache(cache.folder, 1 << 24).begin()
-    assert not earlier.exists()
+def test_entries_of_another_start_or_machine_stay_for_their_hour(cache: FrameCache, source: Path) -> None:
+    keep(cache, source, 0, VALUES)
+    other = cache.folder / "another-start"
+    other.mkdir()
+    (other / "entry").write_bytes(bytes(40))
+    changed = other.stat().st_mtime
+    FrameCache(cache.folder, 1 << 24).begin(changed + 3599)
+    assert (other / "entry").exists()  # a machine that shares the folder may be using it
+    FrameCache(cache.folder, 1 << 24).begin(changed + 3601)
+    assert not other.exists()
     assert cache.has(source, 0, FORM)  # that of this start survives a restart of the node
+
+
+def test_a_frame_is_decoded_by_one_and_the_other_waits_for_it(cache: FrameCache, source: Path) -> None:
+    with ThreadPoolExecutor(1) as other:
+        with cache.claim(source, 0) as first:
+            waiting = other.submit(lambda: list(map(_is_there, [cache], [source])))
+            assert first is not None and not waiting.done()
+            first.keep(VALUES)
+        assert waiting.result(LIMIT_SECONDS) == [True]
+    assert [path.name for path in entries(cache) if path.suffix] == []
+
+
+def _is_there(cache: FrameCache, source: Path) -> bool:
+    with cache.claim(source, 0) as claimed:
+        return claimed is None
+
+
+def test_a_frame_that_one_cannot_decode_is_tried_by_who_waits(cache: FrameCache, source: Path) -> None:
+    with ThreadPoolExecutor(1) as other:
+        with pytest.raises(LookupError), cache.claim(source, 0):
+            waiting = other.submit(keep, cache, source, 0, VALUES)
+            raise LookupError
+        waiting.result(LIMIT_SECONDS)
+    assert cache.has(source, 0, FORM)
+    assert [path.name for path in entries(cache) if path.suffix] == []
+
+
+def test_the_claim_of_a_process_that_is_killed_goes_with_it(cache: FrameCache, source: Path) -> None:
+    script = "import sys; from pathlib import Path; from node.volume import FrameCache\n"
+    script += "cache = FrameCache(Path(sys.argv[1]), 1 << 24)\n"
+    script += "with cache.claim(Path(sys.argv[2]), 0): print('held', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", script, cache.folder, source]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
+        assert [path.suffix for path in entries(cache)] == [".part"]
+        holder.kill()
+    keep(cache, source, 0, VALUES)
+    assert cache.has(source, 0, FORM)
+    assert [path.name for path in entries(cache) if path.suffix] == []
+
+
+def test_a_frame_that_is_decoded_elsewhere_is_waited_for(tmp_path: Path, cache: FrameCache) -> None:
+    paths = write_series(tmp_path / "a", shape=(3, 40, 36), voxels=VOXELS[:3], transfer_syntax=uid.JPEGLSLossless)
+    with Decoders(2, cache) as decoders, ThreadPoolExecutor(1) as other:
+        with cache.claim(paths[1], 0) as claimed:
+            loading = other.submit(load_volume, paths, known_of(paths), decoders)
+            assert claimed is not None and not loading.done()
+            claimed.keep(VOXELS[1] + 1)  # not what the file holds
+        found = loading.result(LIMIT_SECONDS).voxels
+    np.testing.assert_array_equal(found, VOXELS[:3] + np.array([0, 1, 0])[:, None, None])
 
 
 def test_trim_takes_the_old_and_the_oldest_beyond_the_limit(tmp_path: Path, source: Path) -> None:
     cache = FrameCache(tmp_path / "decoded", 3 * VALUES.nbytes)
-    cache.begin()
+    cache.begin(time.time())
     for frame in range(6):
-        cache.write(source, frame, VALUES)
+        keep(cache, source, frame, VALUES)
         os.utime(max(entries(cache), key=lambda path: path.stat().st_mtime_ns), (1000 + frame, 1000 + frame))
     assert cache.trim(1010) == 3 * VALUES.nbytes
     assert [cache.has(source, frame, FORM) for frame in range(6)] == [False, False, False, True, True, True]
@@ -98,7 +165,7 @@ def test_images_decoded_before_are_not_decoded_again(tmp_path: Path, cache: Fram
     known = known_of(paths)
     with Decoders(2, cache) as decoders:
         for one in slices_of([read_instance(path, 1) for path in paths]):
-            assert decoders.submit(one).result() is None
+            assert decoders.submit([one]).result() == {}
         assert len(entries(cache)) == len(paths)
         for path in paths:  # what is decoded now fails: only the kept ones can be read
             found = path.stat()
