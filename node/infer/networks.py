@@ -106,12 +106,25 @@ class StageNetwork:
         others: list[Item] = []
         for session, flip in itertools.product(self.sessions, flips):
             outputs = session.run(self._feeds(np.flip(batch, flip) if flip else batch), self.check, last=last)
-            scores = np.flip(self._placed(outputs, batch), flip) if flip else self._placed(outputs, batch)
-            placed = scores if placed is None else placed + scores
             others.append(self._others(outputs))
+            scores = np.flip(self._placed(outputs, batch), flip) if flip else self._placed(outputs, batch)
+            if placed is None:
+                placed = scores
+            else:  # in place: with many classes an answer is large
+                placed = self._own(placed, others[0])
+                placed += scores
+            del outputs, scores
         assert placed is not None
         self._keep(others, len(batch))
-        return placed if answers == 1 else placed / np.float32(answers)
+        if answers > 1:
+            placed /= np.float32(answers)
+        return placed
+
+    @staticmethod
+    def _own(placed: np.ndarray, first: Item) -> np.ndarray:
+        """Scores that can be changed: nobody else has them, and the engine gave them to be kept."""
+        is_shared = any(np.shares_memory(placed, each) for each in first.values() if each.dtype.kind == "f")
+        return placed if placed.flags.writeable and not is_shared else placed.copy()
 
     def _feeds(self, batch: np.ndarray) -> dict[str, np.ndarray]:
         feeds, first = {}, 0
@@ -132,7 +145,9 @@ class StageNetwork:
         for output in outs:
             scores = self._on_sides(output, outputs[output.tensor].astype(np.float32, copy=False), batch)
             if is_averaged(self.stage) and output.activation != "none":
-                scores = np.stack([activate(each, output.activation) for each in scores.copy()])
+                scores = scores.copy()
+                for each in scores:
+                    activate(each, output.activation)
             parts.append(scores)
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 

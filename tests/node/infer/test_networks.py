@@ -111,6 +111,19 @@ def test_folds_are_averaged_before_or_after_the_activation(average: str) -> None
     assert found == pytest.approx((0.5 + 1 / (1 + np.exp(-4))) / 2 if average == "probabilities" else 2.0)
 
 
+@pytest.mark.parametrize("writeable", [True, False])
+def test_what_is_added_up_is_nobody_elses(writeable: bool) -> None:
+    """The same tensor with and without a place; what a server gave is read-only."""
+    vector = {"task": "embedding", "tensor": "logits", "length": 2}
+    answers = [np.full((1, 2, 5, 6, 7), value, np.float32) for value in (1, 3)]
+    for each in answers:
+        each.setflags(write=writeable)
+    folds = [lambda image: {"logits": answers[0]}, lambda image: {"logits": answers[1]}]
+    network = call(stage(LABELS, vector, file=("a.onnx", "b.onnx")), *folds)
+    np.testing.assert_array_equal(network(IMAGE), np.full((1, 2, 5, 6, 7), 2, np.float32))
+    np.testing.assert_array_equal(network.items[0]["logits"], np.full((1, 2, 5, 6, 7), 2, np.float32))
+
+
 def test_answers_without_a_place_are_kept_for_each_item() -> None:
     def answer(image: np.ndarray) -> dict[str, np.ndarray]:
         return {"probability": image.mean(axis=(1, 2, 3))[:, None], "shared": np.zeros((9, 4), np.float32)}
