@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the programs that the tests talk to: Orthanc with its DICOMweb plugin, dcmtk, rsyslog, curl, a C compiler. Needs root and apt; without
+# Installs the programs that the tests talk to: Orthanc with its DICOMweb plugin, dcmtk, rsyslog, PostgreSQL, curl, a C compiler. Needs root and apt; without
 # them it says which are missing (their tests are then left out, and with CI=true that is a failure).
 set -euo pipefail
 
@@ -8,6 +8,7 @@ missing=()
 [ -e /usr/share/orthanc/plugins/libOrthancDicomWeb.so ] || missing+=(orthanc-dicomweb)
 command -v dsrdump >/dev/null || missing+=(dcmtk)
 [ -x /usr/sbin/rsyslogd ] && ls /usr/lib/*/rsyslog/lmnsd_gtls.so >/dev/null 2>&1 || missing+=(rsyslog rsyslog-gnutls)
+ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing+=(postgresql)
 command -v curl >/dev/null || missing+=(curl)
 command -v openssl >/dev/null || missing+=(openssl)
 command -v cc >/dev/null || missing+=(gcc libc6-dev) # keeps the counterparts on loopback (tests/loopback.c)

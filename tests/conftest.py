@@ -14,11 +14,14 @@ from pathlib import Path
 import pytest
 import structlog
 
+from tests.postgresql import PROGRAMS as POSTGRESQL_PROGRAMS
+
 BIN = Path(sys.executable).parent
 COUNTERPARTS = {
     "dcmtk": ("storescu", "storescp", "dsrdump", "echoscu", "dcmdump"),
     "orthanc": ("Orthanc",),
     "rsyslog": ("rsyslogd",),
+    "postgresql": ("initdb", "postgres", "setpriv"),
     "curl": ("curl",),
     "openssl": ("openssl",),
     "dicom3tools": ("dciodvfy", "dcentvfy"),
@@ -28,7 +31,8 @@ COUNTERPARTS = {
 
 def program(name: str) -> str | None:
     """Path of a counterpart's program: from the environment's wheels, the PATH or the system folders."""
-    return shutil.which(name, path=os.pathsep.join([str(BIN), os.environ.get("PATH", ""), "/usr/sbin"]))
+    folders = [str(BIN), os.environ.get("PATH", ""), "/usr/sbin", *map(str, POSTGRESQL_PROGRAMS)]
+    return shutil.which(name, path=os.pathsep.join(folders))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -2,8 +2,10 @@
 
 SQLite runs in WAL mode with ``synchronous=FULL`` (a commit survives a power cut) and enforced foreign keys.
 A writer takes the write lock when its transaction begins (``BEGIN IMMEDIATE``), so that it never fails
-half-way because somebody else wrote first; it waits up to 30 seconds for the lock. PostgreSQL needs nothing
-of this.
+half-way because somebody else wrote first; it waits up to 30 seconds for the lock.
+
+PostgreSQL writes at the isolation level READ COMMITTED: who decides on what others may change meanwhile locks the row
+first. A reader has REPEATABLE READ, which there, too, is one consistent state without waiting.
 """
 
 import sqlite3
@@ -18,7 +20,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Connection, Engine, Table, create_engine, event, func, make_url, select
+from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, func, make_url, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from node.errors import Permanent
@@ -106,13 +108,32 @@ def check_schema(engine: Engine) -> None:
 
 
 def _open(url: str, foreign_keys: bool) -> Engine:
-    is_sqlite = make_url(url).get_backend_name() == "sqlite"
-    if not is_sqlite:
-        return create_engine(url, pool_pre_ping=True)
+    if make_url(url).get_backend_name() != "sqlite":
+        return _open_postgresql(make_url(url))
     engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS}, pool_size=8, max_overflow=24)
     event.listen(engine, "connect", lambda connection, _: _set_pragmas(connection, foreign_keys))
     event.listen(engine, "begin", _begin)
     return engine
+
+
+def _open_postgresql(url: URL) -> Engine:
+    """`postgresql://` is opened with pg8000, which the extra `postgresql` installs; a driver that is named is used."""
+    if url.drivername == "postgresql":
+        url = url.set(drivername="postgresql+pg8000")
+    try:
+        engine = create_engine(url, pool_pre_ping=True)
+    except ModuleNotFoundError as error:
+        raise Permanent(
+            f"node.database_url names PostgreSQL, and its driver {error.name} is not installed: "
+            "pip install 'overread[postgresql]'"
+        ) from None
+    event.listen(engine, "begin", _begin_reading)
+    return engine
+
+
+def _begin_reading(connection: Connection) -> None:
+    if not connection.get_execution_options().get("takes_write_lock", False):
+        connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
 
 
 def _set_pragmas(connection: sqlite3.Connection, foreign_keys: bool) -> None:

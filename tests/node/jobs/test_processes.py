@@ -1,4 +1,4 @@
-"""Real worker processes on one SQLite file, killed and stopped."""
+"""Real worker processes on one database, killed and stopped."""
 
 import os
 import signal
@@ -100,6 +100,7 @@ def killed_while_it_worked(engine: Engine, start: Start) -> int:
     return job_id
 
 
+@pytest.mark.database("sqlite")
 def test_the_lease_of_a_killed_process_runs_out_and_the_job_runs_again(engine: Engine, start: Start) -> None:
     job_id = killed_while_it_worked(engine, start)
     expires_at = get_job(engine, job_id).lease_expires_at
@@ -130,6 +131,7 @@ def test_the_next_process_takes_over_from_a_killed_one_at_once(engine: Engine, s
     ]
 
 
+@pytest.mark.database("sqlite")
 def test_a_node_killed_as_a_whole_costs_its_job_no_attempt(engine: Engine, start: Start) -> None:
     """Supervisor and worker, killed at once."""
     job_id = add_job(engine)
@@ -155,6 +157,7 @@ def test_a_node_killed_as_a_whole_costs_its_job_no_attempt(engine: Engine, start
     assert (job.state, job.attempt) == (JobState.SUCCEEDED, 1)
 
 
+@pytest.mark.database("sqlite")
 def test_sigterm_releases_the_job_and_costs_no_attempt(engine: Engine, start: Start) -> None:
     job_id = add_job(engine)
     process = start("work")
@@ -165,6 +168,7 @@ def test_sigterm_releases_the_job_and_costs_no_attempt(engine: Engine, start: St
     assert (job.state, job.attempt, job.worker) == (JobState.QUEUED, 0, None)
 
 
+@pytest.mark.database("sqlite")
 def test_sigterm_ends_an_idle_process(start: Start) -> None:
     process = start("work")
     assert read_line(process) == "ready"
@@ -172,6 +176,7 @@ def test_sigterm_ends_an_idle_process(start: Start) -> None:
     assert process.wait(LONG) == 0
 
 
+@pytest.mark.database("sqlite")
 def test_a_process_past_its_deadline_ends_itself(engine: Engine, start: Start) -> None:
     job_id = add_job(engine)
     process = start("late")
@@ -181,6 +186,7 @@ def test_a_process_past_its_deadline_ends_itself(engine: Engine, start: Start) -
     assert job.last_error == "DeadlineExceeded: ran longer than 0.1 s and was ended"
 
 
+@pytest.mark.database("sqlite")
 def test_a_waiting_process_is_woken(engine: Engine, start: Start, tmp_path: Path) -> None:
     process = start("work")
     assert read_line(process) == "ready"

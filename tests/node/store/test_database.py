@@ -8,7 +8,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Engine, create_engine, insert, select
-from sqlalchemy.exc import IntegrityError, OperationalError, StatementError
+from sqlalchemy.exc import DBAPIError, OperationalError, StatementError
 
 from node.store.database import (
     MIGRATIONS,
@@ -85,6 +85,7 @@ def test_migrations_create_exactly_the_tables(url: str, tmp_path: Path) -> None:
     migrated.dispose()
 
 
+@pytest.mark.database("sqlite")
 def test_sqlite_is_durable_and_enforces_references(engine: Engine) -> None:
     with read_transaction(engine) as connection:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
@@ -93,6 +94,7 @@ def test_sqlite_is_durable_and_enforces_references(engine: Engine) -> None:
         assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 30_000
 
 
+@pytest.mark.database("sqlite")
 def test_a_writer_holds_the_lock_from_the_beginning(engine: Engine, tmp_path: Path) -> None:
     other = create_engine(engine.url, connect_args={"timeout": 0})
     with write_transaction(engine), other.connect() as connection, pytest.raises(OperationalError):
@@ -107,6 +109,23 @@ def test_a_reader_does_not_wait_for_a_writer(engine: Engine) -> None:
             assert reader.execute(select(study)).all() == []
 
 
+def test_a_reader_sees_one_state_whatever_others_write(engine: Engine) -> None:
+    rows = [{"study_instance_uid": uid, "first_received_at": NOW, "last_received_at": NOW} for uid in ("1", "2")]
+    with write_transaction(engine) as writer:
+        writer.execute(insert(study), rows[:1])
+    with read_transaction(engine) as reader:
+        before = reader.execute(select(study.c.study_instance_uid)).all()
+        with write_transaction(engine) as writer:
+            writer.execute(insert(study), rows[1:])
+        assert reader.execute(select(study.c.study_instance_uid)).all() == before == [("1",)]
+
+
+@pytest.mark.database("postgresql")
+def test_a_reader_cannot_write(engine: Engine) -> None:
+    with pytest.raises(DBAPIError, match="read-only transaction"), read_transaction(engine) as connection:
+        connection.execute(insert(study).values(study_instance_uid="1", first_received_at=NOW, last_received_at=NOW))
+
+
 def test_an_exception_undoes_the_transaction(engine: Engine) -> None:
     with pytest.raises(KeyError), write_transaction(engine) as connection:
         connection.execute(insert(study).values(study_instance_uid="1", first_received_at=NOW, last_received_at=NOW))
@@ -118,7 +137,10 @@ def test_an_exception_undoes_the_transaction(engine: Engine) -> None:
 def test_references_hold(engine: Engine) -> None:
     values = {"state": "RECEIVING", "settle_at": NOW, "last_received_at": NOW, "header": {}}
     row = dict(values, series_instance_uid="1", study_instance_uid="9", calling_ae_title="A", called_ae_title="B")
-    with pytest.raises(IntegrityError, match="FOREIGN KEY"), write_transaction(engine) as connection:
+    with (
+        pytest.raises(DBAPIError, match=r"FOREIGN KEY|violates foreign key constraint"),
+        write_transaction(engine) as connection,
+    ):
         connection.execute(insert(series).values(row))
 
 
