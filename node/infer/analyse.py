@@ -48,7 +48,7 @@ class Inference:
     embeddings : dict
         Vectors by name.
     provider : str
-        The ONNX Runtime execution provider that really ran.
+        The ONNX Runtime execution provider that really ran; each, where networks ran on several.
     degraded : bool
         Whether a GPU was asked for and the CPU was used.
     timings : dict
@@ -155,7 +155,11 @@ def _close_others(model: Model, device: str, threads: int) -> None:
 
 
 def _is_on_gpu(model: Model, threads: int) -> bool:
-    return any(session.provider in GPUS for session in model.sessions("prefer-gpu", threads).values())
+    """Whether the CPU has more to offer; so it has where not even the network itself fits."""
+    try:
+        return any(session.provider in GPUS for session in model.sessions("prefer-gpu", threads).values())
+    except OutOfMemory:
+        return True
 
 
 def _analyse(
@@ -189,7 +193,7 @@ def _analyse(
         maps=tuple(each for part in parts for each in part.maps),
         text="\n".join(part.text for part in parts if part.text),
         embeddings={name: vector for part in parts for name, vector in part.embeddings.items()},
-        provider=next(iter(sessions.values())).provider,
+        provider=", ".join(dict.fromkeys(session.provider for session in sessions.values())),
         degraded=degraded,
         timings=timings,
         remarks=(*dict.fromkeys(remarks), *([FALL_BACK] if degraded else [])),

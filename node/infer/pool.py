@@ -101,12 +101,17 @@ class SessionPool:
 
     def _close(self, key: Key) -> None:
         sessions = self._open.pop(key)
-        for session in sessions.values():
-            if isinstance(session, RemoteSession):
-                session.close()
+        close_sessions(sessions)
         get_logger("infer").info("model_closed", model=key.model, bytes=self._sizes.pop(key, None))
         del sessions
         give_back_memory()
+
+
+def close_sessions(sessions: Sessions) -> None:
+    """End the connections to servers; what runs here goes with its last reference."""
+    for session in sessions.values():
+        if isinstance(session, RemoteSession):
+            session.close()
 
 
 def resident_bytes() -> int | None:

@@ -9,7 +9,7 @@ from node.errors import Permanent
 from node.infer.manifest import FILE_NAME, Manifest, ManifestError, load_manifest
 from node.infer.networks import input_tensors, output_tensors
 from node.infer.output_sections import Segmentation
-from node.infer.pool import Key, SessionPool, Sessions
+from node.infer.pool import Key, SessionPool, Sessions, close_sessions
 from node.infer.remote import RemoteSession, open_remote
 from node.infer.segmentation import segment_of
 from node.infer.session import Session, open_session
@@ -132,24 +132,28 @@ class Model:
         for stage in self.manifest.sequence:
             for name in stage.run.files:  # a network may serve several stages
                 tensors[name] = tuple(dict.fromkeys((*tensors.get(name, ()), *output_tensors(stage))))
+        given = {
+            name: tuple(input_tensors(stage, inputs)) for stage in self.manifest.sequence for name in stage.run.files
+        }
         opened: dict[str, Session | RemoteSession] = {}
-        for stage in self.manifest.sequence:
-            names = {"input_names": tuple(input_tensors(stage, inputs))}
-            for file in stage.run.files:
+        try:
+            for file, names in given.items():
                 engine = self.pool.engine(self.identifier, file)
                 if engine is not None:
-                    opened[file] = open_remote(self.identifier, engine, **names, output_names=tensors[file])
+                    opened[file] = open_remote(self.identifier, engine, input_names=names, output_names=tensors[file])
                     continue
-                weights = self.folder / file if others else contents[file]
                 opened[file] = open_session(
                     self.identifier,
-                    weights,
-                    **names,
+                    self.folder / file if others else contents.pop(file),
+                    input_names=names,
                     output_names=tensors[file],
                     device=device,
                     threads=threads,
                     acceleration=self.pool.acceleration,
                 )
+        except BaseException:
+            close_sessions(opened)
+            raise
         return opened
 
 

@@ -4,9 +4,11 @@ To the rest of the node it is a session like any other (`node.infer.session`). W
 assumed: its tensors when the session is opened, its version with every answer.
 """
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
+from queue import SimpleQueue
 from types import ModuleType
 from typing import Any
 from urllib.parse import urlsplit
@@ -55,7 +57,7 @@ class RemoteSession:
     _client: Any
     _library: ModuleType
     _types: Mapping[str, str]
-    _thread: ThreadPoolExecutor
+    _caller: "_Caller"
     degraded: bool = field(default=False, init=False)
 
     def run(
@@ -80,14 +82,14 @@ class RemoteSession:
         Permanent
             When it refuses the call, or another version of the model answered.
         """
-        running = self._thread.submit(self._call, feeds)
+        running = self._caller.submit(lambda: self._call(feeds))
         _watch(running, check)
         return running.result()
 
     def close(self) -> None:
         """Close the connection."""
-        self._thread.submit(self._client.close)
-        self._thread.shutdown(wait=False)
+        self._caller.submit(self._client.close)
+        self._caller.end()
 
     def _call(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         inputs = [self._input(name, array) for name, array in feeds.items()]
@@ -122,7 +124,36 @@ class RemoteSession:
             raise Permanent(f"model {self.model}: output {name!r} is no tensor of numbers or text")
         if array.dtype.kind in "iu":
             return array.astype(np.int64)
-        return array.astype(np.float32, copy=False) if array.dtype.kind in "fb" else array
+        if array.dtype.kind not in "fb":
+            return array
+        return np.require(array, np.float32, "W")  # whoever asked may change it, and the library's is read-only
+
+
+class _Caller:
+    """A thread that makes one call after the other; one that hangs does not keep the process from ending."""
+
+    def __init__(self) -> None:
+        self._calls: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
+        threading.Thread(target=self._run, name="remote", daemon=True).start()
+
+    def submit(self, call: Callable[[], Any]) -> Future[Any]:
+        """What the call will give."""
+        answer: Future[Any] = Future()
+        self._calls.put((answer, call))
+        return answer
+
+    def end(self) -> None:
+        """No more calls will come; those that wait are made."""
+        self._calls.put(None)
+
+    def _run(self) -> None:
+        while (item := self._calls.get()) is not None:
+            answer, call = item
+            try:
+                answer.set_result(call())
+            except BaseException as error:
+                answer.set_exception(error)
+            del item, answer, call
 
 
 def open_remote(
@@ -138,9 +169,9 @@ def open_remote(
         When it serves other tensors or not this version, or `tritonclient` is not installed.
     """
     library = _library(engine)
-    thread = ThreadPoolExecutor(1, thread_name_prefix="remote")  # the client for HTTP stays in the thread that made it
+    caller = _Caller()  # the client for HTTP stays in the thread that made it
     try:
-        client, metadata = thread.submit(_connect, library, engine).result()
+        client, metadata = caller.submit(lambda: _connect(library, engine)).result()
         served = {each["name"]: each["datatype"] for each in metadata.get("inputs", [])}
         given = [each["name"] for each in metadata.get("outputs", [])]
         _check_tensors(model, engine, served, given, input_names, output_names)
@@ -152,11 +183,11 @@ def open_remote(
                 f"expected {engine.version}"
             )
     except BaseException:
-        thread.shutdown(wait=False)
+        caller.end()
         raise
     where = urlsplit(engine.url).netloc
     provider = f"KServe v2 {metadata.get('platform') or 'server'} at {where}, {engine.model} version {version}"
-    return RemoteSession(model, provider, engine, version, tuple(output_names), client, library, served, thread)
+    return RemoteSession(model, provider, engine, version, tuple(output_names), client, library, served, caller)
 
 
 def _library(engine: RemoteEngine) -> ModuleType:

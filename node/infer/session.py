@@ -145,7 +145,8 @@ class Session:
             output = np.empty(shape, np.float32)
             binding = self.engine.io_binding()
             (name,) = feeds
-            binding.bind_cpu_input(name, np.ascontiguousarray(given))
+            given = np.ascontiguousarray(given)  # kept until the run has ended
+            binding.bind_cpu_input(name, given)
             binding.bind_output(self.output_names[0], "cpu", 0, np.float32, shape, output.ctypes.data)
             self.engine.run_with_iobinding(binding, options)
             return [output]

@@ -1,6 +1,7 @@
 """Warm sessions within a budget, short memory, networks on an inference server."""
 
 import hashlib
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +10,16 @@ import pytest
 from onnx import TensorProto, helper
 from pydicom import Dataset
 
+from node.errors import Permanent
 from node.infer import Registry, analyse
+from node.infer.analyse import MEMORY_FALL_BACK
 from node.infer.pool import Key, SessionPool, resident_bytes
 from node.infer.remote import RemoteEngine
 from node.infer.session import OutOfMemory, open_session
 from node.volume import Volume
+from tests.counterparts import wait_until
 from tests.kserve_server import Served, kserve
-from tests.models import network, threshold_network, write_model
+from tests.models import network, threshold_network, write_model, write_task_model
 
 MEGABYTE = 1_000_000
 
@@ -134,6 +138,82 @@ def test_memory_that_never_suffices_is_said(tmp_path: Path, ball: Volume) -> Non
     write_model(tmp_path / "hungry", "hungry", content)
     with pytest.raises(OutOfMemory, match="model hungry: not enough memory"):
         analyse(Registry([tmp_path]).get("hungry"), {"image": ball}, device="cpu", threads=1)
+
+
+def test_a_network_that_no_gpu_can_hold_runs_on_the_cpu(tmp_path: Path, ball: Volume) -> None:
+    """It cannot even be loaded there, on whatever attempt."""
+
+    class Small(SessionPool):
+        """A GPU without room."""
+
+        def sessions(self, key, open_sessions):
+            if key.device != "cpu":
+                raise OutOfMemory("no room")
+            return super().sessions(key, open_sessions)
+
+    model = Registry([write_model(tmp_path / "ball", "ball", threshold_network())], Small()).get("ball")
+    found = analyse(model, {"image": ball}, device="prefer-gpu", threads=1)
+    assert found.degraded and MEMORY_FALL_BACK in found.remarks
+    with pytest.raises(OutOfMemory):
+        analyse(model, {"image": ball}, device="require-gpu", threads=1)
+
+
+TWO_STAGES = """
+[[inputs]]
+[inputs.requires]
+modality = ["MR"]
+[[stages]]
+name = "first"
+[stages.preprocessing]
+orientation = "SPL"
+alignment = "acquisition"
+[[stages.outputs]]
+task = "segmentation"
+channels = 2
+report = false
+[[stages.outputs.labels]]
+name = "Ball"
+channels = [1]
+type = { value = "12738006", meaning = "Brain" }
+rgb = [255, 0, 0]
+[preprocessing]
+orientation = "SPL"
+alignment = "acquisition"
+[run]
+file = "LAST"
+[[outputs]]
+task = "segmentation"
+channels = 2
+[[outputs.labels]]
+name = "Core"
+channels = [1]
+type = { value = "12738006", meaning = "Brain" }
+rgb = [255, 0, 0]
+"""
+
+
+def test_what_was_opened_is_closed_when_the_rest_of_a_model_cannot_be(tmp_path: Path, ball: Volume) -> None:
+    """Each attempt of its job would leave a connection behind."""
+    network = threshold_network()
+    there = tmp_path / "there.onnx"
+    there.write_bytes(network.SerializeToString())
+    files = {"model.onnx": network, "last.onnx": b"no network"}
+    folder = write_task_model(tmp_path / "two", TWO_STAGES.replace("LAST", "last.onnx"), files)
+    before = set(threading.enumerate())
+    with kserve(Served("net", there), "http") as url:
+        pool = SessionPool(engines={("two", "model.onnx"): RemoteEngine(url, "net", "1")})
+        with pytest.raises(Permanent, match="ONNX Runtime cannot load it"):
+            analyse(Registry([folder], pool).get("two"), {"image": ball}, device="cpu", threads=1)
+        wait_until(lambda: "remote" not in [each.name for each in set(threading.enumerate()) - before], "end of it")
+
+
+def test_a_network_of_two_stages_is_opened_once(tmp_path: Path, ball: Volume) -> None:
+    folder = write_task_model(
+        tmp_path / "two", TWO_STAGES.replace("LAST", "model.onnx"), {"model.onnx": threshold_network()}
+    )
+    model = Registry([folder]).get("two")
+    assert list(model.sessions("cpu", 1)) == ["model.onnx"]
+    assert analyse(model, {"image": ball}, device="cpu", threads=1).provider == "CPUExecutionProvider"
 
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
