@@ -1,7 +1,8 @@
 """An archive that answers questions about what it keeps, and loses some of what it accepts.
 
 C-STORE, C-FIND and storage commitment on a free loopback port; the report of a commitment comes on the same association
-or on a new one to the node. Every `lose_every`-th C-STORE is answered 0x0000 and forgotten.
+or on a new one to the node. Every `lose_every`-th C-STORE is answered 0x0000 and forgotten, every `stall_every`-th one
+answered late, at every `die_every`-th one the archive dies and comes back; classes in `refuse` it does not take.
 """
 
 import threading
@@ -30,11 +31,21 @@ class LosingArchive:
         report: Literal["same", "new", "never"] = "same",
         report_to: tuple[str, int] = ("OVERREAD", 0),
         services: tuple[str, ...] = ("find", "commitment"),
+        refuse: tuple[str, ...] = (),
+        stall_every: int = 0,
+        stall_seconds: float = 5,
+        die_every: int = 0,
     ) -> None:
         self.lose_every = lose_every
         self.report = report
         self.report_to = report_to
         self.services = services
+        self.refuse = refuse
+        self.stall_every = stall_every
+        self.stall_seconds = stall_seconds
+        self.die_every = die_every
+        self.stalls = 0
+        self.deaths = 0
         self.kept: dict[str, int] = {}
         self.lost: list[str] = []
         self.stores = 0
@@ -42,15 +53,28 @@ class LosingArchive:
         self.report_statuses: list[int] = []
         self.port = 0
         self._lock = threading.Lock()
+        self._life = threading.Lock()
+        self._closing = threading.Event()
         self._server: Any = None
         self._threads: list[threading.Thread] = []
 
     def __enter__(self) -> "LosingArchive":
+        self._start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closing.set()
+        for thread in self._threads:
+            thread.join(20)
+        self._server.shutdown()
+
+    def _start(self) -> None:
         application = AE(ae_title="LOSING")
         application.maximum_associations = 50
         application.add_supported_context(Verification)
-        for uid in STORAGE_CLASSES.values():
-            application.add_supported_context(uid, ALL_TRANSFER_SYNTAXES)
+        for name, uid in STORAGE_CLASSES.items():
+            if name not in self.refuse:
+                application.add_supported_context(uid, ALL_TRANSFER_SYNTAXES)
         if "find" in self.services:
             application.add_supported_context(StudyRootQueryRetrieveInformationModelFind)
         if "commitment" in self.services:
@@ -62,21 +86,35 @@ class LosingArchive:
         ]
         self._server = application.start_server((LOOPBACK, self.port), block=False, evt_handlers=handlers)
         self.port = self._server.server_address[1]
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        for thread in self._threads:
-            thread.join(20)
-        self._server.shutdown()
+    def _die(self) -> None:
+        """Cut all associations, listen no more, and come back a little later on the same port."""
+        with self._life:
+            if self._closing.is_set():
+                return
+            for association in self._server.active_associations:
+                association.abort()
+            self._server.shutdown()
+            self._closing.wait(0.5)
+            self._start()
 
     def _on_store(self, event: Any) -> int:
         uid = str(event.request.AffectedSOPInstanceUID)
         with self._lock:
             self.stores += 1
-            if self.lose_every and self.stores % self.lose_every == 0:
+            number = self.stores
+            if self.lose_every and number % self.lose_every == 0:
                 self.lost.append(uid)
             else:
                 self.kept[uid] = self.kept.get(uid, 0) + 1
+        if self.stall_every and number % self.stall_every == 0:
+            self.stalls += 1
+            self._closing.wait(self.stall_seconds)
+        if self.die_every and number % self.die_every == 0:
+            self.deaths += 1
+            thread = threading.Thread(target=self._die)
+            self._threads.append(thread)
+            thread.start()
         return 0x0000
 
     def _on_find(self, event: Any) -> Any:

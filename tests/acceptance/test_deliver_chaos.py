@@ -8,22 +8,29 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import func, select
+from pydicom import dcmread
+from sqlalchemy import select
 
+from node.jobs.job import Job
 from node.store.database import migrate, open_database, read_transaction
-from node.store.tables import DeliveryState, JobKind, JobState, delivery, job
-from tests.counterparts import LOOPBACK, wait_until
+from node.store.deliveries import AcceptedObject
+from node.store.tables import JobKind, JobState, delivery, job
+from tests.counterparts import LOOPBACK, orthanc, storescp, wait_until
 from tests.losing_archive import LosingArchive
-from tests.node.deliver.conftest import Node
+from tests.node.deliver.conftest import Node, add_real_result
 
 SOAK = os.environ.get("OVERREAD_SOAK") == "1"
 RESULTS, KILLS = (1000, 30) if SOAK else (30, 4)
 SECONDS = 1500 if SOAK else 120
+LOSE, STALL, DIE = (20, 150, 200) if SOAK else (20, 17, 25)
 
 
 @pytest.fixture
@@ -35,17 +42,27 @@ def node(tmp_path: Path) -> Iterator[Node]:
     engine.dispose()
 
 
-def start(node: Node, pacs: LosingArchive, other: LosingArchive) -> subprocess.Popen[bytes]:
+@dataclass(frozen=True)
+class Peer:
+    """A destination of the configuration."""
+
+    name: str
+    ae_title: str
+    port: int
+    confirm: str
+
+
+def start(node: Node, peers: Sequence[Peer]) -> subprocess.Popen[bytes]:
     """`overread deliver` as a process of its own."""
     config = node.folder / "node.toml"
     archives = "".join(
-        f'[[destinations]]\nname = "{name}"\nae_title = "LOSING"\nhost = "{LOOPBACK}"\nport = {archive.port}\n'
-        'confirm = "storage-commitment"\nconfirm_after_seconds = 0.2\n'
-        for name, archive in (("pacs", pacs), ("other", other))
+        f'[[destinations]]\nname = "{one.name}"\nae_title = "{one.ae_title}"\nhost = "{LOOPBACK}"\n'
+        f'port = {one.port}\nconfirm = "{one.confirm}"\nconfirm_after_seconds = 0.2\n'
+        for one in peers
     )
     config.write_text(
         '[node]\ndata_dir = "."\n[deliver]\nfirst_retry_seconds = 0.1\nlongest_retry_seconds = 1\nlease_seconds = 3\n'
-        f"poll_seconds = 0.5\n{archives}"
+        f"poll_seconds = 0.5\nprobe_seconds = 0.5\ntimeout_seconds = 3\n{archives}"
     )
     with (node.folder / "deliver.log").open("ab") as log:
         return subprocess.Popen(
@@ -56,19 +73,39 @@ def start(node: Node, pacs: LosingArchive, other: LosingArchive) -> subprocess.P
         )
 
 
-def states(node: Node) -> dict[str, int]:
-    """How many deliveries are in each state of confirmation."""
+def states(node: Node) -> Counter[tuple[str, str]]:
+    """How many deliveries of each destination are in each state of confirmation."""
     with read_transaction(node.engine) as connection:
-        counted = select(delivery.c.state, func.count().label("number")).group_by(delivery.c.state)
-        return {row.state: row.number for row in connection.execute(counted)}
+        return Counter((row.destination, row.state) for row in connection.execute(select(delivery)))
 
 
 def test_all_results_are_confirmed_whatever_is_lost_and_killed(node: Node) -> None:
-    jobs = [node.add_result("pacs", "other", size_bytes=2000) for _ in range(RESULTS)]
+    """Each result goes to an archive that loses one in twenty, stalls and dies, and to a good one; each tenth also to
+    Orthanc, to storescp and, as one that can be written in another form, to an archive that refuses its class."""
+    tenth = ("pacs", "other", "orthanc", "storescp")
+    wanted = [tenth if number % 10 == 0 else ("pacs", "other") for number in range(RESULTS)]
+    jobs = [node.add_result(*names, size_bytes=2000) for names in wanted]
+    reformed = [add_real_result(node, "refusing") for _ in range(RESULTS // 10)]
+    expected = Counter({(name, "CONFIRMED"): sum(name in names for names in wanted) for name in tenth[:3]})
+    expected["storescp", "DELIVERED"] = expected["orthanc", "CONFIRMED"]
+    expected["refusing", "CONFIRMED"] = len(reformed)
     dice = random.Random(4711)
     started = datetime.now(UTC)
-    with LosingArchive(lose_every=20) as pacs, LosingArchive() as other:
-        process = start(node, pacs, other)
+    with (
+        LosingArchive(lose_every=LOSE, stall_every=STALL, die_every=DIE) as pacs,
+        LosingArchive() as other,
+        LosingArchive(refuse=("COMPREHENSIVE_3D_SR",)) as refusing,
+        orthanc(node.folder / "orthanc") as real,
+        storescp(node.folder / "storescp") as dcmtk,
+    ):
+        peers = [
+            Peer("pacs", "LOSING", pacs.port, "storage-commitment"),
+            Peer("other", "LOSING", other.port, "storage-commitment"),
+            Peer("refusing", "LOSING", refusing.port, "storage-commitment"),
+            Peer("orthanc", real.ae_title, real.dicom_port, "find"),
+            Peer("storescp", dcmtk.ae_title, dcmtk.port, "none"),
+        ]
+        process = start(node, peers)
         try:
             for _ in range(KILLS):
                 before = pacs.stores + other.stores
@@ -76,26 +113,42 @@ def test_all_results_are_confirmed_whatever_is_lost_and_killed(node: Node) -> No
                 time.sleep(dice.random() * 0.5)  # a random moment of the work that goes on
                 process.kill()
                 process.wait()
-                process = start(node, pacs, other)
-            wait_until(lambda: states(node) == {DeliveryState.CONFIRMED: 2 * RESULTS}, "confirmation", SECONDS)
+                process = start(node, peers)
+            wait_until(lambda: states(node) == expected, "confirmation", SECONDS)
         finally:
             process.kill()
             process.wait()
-    expected = {uid for pair in jobs for uid in node.uids(pair[0])}
-    assert set(pacs.kept) == expected and set(other.kept) == expected
-    assert pacs.lost and not other.lost
+        in_orthanc = [one["SOPInstanceUID"] for one in real.instances()]
+        in_storescp = [str(dcmread(path, stop_before_pixels=True).SOPInstanceUID) for path in dcmtk.received()]
+    every = {uid for made in jobs for uid in node.uids(made[0])}
+    some = {uid for made, names in zip(jobs, wanted, strict=True) if names == tenth for uid in node.uids(made[0])}
+    assert set(pacs.kept) == every and set(other.kept) == every
+    assert sorted(in_orthanc) == sorted(some) and sorted(in_storescp) == sorted(some)
+    assert pacs.lost and pacs.stalls and pacs.deaths and not other.lost
+    assert set(refusing.kept) == {one.sop_instance_uid for job in reformed for one in _accepted(node, job)}
     with read_transaction(node.engine) as connection:
-        deliveries = select(job.c.state).where(job.c.kind == JobKind.DELIVER)
-        assert connection.scalars(deliveries).all() == [JobState.SUCCEEDED] * 2 * RESULTS
-        sent = connection.execute(select(delivery.c.destination, delivery.c.confirmed_at, delivery.c.resends)).all()
-    seconds = {
-        name: sorted((row.confirmed_at - started).total_seconds() for row in sent if row.destination == name)
-        for name in ("pacs", "other")
-    }
-    print(
-        f"{RESULTS} results, {KILLS} kills, {len(pacs.lost)} objects lost by pacs and sent again, resends "
-        f"{sum(row.resends for row in sent)}; all confirmed after {seconds['pacs'][-1]:.1f} s (pacs), "
-        f"{seconds['other'][-1]:.1f} s (other)"
-    )
+        ended = connection.scalars(select(job.c.state).where(job.c.kind == JobKind.DELIVER)).all()
+        sent = connection.execute(select(delivery)).all()
+    assert ended == [JobState.SUCCEEDED] * expected.total()
+    _print_figures(started, sent, pacs)
     log = (node.folder / "deliver.log").read_text().lower()
     assert "canary" not in log and "traceback" not in log
+
+
+def _accepted(node: Node, made: Job) -> tuple[AcceptedObject, ...]:
+    """What its destination took."""
+    found = node.delivery(made)
+    assert found is not None
+    return found.objects
+
+
+def _print_figures(started: datetime, sent: Sequence[Any], pacs: LosingArchive) -> None:
+    last: dict[str, float] = {}
+    for row in sent:
+        seconds = ((row.confirmed_at or row.delivered_at) - started).total_seconds()
+        last[row.destination] = max(last.get(row.destination, 0.0), seconds)
+    print(
+        f"{RESULTS} results, {len(sent)} deliveries, {KILLS} kills; pacs lost {len(pacs.lost)} objects, stalled "
+        f"{pacs.stalls} and died {pacs.deaths} times; {sum(row.resends for row in sent)} resends; all there after "
+        + ", ".join(f"{seconds:.0f} s ({name})" for name, seconds in sorted(last.items()))
+    )
