@@ -80,6 +80,29 @@ def measure_spacing(sources: Sequence[Dataset]) -> tuple[float, float, float] | 
     Of one image its Slice Thickness, or 1 mm; None where the images do not say how far apart their pixels are. Frames
     of an image that lie at one place count once: such an image holds several volumes.
     """
+    return spacing_of(*_frames_of(sources))
+
+
+def measure_thicknesses(sources: Sequence[Dataset]) -> tuple[float, float]:
+    """What the thinnest and the thickest slice take up of a stack, as multiples of the mean; 1 and 1 where they are
+    alike, or do not say where they lie.
+
+    A slice reaches half way to its neighbours, the first and the last one as far outwards as inwards.
+    """
+    headers, frames = _frames_of(sources)
+    orientation = plane_of(headers[0], frames[0].frame_number, "ImageOrientationPatient")
+    if len(frames) < 2 or orientation is None or any(frame.position_mm is None for frame in frames):
+        return 1.0, 1.0
+    along_row, along_column = np.array(orientation, float).reshape(2, 3)
+    heights = np.sort(np.array([frame.position_mm for frame in frames], float) @ np.cross(along_row, along_column))
+    distances = np.diff(heights)
+    thicknesses = np.concatenate([distances[:1], (distances[:-1] + distances[1:]) / 2, distances[-1:]])
+    mean = float(distances.mean()) or 1.0
+    return min(1.0, float(thicknesses.min()) / mean), max(1.0, float(thicknesses.max()) / mean)
+
+
+def _frames_of(sources: Sequence[Dataset]) -> tuple[list[Dataset], list[SourceFrame]]:
+    """All images, or frames of images at different places, and the header of each."""
     headers, frames = [], []
     distinct = {str(source.get("SOPInstanceUID", index)): source for index, source in enumerate(sources)}
     for number, source in enumerate(distinct.values()):
@@ -90,7 +113,7 @@ def measure_spacing(sources: Sequence[Dataset]) -> tuple[float, float, float] | 
             frames.append(SourceFrame(number, frame_number, position))
     if len(frames) > len(distinct):
         frames = _by_place(frames, plane_of(headers[0], 1, "ImageOrientationPatient"))
-    return spacing_of(headers, frames)
+    return headers, frames
 
 
 def _by_place(frames: list[SourceFrame], orientation: tuple[float, ...] | None) -> list[SourceFrame]:
