@@ -8,7 +8,7 @@ from pydicom.dataset import Dataset
 from dicom_sr import content_tree
 from dicom_sr.conformance_kinds import BY_REFERENCE, RELATIONS
 from dicom_sr.conformance_segmentations import Found, count_voxels
-from dicom_sr.source_frames import measure_spacing, pixel_spacing_mm
+from dicom_sr.source_frames import measure_spacing, measure_thicknesses, pixel_spacing_mm
 
 LARGEST_DISAGREEMENT = 1e-6
 """Relative difference between a number of the report and the same from the segmentation."""
@@ -95,7 +95,7 @@ def check_agreement(report: Dataset, segmentations: Mapping[str, Dataset], sourc
         if segment is not None:
             tracked.setdefault(segment, set()).add(content_tree.tracking_uid_of(group))
             if voxel_ml is not None:
-                yield from _check_volumes(group, counts.get(segment[0], {}).get(segment[1], 0) * voxel_ml)
+                yield from _check_volumes(group, counts.get(segment[0], {}).get(segment[1], 0) * voxel_ml, sources)
         yield from _check_areas(group, sources)
     for (uid, number), uids in tracked.items():
         if uid not in segmentations:
@@ -108,11 +108,21 @@ def check_agreement(report: Dataset, segmentations: Mapping[str, Dataset], sourc
             yield "tracking", f"segment {number}: the report tracks it under another UID than the segmentation"
 
 
-def _check_volumes(group: Dataset, volume_ml: float) -> Found:
-    """Each Volume of a group equals voxels times voxel size."""
+def _check_volumes(group: Dataset, volume_ml: float, sources: Sequence[Dataset]) -> Found:
+    """Each Volume of a group equals voxels times voxel size, or is one that slices of unequal thickness allow."""
     for item in content_tree.children_named(group, "118565006"):
         value, unit = content_tree.number_of(item)
-        if unit in MILLILITERS and not np.isclose(value * MILLILITERS[unit], volume_ml, rtol=LARGEST_DISAGREEMENT):
+        if unit not in MILLILITERS:
+            continue
+        stated_ml = value * MILLILITERS[unit]
+        if np.isclose(stated_ml, volume_ml, rtol=LARGEST_DISAGREEMENT):
+            continue
+        thinnest, thickest = measure_thicknesses(sources)
+        if (
+            not thinnest * (1 - LARGEST_DISAGREEMENT)
+            <= stated_ml / (volume_ml or 1)
+            <= thickest * (1 + LARGEST_DISAGREEMENT)
+        ):
             yield "volume", f"volume of {value} {unit} in the report, {volume_ml:.6f} ml in the segmentation"
 
 
