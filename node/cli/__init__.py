@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import typer
 
+from node.cli.examples import add_examples
 from node.cli.shared import console_error
 from node.errors import NotAnalysed, OverreadError
 from node.settings import SettingsError
@@ -56,6 +57,7 @@ def build_app(arguments: Sequence[str]) -> typer.Typer:
     wanted = COMMANDS.get(arguments[0]) if arguments else None
     for name in [wanted] if wanted else dict.fromkeys(COMMANDS.values()):
         importlib.import_module(f"node.cli.{name}").register(app)
+    add_examples(app)
     return app
 
 
