@@ -3,12 +3,15 @@
     python benchmarks/gpu.py --peer-python OTHER/bin/python     speed beside torch, eager and compiled
     python benchmarks/gpu.py --memory [--runs 1000]             three models within a budget, memory before and after
     python benchmarks/gpu.py --exhaust                          a batch that no memory holds, and the next run
+    python benchmarks/gpu.py --labels [--onnx NETWORK]          a whole volume: scores left on the GPU (by CuPy) and
+                                                                brought back, share outside the network, labels
 
 Every part prints the name of the device and the provider of the session. `--device cpu` tries the script where there is
 no GPU; its figures then say nothing about one.
 """
 
 import argparse
+import hashlib
 import json
 import shutil
 import statistics
@@ -17,6 +20,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -145,6 +149,66 @@ def memory(runs: int, patch: int, device: str, budget_mb: int) -> None:
     print(f"({100 * (late / early - 1):+.1f} %)")
 
 
+class Timed:
+    """A session that adds up the seconds of its runs."""
+
+    def __init__(self, session: Any) -> None:
+        self.session, self.provider, self.degraded, self.seconds = session, session.provider, session.degraded, 0.0
+
+    def run(self, *arguments: Any, **options: Any) -> Any:
+        started = time.perf_counter()
+        answer = self.session.run(*arguments, **options)
+        self.seconds += time.perf_counter() - started
+        return answer
+
+
+def labels(patch: int, rounds: int, device: str, network: Path | None) -> None:
+    """The same volume with scores left where they were computed, and with scores brought back."""
+    from dataclasses import replace
+
+    import infer as on_cpu
+
+    from node.infer import Registry, analyse
+    from node.infer.pool import Key
+    from node.volume import load_volume
+    from tests.phantoms import write_series
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "model").mkdir()
+        on_cpu.make_model(folder / "model", CLASSES, patch, "spacing_mm = [1.5, 1.5, 1.5]")
+        if network is not None:
+            digest = hashlib.sha256((folder / "model" / "model.onnx").read_bytes()).hexdigest()
+            shutil.copyfile(network, folder / "model" / "model.onnx")
+            text = (folder / "model" / "model.toml").read_text()
+            own = hashlib.sha256(network.read_bytes()).hexdigest()
+            (folder / "model" / "model.toml").write_text(text.replace(digest, own))
+        paths = write_series(folder / "series", shape=(200, 256, 256), spacing_mm=(1.0, 0.9, 0.9), modality="CT")
+        volume = load_volume(paths)
+        model = Registry([folder / "model"]).models()[0]
+        (session,) = model.sessions(device, 0).values()
+        left = "left on the GPU" if session.scores else "left on the GPU (not so: CuPy is not there)"
+        ways = {left: session, "brought back": replace(session, scores=None)}
+        print(f"{device_name()}: {session.provider}, 200 x 256 x 256 voxels at 1.5 mm, patches of {patch}^3")
+        found = {}
+        for way, one in ways.items():
+            seconds, shares = [], []
+            for number in range(rounds + 1):
+                timed = Timed(one)
+                model.pool.close_others(Key("", "", 0))
+                model.pool.sessions(Key(model.identifier, device, 0), lambda timed=timed: {"model.onnx": timed})
+                started = time.perf_counter()
+                found[way] = analyse(model, {"image": volume}, device=device).labels
+                passed = time.perf_counter() - started
+                if number:  # the first warms up
+                    seconds.append(passed)
+                    shares.append(1 - timed.seconds / passed)
+            share = 100 * statistics.median(shares)
+            print(f"  {way:16s} {1000 * statistics.median(seconds):8.0f} ms, {share:.1f} % outside the network")
+        one, other = found.values()
+        print(f"  labels equal on {100 * float((one == other).mean()):.4f} % of voxels")
+
+
 def exhaust(device: str) -> None:
     """A batch that no memory holds is refused as such, and the same session goes on."""
     import infer as on_cpu
@@ -179,6 +243,8 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=1000)
     parser.add_argument("--budget-mb", type=int, default=0)
     parser.add_argument("--exhaust", action="store_true")
+    parser.add_argument("--labels", action="store_true")
+    parser.add_argument("--onnx", type=Path, help="Network of 5 classes for --labels; else one convolution")
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.serve:
@@ -189,10 +255,12 @@ def main() -> None:
         memory(given.runs, given.patch, given.device, given.budget_mb)
     elif given.exhaust:
         exhaust(given.device)
+    elif given.labels:
+        labels(given.patch, given.rounds, given.device, given.onnx)
     elif given.peer_python:
         compare(given.peer_python, given.patch, given.rounds, given.device)
     else:
-        parser.error("--peer-python, --memory or --exhaust")
+        parser.error("--peer-python, --memory, --exhaust or --labels")
 
 
 if __name__ == "__main__":

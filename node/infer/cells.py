@@ -8,8 +8,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
+from node.infer.arrays import Array, copied, namespace_of
 from node.infer.mosaic import Block, Index, Layout
 
 Key = tuple[tuple[bool, int], tuple[bool, int], tuple[bool, int]]
@@ -24,12 +23,12 @@ class Cells:
     ----------
     start : tuple of int
         Index on the grid of the first corner; there is one corner more than cells along each axis.
-    scores : ndarray of float32, shape (channel, axis 0, axis 1, axis 2)
-        At the corners. An axis along which the grid has one voxel only has it twice.
+    scores : array of float32, shape (channel, axis 0, axis 1, axis 2)
+        At the corners; where those of the blocks are. An axis along which the grid has one voxel only has it twice.
     """
 
     start: Index
-    scores: np.ndarray
+    scores: Array
 
 
 class CellMaker:
@@ -37,7 +36,7 @@ class CellMaker:
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        self._faces: dict[Index, dict[tuple[int, bool], np.ndarray]] = {}
+        self._faces: dict[Index, dict[tuple[int, bool], Array]] = {}
         self._open: dict[Index, int] = {}
 
     def take(self, block: Block) -> Iterator[Cells]:
@@ -46,14 +45,14 @@ class CellMaker:
         scores = block.scores
         for axis in range(3):
             if self._layout.shape[axis] == 1:
-                scores = np.repeat(scores, 2, axis=axis + 1)
+                scores = namespace_of(scores).concat([scores, scores], axis=axis + 1)
         if min(scores.shape[1:]) > 1:
             yield Cells(_starts(block), scores)
         if not keys:
             return
         self._open[block.index] = len(keys)
         self._faces[block.index] = {
-            (axis, is_last): scores[(slice(None),) * (axis + 1) + (_plane(is_last),)].copy()
+            (axis, is_last): copied(scores[(slice(None),) * (axis + 1) + (_plane(is_last), ...)])
             for axis in range(3)
             if self._layout.counts[axis] > 1
             for is_last in (False, True)
@@ -89,8 +88,9 @@ class CellMaker:
         if min(sides) < 2:
             return None
         joined = [axis for axis in range(3) if key[axis][0]]
-        channels = next(iter(self._faces[(key[0][1], key[1][1], key[2][1])].values())).shape[0]
-        scores = np.empty((channels, *sides), np.float32)
+        one = next(iter(self._faces[(key[0][1], key[1][1], key[2][1])].values()))
+        xp = namespace_of(one)
+        scores = xp.empty((one.shape[0], *sides), dtype=xp.float32)
         for index in _touched(key):
             upper = [index[axis] - key[axis][1] for axis in range(3)]
             face = self._faces[index][joined[0], not upper[joined[0]]]

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from node.infer.arrays import Array, copied, like
+
 Box = tuple[slice, slice, slice]
 Index = tuple[int, int, int]
 Groups = Sequence[tuple[int, ...]]
@@ -30,13 +32,13 @@ class Block:
         Its place among the blocks along each axis.
     box : tuple of slice
         Its voxels on the grid.
-    scores : ndarray of float32, shape (channel, axis 0, axis 1, axis 2)
-        The receiver's own to change.
+    scores : array of float32, shape (channel, axis 0, axis 1, axis 2)
+        The receiver's own to change; where the network left it (`node.infer.arrays`).
     """
 
     index: Index
     box: Box
-    scores: np.ndarray
+    scores: Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,16 +150,16 @@ class Mosaic:
     layout : Layout
     weights : ndarray of float32, shape of a patch
     budget_bytes : int
-        When unfinished blocks would take more as float32, they are held as 16-bit integers: half the memory, for an
-        error of up to 2e-5 of the largest score of a channel each time, where patches overlap.
+        When unfinished blocks in the machine's memory would take more as float32, they are held as 16-bit integers:
+        half the memory, for an error of up to 2e-5 of the largest score of a channel each time, where patches overlap.
     """
 
     def __init__(self, layout: Layout, weights: np.ndarray, budget_bytes: int) -> None:
         self._layout = layout
         self._weights = weights
         self._budget = budget_bytes
-        self._sums: dict[Index, np.ndarray | _Packed] = {}
-        self._totals: dict[Index, np.ndarray] = {}
+        self._sums: dict[Index, Array | _Packed] = {}
+        self._totals: dict[Index, Array] = {}
         self._missing: dict[Index, int] = {}
         self._held = 0
 
@@ -166,15 +168,16 @@ class Mosaic:
         """What unfinished blocks take."""
         return self._held
 
-    def add(self, start: Index, scores: np.ndarray) -> Iterator[Block]:
+    def add(self, start: Index, scores: Array) -> Iterator[Block]:
         """Add a patch; the blocks that it finishes.
 
         Parameters
         ----------
         start : tuple of int
             Its first voxel.
-        scores : ndarray of float32, shape (channel, *patch)
+        scores : array of float32, shape (channel, *patch)
         """
+        self._weights = like(self._weights, scores) if isinstance(self._weights, np.ndarray) else self._weights
         for index in self._layout.covered(start):
             box = self._layout.box(index)
             inner = tuple(slice(side.start - first, side.stop - first) for side, first in zip(box, start, strict=True))
@@ -188,10 +191,10 @@ class Mosaic:
             weights = self._weights[inner]
             part = scores[(slice(None), *inner)] * weights
             if is_first:
-                total = weights.astype(np.float32)
+                total = copied(weights)
             else:
                 held, total = self._sums.pop(index), self._totals.pop(index)
-                self._held -= held.nbytes
+                self._held -= _bytes_of(held)
                 part += held.unpacked(total) if isinstance(held, _Packed) else held
                 total += weights
             if missing == 1:
@@ -200,10 +203,15 @@ class Mosaic:
             else:
                 self._hold(index, part, total, missing - 1)
 
-    def _hold(self, index: Index, part: np.ndarray, total: np.ndarray, missing: int) -> None:
-        held = _pack(part, total) if self._held + part.nbytes > self._budget else part
+    def _hold(self, index: Index, part: Array, total: Array, missing: int) -> None:
+        is_much = isinstance(part, np.ndarray) and self._held + part.nbytes > self._budget
+        held = _pack(part, total) if is_much else part
         self._sums[index], self._totals[index], self._missing[index] = held, total, missing
-        self._held += held.nbytes
+        self._held += _bytes_of(held)
+
+
+def _bytes_of(held: "Array | _Packed") -> int:
+    return held.multiples.nbytes if isinstance(held, _Packed) else 4 * math.prod(held.shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,10 +220,6 @@ class _Packed:
 
     multiples: np.ndarray
     steps: np.ndarray
-
-    @property
-    def nbytes(self) -> int:
-        return self.multiples.nbytes
 
     def unpacked(self, total: np.ndarray) -> np.ndarray:
         """The sums."""

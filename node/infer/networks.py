@@ -13,6 +13,7 @@ import numpy as np
 from scipy import ndimage
 
 from node.errors import Permanent
+from node.infer.arrays import Array, copied, namespace_of
 from node.infer.output_sections import (
     AnyOutput,
     Classification,
@@ -97,17 +98,22 @@ class StageNetwork:
     check: Callable[[], None]
     items: list[Item] = field(default_factory=list)
 
-    def __call__(self, batch: np.ndarray, last: bool = True) -> np.ndarray:
-        """Scores (batch, channel, *sides) of all outputs with a place, one after the other; the others into `items`."""
+    def __call__(self, batch: np.ndarray, last: bool = True) -> Array:
+        """Scores (batch, channel, *sides) of all outputs with a place, one after the other; the others into `items`.
+
+        They stay on the GPU where the session can leave them there and all of them become labels.
+        """
         axes = [2 + axis for axis in self.stage.run.flips]
         flips = [each for count in range(len(axes) + 1) for each in itertools.combinations(axes, count)]
         answers = len(flips) * len(self.sessions)
-        placed: np.ndarray | None = None
+        placed: Array | None = None
         others: list[Item] = []
         for session, flip in itertools.product(self.sessions, flips):
-            outputs = session.run(self._feeds(np.flip(batch, flip) if flip else batch), self.check, last=last)
+            feeds = self._feeds(np.flip(batch, flip) if flip else batch)
+            outputs = session.run(feeds, self.check, last=last, leave=self._leaves_scores)
             others.append(self._others(outputs))
-            scores = np.flip(self._placed(outputs, batch), flip) if flip else self._placed(outputs, batch)
+            scores = self._placed(outputs, batch)
+            scores = namespace_of(scores).flip(scores, axis=flip) if flip else scores
             if placed is None:
                 placed = scores
             else:  # in place: with many classes an answer is large
@@ -117,12 +123,14 @@ class StageNetwork:
         assert placed is not None
         self._keep(others, len(batch))
         if answers > 1:
-            placed /= np.float32(answers)
+            placed /= float(answers)
         return placed
 
     @staticmethod
-    def _own(placed: np.ndarray, first: Item) -> np.ndarray:
+    def _own(placed: Array, first: Item) -> Array:
         """Scores that can be changed: nobody else has them, and the engine gave them to be kept."""
+        if not isinstance(placed, np.ndarray):
+            return placed
         is_shared = any(np.shares_memory(placed, each) for each in first.values() if each.dtype.kind == "f")
         return placed if placed.flags.writeable and not is_shared else placed.copy()
 
@@ -137,27 +145,36 @@ class StageNetwork:
             first = last
         return feeds
 
-    def _placed(self, outputs: Mapping[str, np.ndarray], batch: np.ndarray) -> np.ndarray:
+    @property
+    def _leaves_scores(self) -> bool:
+        """Whether all that the network says becomes labels by channels in their usual place."""
+        return self.stage.run.layout == "channels-first" and all(
+            isinstance(output, Segmentation) for output in self.stage.outputs
+        )
+
+    def _placed(self, outputs: Mapping[str, Array], batch: np.ndarray) -> Array:
         outs = placed_outputs(self.stage)
         if not outs:
             return np.empty((len(batch), 0, *batch.shape[2:]), np.float32)
         parts = []
         for output in outs:
-            scores = self._on_sides(output, outputs[output.tensor].astype(np.float32, copy=False), batch)
+            found = outputs[output.tensor]
+            xp = namespace_of(found)
+            scores = self._on_sides(output, xp.astype(found, xp.float32, copy=False), batch)
             if is_averaged(self.stage) and output.activation != "none":
-                scores = scores.copy()
-                for each in scores:
-                    activate(each, output.activation)
+                scores = copied(scores)
+                for place in range(len(batch)):
+                    activate(scores[place, ...], output.activation)
             parts.append(scores)
-        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+        return parts[0] if len(parts) == 1 else namespace_of(parts[0]).concat(parts, axis=1)
 
-    def _on_sides(self, output: Segmentation | HeatMap, found: np.ndarray, batch: np.ndarray) -> np.ndarray:
+    def _on_sides(self, output: Segmentation | HeatMap, found: Array, batch: np.ndarray) -> Array:
         """Scores of one output, checked: finite, and of the shape that the manifest says."""
         sides = batch.shape[3:] if self.planes else batch.shape[2:]
         count = len(batch)
         scores = found
         if output.channels == 1 and scores.ndim == len(sides) + 1:
-            scores = scores[:, None]
+            scores = scores[:, None, ...]
         elif self.stage.run.layout == "channels-last" and scores.ndim == len(sides) + 2:
             scores = np.moveaxis(scores, -1, 1)
         if isinstance(output, HeatMap) and scores.ndim == len(sides) + 2 and scores.shape[2:] != sides:
@@ -171,10 +188,13 @@ class StageNetwork:
                 f"{given}, expected {expected}"
             )
         self._check_finite(output.tensor, scores)
-        return scores[:, :, None] if self.planes else scores
+        return scores[:, :, None, ...] if self.planes else scores
 
-    def _check_finite(self, tensor: str, found: np.ndarray) -> None:
-        if found.size and found.dtype.kind == "f" and not (np.isfinite(found.min()) and np.isfinite(found.max())):
+    def _check_finite(self, tensor: str, found: Array) -> None:
+        if isinstance(found, np.ndarray) and found.dtype.kind != "f":
+            return
+        xp = namespace_of(found)
+        if found.size and not bool(xp.isfinite(xp.min(found)) & xp.isfinite(xp.max(found))):
             raise Permanent(f"model {self.model}: output {tensor!r} holds values that are not finite")
 
     def _others(self, outputs: Mapping[str, np.ndarray]) -> Item:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from node.infer.arrays import Array, like, namespace_of, on_host
 from node.infer.cells import CellMaker, Cells
 from node.infer.mosaic import Block, Layout
 from node.infer.postprocess import Decision, activate
@@ -84,7 +85,7 @@ class Painting:
         """Add a block; its scores are changed."""
         activate(block.scores, self._activation)
         if self._nearest is not None:
-            self._nearest[block.box] = self._decision.numbers[self._decision.states(block.scores)]
+            self._nearest[block.box] = self._decision.numbers[on_host(self._decision.states(block.scores))]
             return
         for cells in self._maker.take(block):
             self._painter.paint(cells)
@@ -137,7 +138,7 @@ class _Painter:
             high.append(side - 0.5 if most >= side - 1 else float(most))
         return low, high
 
-    def _decide(self, scores: np.ndarray, states: np.ndarray, at: list[np.ndarray], inside: np.ndarray) -> np.ndarray:
+    def _decide(self, scores: Array, states: np.ndarray, at: list[np.ndarray], inside: np.ndarray) -> np.ndarray:
         """States at places within the cells; places are counted from the first corner, and broadcast."""
         last = [side - 1 for side in scores.shape[1:]]
         at = [np.clip(place, 0, most) for place, most in zip(at, last, strict=True)]
@@ -152,32 +153,33 @@ class _Painter:
         return found
 
 
-def _mix(scores: np.ndarray, starts: list[np.ndarray], shares: list[np.ndarray], decision: Decision) -> np.ndarray:
+def _mix(scores: Array, starts: list[np.ndarray], shares: list[np.ndarray], decision: Decision) -> np.ndarray:
     """States of scores interpolated between the eight corners of cells."""
+    xp = namespace_of(scores)
     sides = scores.shape[1:]
-    flat = scores.reshape(len(scores), -1)
+    flat = xp.reshape(scores, (scores.shape[0], -1))
     states = np.empty(len(starts[0]), np.int16)
-    step = max(1, SLAB_VOXELS // len(flat))
+    step = max(1, SLAB_VOXELS // flat.shape[0])
     for first in range(0, len(states), step):
         chosen = slice(first, first + step)
         one, two, three = (start[chosen] for start in starts)
         base = (one * sides[1] + two) * sides[2] + three
-        mixture = np.zeros((len(flat), len(base)), np.float32)
+        mixture = xp.zeros((flat.shape[0], len(base)), dtype=xp.float32)
         for corner in itertools.product((0, 1), repeat=3):
             weight = np.ones(len(base), np.float32)
             for far, share in zip(corner, shares, strict=True):
                 weight *= share[chosen] if far else 1 - share[chosen]
             shift = (corner[0] * sides[1] + corner[1]) * sides[2] + corner[2]
-            mixture += flat[:, base + shift] * weight
-        states[chosen] = decision.states(mixture)
+            mixture += xp.take(flat, like(base + shift, flat), axis=1) * like(weight, flat)
+        states[chosen] = on_host(decision.states(mixture))
     return states
 
 
-def _shared_states(decision: Decision, scores: np.ndarray) -> np.ndarray:
+def _shared_states(decision: Decision, scores: Array) -> np.ndarray:
     """State that the eight corners of each cell share, or MIXED; int16, one less than corners along each axis."""
     states = np.empty(scores.shape[1:], np.int16)
     for index in range(len(states)):  # plane by plane: argmax makes int64
-        states[index] = decision.states(scores[:, index])
+        states[index] = on_host(decision.states(scores[:, index, ...]))
     lowest, highest = states, states
     for axis in range(3):
         near: list[slice] = [slice(None)] * 3

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from node.infer.arrays import Array, like, namespace_of
 from node.infer.output_sections import Label, Postprocessing
 
 
@@ -23,15 +24,17 @@ class Decision:
     order: np.ndarray
     numbers: np.ndarray
 
-    def states(self, scores: np.ndarray) -> np.ndarray:
-        """State of each voxel, int16; `scores` has the channel first."""
+    def states(self, scores: Array) -> Array:
+        """State of each voxel, int16; `scores` has the channel first, and states are where they are."""
+        xp = namespace_of(scores)
         if self.kind == "argmax":
-            return _largest(scores)
+            is_here = isinstance(scores, np.ndarray)
+            return _largest(scores) if is_here else xp.astype(xp.argmax(scores, axis=0), xp.int16)
         if self.kind == "values":
-            return np.clip(np.rint(scores[0]), 0, len(self.numbers) - 1).astype(np.int16)
-        states = np.zeros(scores.shape[1:], np.int16)
+            return xp.astype(xp.clip(xp.round(scores[0, ...]), 0, len(self.numbers) - 1), xp.int16)
+        states = xp.zeros(scores.shape[1:], dtype=xp.int16)
         for place in range(len(self.order) - 1, -1, -1):
-            states[scores[self.order[place]] > self.thresholds[place]] = place + 1
+            states[scores[int(self.order[place]), ...] > like(self.thresholds[place : place + 1], scores)] = place + 1
         return states
 
 
@@ -62,9 +65,18 @@ def make_decision(postprocessing: Postprocessing, labels: Sequence[Label], chann
     return Decision(postprocessing.decision, thresholds, order, np.array(numbers, np.uint8))
 
 
-def activate(scores: np.ndarray, activation: str) -> np.ndarray:
-    """Softmax over channels or sigmoid, in place, slab by slab."""
+def activate(scores: Array, activation: str) -> Array:
+    """Softmax over channels or sigmoid, in place, slab by slab; on a GPU all at once."""
     if activation == "none":
+        return scores
+    if not isinstance(scores, np.ndarray):
+        xp = namespace_of(scores)
+        if activation == "softmax":
+            scores -= xp.max(scores, axis=0, keepdims=True)
+            scores[...] = xp.exp(scores)
+            scores /= xp.sum(scores, axis=0, keepdims=True)
+        else:
+            scores[...] = 1 / (1 + xp.exp(-xp.clip(scores, -80, 80)))
         return scores
     for index in range(scores.shape[1]):
         plane = scores[:, index]

@@ -61,7 +61,12 @@ class RemoteSession:
     degraded: bool = field(default=False, init=False)
 
     def run(
-        self, feeds: Mapping[str, np.ndarray], check: Callable[[], None] = lambda: None, *, last: bool = True
+        self,
+        feeds: Mapping[str, np.ndarray],
+        check: Callable[[], None] = lambda: None,
+        *,
+        last: bool = True,
+        leave: bool = False,
     ) -> dict[str, np.ndarray]:
         """Outputs of the network by name: float32, int64, or text.
 
@@ -72,8 +77,8 @@ class RemoteSession:
         check : callable
             Called several times a second while the server computes; an exception it raises ends the waiting and goes
             on.
-        last : bool
-            Whether nothing follows at once; the server does not care.
+        last, leave : bool
+            Whether nothing follows at once, and whether scores may stay on a GPU; the server does not care.
 
         Raises
         ------

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from dicom_sr.findings import Map, Segment
+from node.infer.arrays import copied, on_host
 from node.infer.measure import count_voxels, measure
 from node.infer.mosaic import Block, Layout
 from node.infer.output_sections import HeatMap, Label, Segmentation
@@ -145,7 +146,7 @@ class MapMaker:
 
     def take(self, block: Block) -> None:
         """Add a block of the section's channels; its scores are changed."""
-        self._values[block.box] = activate(block.scores, self._activation)[self._section.channel]
+        self._values[block.box] = on_host(activate(block.scores, self._activation)[self._section.channel, ...])
 
     def finish(self, keep: np.ndarray | None) -> Part:
         """The map on the images' own voxels; 0 outside the network's grid."""
@@ -168,5 +169,5 @@ def take_blocks(blocks: Iterable[Block], makers: Sequence[tuple[Maker, slice]]) 
     """Give every block to all makers, each with its own channels."""
     for block in blocks:
         for maker, channels in makers:
-            scores = block.scores if len(makers) == 1 else block.scores[channels].copy()
+            scores = block.scores if len(makers) == 1 else copied(block.scores[channels, ...])
             maker.take(Block(block.index, block.box, scores))

@@ -19,6 +19,7 @@ from typing import Any, Literal
 import numpy as np
 
 from node.errors import Permanent, Transient
+from node.infer.arrays import Array, ScoreDevice, cuda_scores
 from node.infer.providers import CPU, GPUS, Acceleration, Provider, running_provider, wanted_providers
 from node.infer.runtime import onnxruntime, ort_errors
 from node.logs import get_logger
@@ -77,14 +78,21 @@ class Session:
     degraded: bool
     engine: onnxruntime.InferenceSession
     output_names: tuple[str, ...]
+    scores: ScoreDevice | None = None
+    """Where scores can be left; None brings them to the machine's memory."""
     arena: str = ""
     """Where ONNX Runtime keeps working memory that it can give back: ``cpu:0`` or ``gpu:`` and a number."""
     _dense: dict[tuple[int, ...], tuple[int, ...]] = field(default_factory=dict, init=False, repr=False)
     """Shapes of the one output that has a score for every voxel of the one input, by shape of the input."""
 
     def run(
-        self, feeds: Mapping[str, np.ndarray], check: Callable[[], None] = lambda: None, *, last: bool = True
-    ) -> dict[str, np.ndarray]:
+        self,
+        feeds: Mapping[str, np.ndarray],
+        check: Callable[[], None] = lambda: None,
+        *,
+        last: bool = True,
+        leave: bool = False,
+    ) -> dict[str, Array]:
         """Outputs of the network by name: float32, int64, or text.
 
         Parameters
@@ -95,6 +103,8 @@ class Session:
             Called several times a second while the network runs; an exception it raises ends the run and goes on.
         last : bool
             Give working memory back afterwards; what follows at once would only ask for it again.
+        leave : bool
+            Leave outputs of float32 on the GPU, if `scores` says where.
 
         Raises
         ------
@@ -109,12 +119,14 @@ class Session:
         types = {each.name: INPUT_TYPES[each.type] for each in self.engine.get_inputs()}
         shapes = ", ".join(str(array.shape) for array in feeds.values())
         try:
-            given = {name: array.astype(types[name], copy=False) for name, array in feeds.items()}
-            outputs = self._run_watched(given, options, check)
+            given = {name: np.ascontiguousarray(array, types[name]) for name, array in feeds.items()}
+            outputs = self._run_watched(given, options, check, leave)
         except MemoryError:
             raise OutOfMemory(f"model {self.model}: not enough memory for an input of shape {shapes}") from None
         except ORT_ERRORS as error:
             raise self._explain(error, shapes) from None
+        if leave and self.scores:
+            return dict(zip(self.output_names, outputs, strict=True))
         return {name: self._plain(name, output) for name, output in zip(self.output_names, outputs, strict=True)}
 
     def _plain(self, name: str, output: Any) -> np.ndarray:
@@ -125,10 +137,10 @@ class Session:
         return output.astype(np.float32, copy=False) if output.dtype.kind in "fb" else output
 
     def _run_watched(
-        self, feeds: Mapping[str, np.ndarray], options: onnxruntime.RunOptions, check: Callable[[], None]
+        self, feeds: Mapping[str, np.ndarray], options: onnxruntime.RunOptions, check: Callable[[], None], leave: bool
     ) -> Sequence[Any]:
         with ThreadPoolExecutor(1) as pool:
-            running = pool.submit(self._run, feeds, options)
+            running = pool.submit(self._run_and_leave if leave and self.scores else self._run, feeds, options)
             try:
                 while not wait([running], CHECK_SECONDS).done:
                     check()
@@ -136,6 +148,19 @@ class Session:
                 options.terminate = True  # between two nodes of the graph
                 raise
         return running.result()
+
+    def _run_and_leave(self, feeds: Mapping[str, np.ndarray], options: onnxruntime.RunOptions) -> Sequence[Array]:
+        """Outputs as arrays on the device where they were computed."""
+        assert self.scores is not None
+        self.scores.finish()
+        binding = self.engine.io_binding()
+        for name, array in feeds.items():
+            binding.bind_cpu_input(name, array)
+        for name in self.output_names:
+            binding.bind_output(name, self.scores.name, self.scores.number)
+        self.engine.run_with_iobinding(binding, options)
+        binding.synchronize_outputs()
+        return [self.scores.take(each) for each in binding.get_outputs()]
 
     def _run(self, feeds: Mapping[str, np.ndarray], options: onnxruntime.RunOptions) -> Sequence[Any]:
         """Into memory of ours where the shape of the answer is known: ONNX Runtime would keep it twice."""
@@ -145,7 +170,6 @@ class Session:
             output = np.empty(shape, np.float32)
             binding = self.engine.io_binding()
             (name,) = feeds
-            given = np.ascontiguousarray(given)  # kept until the run has ended
             binding.bind_cpu_input(name, given)
             binding.bind_output(self.output_names[0], "cpu", 0, np.float32, shape, output.ctypes.data)
             self.engine.run_with_iobinding(binding, options)
@@ -241,6 +265,7 @@ def open_session(
         device == "prefer-gpu" and provider not in GPUS,
         engine,
         tuple(output_names),
+        scores=_score_device(provider, acceleration.gpu, engine),
         arena="cpu:0" if provider == CPU else f"gpu:{acceleration.gpu}" if provider in GPUS else "",
     )
 
@@ -272,6 +297,12 @@ def _load(
             raise OutOfMemory(f"model {model}: not enough memory to load it") from None
         reason = str(error).splitlines()[0][:200] if str(error) else ""
         raise Permanent(f"model {model}: ONNX Runtime cannot load it: {type(error).__name__} {reason}") from None
+
+
+def _score_device(provider: str, gpu: int, engine: onnxruntime.InferenceSession) -> ScoreDevice | None:
+    """The GPU, for networks that give nothing but float32."""
+    is_plain = all(each.type == "tensor(float)" for each in engine.get_outputs())
+    return cuda_scores(gpu) if provider in GPUS and is_plain else None
 
 
 def _sha256(weights: bytes | Path) -> str:

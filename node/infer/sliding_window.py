@@ -10,11 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from node.infer.arrays import Array, on_host
 from node.infer.mosaic import Block, Layout, Mosaic
 from node.infer.sections import Run
 
-Network = Callable[[np.ndarray, bool], np.ndarray]
-"""Patches (batch, channel, *sides), and whether they are the last, to scores (batch, channel, *sides), float32."""
+Network = Callable[[np.ndarray, bool], Array]
+"""Patches (batch, channel, *sides), and whether they are the last, to scores (batch, channel, *sides), float32, which
+may lie on a GPU.
+"""
 Progress = Callable[[float], None]
 """Told the share done, 0 to 1; may raise to stop."""
 
@@ -36,7 +39,7 @@ class Scores:
         """All of it at once: float32, shape (channel, axis 0, axis 1, axis 2)."""
         whole = np.empty((channels, *self.layout.shape), np.float32)
         for block in self.blocks:
-            whole[(slice(None), *block.box)] = block.scores
+            whole[(slice(None), *block.box)] = on_host(block.scores)
         return whole
 
 
@@ -82,7 +85,8 @@ def _blocks(
         is_last = first + len(chosen) == len(starts)
         output = network(parts[0][None] if len(parts) == 1 else np.stack(parts), is_last)
         del parts
-        for start, scores in zip(chosen, output, strict=True):
+        for place, start in enumerate(chosen):
+            scores = output[place, ...]
             yield from mosaic.add(start, scores)
         del output, scores  # while the network runs again there is no need for both answers
         progress((first + len(chosen)) / len(starts))

@@ -25,7 +25,9 @@ class Double:
     answer: Any
     seen: list[dict[str, np.ndarray]] = field(default_factory=list)
 
-    def run(self, feeds: Mapping[str, np.ndarray], check: Any = None, last: bool = True) -> dict[str, np.ndarray]:
+    def run(
+        self, feeds: Mapping[str, np.ndarray], check: Any = None, last: bool = True, leave: bool = False
+    ) -> dict[str, np.ndarray]:
         self.seen.append(dict(feeds))
         return self.answer(**feeds)
 

@@ -1,0 +1,71 @@
+"""Arrays of NumPy, and arrays that lie on a GPU, handled by the same code: the functions of an array's own library.
+
+Scores of a network that ran on CUDA stay there as arrays of CuPy, where CuPy is installed, until labels are made of
+them. Code that gets scores uses operators, and functions of `namespace_of` that the Python array API standard has.
+"""
+
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import array_api_compat
+import numpy as np
+
+Array = Any
+"""An array of NumPy, or of another library that follows the array API."""
+
+
+def namespace_of(array: Array) -> ModuleType:
+    """The functions for this array."""
+    return np if isinstance(array, np.ndarray) else array_api_compat.array_namespace(array)
+
+
+def on_host(array: Array) -> np.ndarray:
+    """The array in the machine's memory; not copied if it is there."""
+    if isinstance(array, np.ndarray):
+        return array
+    return np.asarray(array.get() if hasattr(array, "get") else np.from_dlpack(array))
+
+
+def copied(array: Array) -> Array:
+    """The same values, in memory of their own, where they are."""
+    return array.copy() if isinstance(array, np.ndarray) else namespace_of(array).asarray(array, copy=True)
+
+
+def like(array: np.ndarray, other: Array) -> Array:
+    """An array of NumPy where the other is."""
+    return array if isinstance(other, np.ndarray) else namespace_of(other).asarray(array)
+
+
+@dataclass(frozen=True)
+class ScoreDevice:
+    """Where a session leaves the scores of a network, for ONNX Runtime (`name`, `number`) and for us (`take`)."""
+
+    name: str
+    number: int = 0
+
+    def take(self, value: Any) -> Array:
+        """An output of ONNX Runtime (OrtValue of float32) as an array where it lies; it holds the output."""
+        import cupy
+
+        size = value.tensor_size_in_bytes()
+        memory = cupy.cuda.UnownedMemory(value.data_ptr(), size, value, self.number)
+        return cupy.ndarray(tuple(value.shape()), np.float32, cupy.cuda.MemoryPointer(memory, 0))
+
+    def finish(self) -> None:
+        """Wait for all work on arrays: ONNX Runtime, on a stream of its own, uses the memory of dropped ones again."""
+        import cupy
+
+        cupy.cuda.Device(self.number).synchronize()
+
+
+def cuda_scores(number: int) -> ScoreDevice | None:
+    """The GPU as a place for scores, where CuPy is installed and finds it."""
+    try:
+        import cupy
+
+        cupy.cuda.Device(number).use()
+        cupy.zeros(1).sum().get()  # is compiled for this GPU
+    except Exception:
+        return None
+    return ScoreDevice("cuda", number)

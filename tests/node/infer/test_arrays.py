@@ -1,0 +1,158 @@
+"""Scores that stay where they were computed: the same labels from another array library as from NumPy.
+
+The library is array_api_strict, which has nothing beyond the array API standard, on outputs bound to the CPU; with a
+GPU it is CuPy.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import array_api_strict
+import numpy as np
+import pytest
+from pydicom import Dataset
+
+from node.infer import Registry, analyse
+from node.infer.arrays import ScoreDevice, namespace_of, on_host
+from node.infer.pool import Key
+from node.volume import Volume
+from tests.models import threshold_network, write_task_model
+
+
+@dataclass(frozen=True)
+class Strict(ScoreDevice):
+    """The memory of this machine, as a place of its own."""
+
+    name: str = "cpu"
+
+    def take(self, value: Any) -> Any:
+        return array_api_strict.asarray(value.numpy())
+
+    def finish(self) -> None:
+        return None
+
+
+@pytest.fixture
+def ball() -> Volume:
+    voxels = (np.random.default_rng(5).normal(400, 40, (12, 14, 16))).astype(np.int16)
+    voxels[3:8, 4:10, 5:12] += 300
+    headers = []
+    for number in range(len(voxels)):
+        header = Dataset()
+        header.SOPInstanceUID = f"1.2.{number + 1}"
+        headers.append(header)
+    return Volume(voxels, np.diag([2.0, 1.0, 1.0, 1.0]), headers, "MR", "1.2.3")
+
+
+TABLES = """
+[[inputs]]
+[inputs.requires]
+modality = ["MR"]
+[preprocessing]
+orientation = "LIA"
+alignment = "acquisition"
+{preprocessing}
+[run]
+{run}
+[[outputs]]
+task = "segmentation"
+channels = 2
+{output}
+[[outputs.labels]]
+name = "Ball"
+channels = [1]
+type = {{ value = "12738006", meaning = "Brain" }}
+rgb = [255, 0, 0]
+{more}
+"""
+SECOND = """[[outputs.labels]]
+name = "Dark"
+channels = [0]
+type = { value = "1", meaning = "x" }
+rgb = [255, 0, 0]
+"""
+PATCHES = 'mode = "sliding-window"\npatch = [6, 7, 8]\noverlap = 0.5'
+
+
+@pytest.mark.parametrize(
+    ("preprocessing", "run", "output", "more"),
+    [
+        ("", PATCHES, 'activation = "softmax"', ""),
+        ("spacing_mm = [2.0, 2.5, 3.0]", PATCHES, 'activation = "softmax"', ""),
+        ("spacing_mm = [2.0, 2.5, 3.0]", "", "", ""),
+        ("spacing_mm = [2.0, 2.5, 3.0]", PATCHES + "\nflips = [0, 2]\nbatch = 2", 'activation = "softmax"', ""),
+        ("spacing_mm = [4.0, 4.0, 50.0]", "", "", ""),
+        (
+            "spacing_mm = [2.0, 2.5, 3.0]",
+            'mode = "slices"\nbatch = 3',
+            'activation = "sigmoid"\ndecision = "threshold"\nthreshold = 0.5\noverlap = true',
+            SECOND,
+        ),
+        ("spacing_mm = [2.0, 2.5, 3.0]", PATCHES, 'resample = "labels"', ""),
+    ],
+)
+def test_labels_are_the_same(
+    tmp_path: Path, ball: Volume, preprocessing: str, run: str, output: str, more: str
+) -> None:
+    tables = TABLES.format(preprocessing=preprocessing, run=run, output=output, more=more)
+    planes = "slices" in run
+    folder = write_task_model(tmp_path / "ball", tables, {"model.onnx": planar() if planes else threshold_network()})
+    expected = analyse(Registry([folder]).get("ball"), {"image": ball}, device="cpu", threads=1)
+    model = Registry([folder]).get("ball")
+    (session,) = model.sessions("prefer-gpu", 1).values()
+    kinds = []
+
+    class Watched(Strict):
+        """Says what it gave."""
+
+        def take(self, value: Any) -> Any:
+            kinds.append(namespace_of(super().take(value)).__name__)
+            return super().take(value)
+
+    key = Key("ball", "cpu", 1)
+    model.pool.sessions(key, lambda: {"model.onnx": replace(session, scores=Watched("cpu"))})
+    found = analyse(model, {"image": ball}, device="cpu", threads=1)
+    assert set(kinds) == {"array_api_strict"}
+    assert expected.labels is not None and expected.labels.any()
+    np.testing.assert_array_equal(found.labels, expected.labels)
+    for one, other in zip(found.overlapping_labels, expected.overlapping_labels, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert found.findings == expected.findings
+
+
+def planar() -> Any:
+    """The ball, by a network that takes planes."""
+    model = threshold_network()
+    for value in (*model.graph.input, *model.graph.output):
+        del value.type.tensor_type.shape.dim[2]
+    return model
+
+
+def test_what_is_not_only_labels_comes_back_as_before(tmp_path: Path, ball: Volume) -> None:
+    more = """[[outputs]]
+task = "map"
+name = "Heat"
+channels = 2
+channel = 1
+tensor = "logits"
+quantity = { value = "H", scheme = "99T", meaning = "Heat" }
+"""
+    tables = TABLES.format(preprocessing="", run="", output="", more=more)
+    model = Registry([write_task_model(tmp_path / "ball", tables, {"model.onnx": threshold_network()})]).get("ball")
+    (session,) = model.sessions("prefer-gpu", 1).values()
+
+    @dataclass(frozen=True)
+    class Refusing(Strict):
+        """Nothing is to be left here."""
+
+        def take(self, value: Any) -> Any:
+            raise AssertionError("scores of which a map is made were left on the device")
+
+    model.pool.sessions(Key("ball", "cpu", 1), lambda: {"model.onnx": replace(session, scores=Refusing())})
+    assert analyse(model, {"image": ball}, device="cpu", threads=1).maps
+
+
+def test_arrays_here_are_not_copied() -> None:
+    array = np.zeros(3)
+    assert namespace_of(array) is np and on_host(array) is array
