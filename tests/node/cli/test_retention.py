@@ -1,7 +1,6 @@
 """`overread retention`, and what `overread explain` and `simulate` say of a study whose images were deleted."""
 
 import json
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -9,11 +8,9 @@ from sqlalchemy import update
 from typer.testing import CliRunner, Result
 
 from node.cli import build_app
-from node.store.catalogue import store_instances
-from node.store.database import migrate, open_database, write_transaction
+from node.store.database import open_database, write_transaction
 from node.store.tables import SeriesState, series
-from tests.models import threshold_network, write_model
-from tests.node.store.examples import received
+from tests.node.cli.examples import IMAGES, database_url, store_study, write_node_folder
 
 CONFIG = """\
 [models]
@@ -28,29 +25,14 @@ models = ["ball"]
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A node's folder with the model `ball`, a settled study of today, and one of three weeks ago."""
-    write_model(tmp_path / "models" / "ball", "ball", threshold_network())
-    (tmp_path / "node.toml").write_text(CONFIG)
-    url = f"sqlite:///{tmp_path / 'data' / 'overread.sqlite'}"
-    migrate(url, None)
-    engine = open_database(url)
-    now = datetime.now(UTC)
+    write_node_folder(tmp_path, CONFIG)
+    for study, days_ago in (("1.2", 0), ("1.3", 21)):
+        paths = [f"instances/ab/{study}.1/{number}.dcm" for number in range(IMAGES)]
+        for image in store_study(tmp_path, study, days_ago, path=paths):
+            (tmp_path / "data" / image.path).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "data" / image.path).write_bytes(b"image")
+    engine = open_database(database_url(tmp_path))
     with write_transaction(engine) as connection:
-        for study, at in (("1.2", now), ("1.3", now - timedelta(days=21))):
-            images = [
-                received(
-                    number,
-                    series=f"{study}.1",
-                    study=study,
-                    received_at=at,
-                    series_header={"Modality": "MR", "SeriesDescription": "T1 head"},
-                    path=f"instances/ab/{study}.1/{number}.dcm",
-                )
-                for number in range(4)
-            ]
-            for image in images:
-                (tmp_path / "data" / image.path).parent.mkdir(parents=True, exist_ok=True)
-                (tmp_path / "data" / image.path).write_bytes(b"image")
-            store_instances(connection, images, at)
         connection.execute(update(series).values(state=SeriesState.SETTLED))
     engine.dispose()
     return tmp_path

@@ -1,7 +1,7 @@
 """`overread simulate`: new rules over what was received, against those of the running node."""
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -9,10 +9,7 @@ from typer.testing import CliRunner, Result
 
 from node.cli import build_app
 from node.cli.simulate import parse_span
-from node.store.catalogue import store_instances
-from node.store.database import migrate, open_database, write_transaction
-from tests.models import threshold_network, write_model
-from tests.node.store.examples import received
+from tests.node.cli.examples import IMAGES, store_study, write_node_folder
 
 ROUTE = '[[routes]]\nname = "{name}"\nmatch = {{ {match} }}\nmodels = ["ball"]\npriority = "{priority}"\n'
 AXIAL = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0]
@@ -21,39 +18,20 @@ AXIAL = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0]
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A node's folder with the model `ball`, an MR study of today, and another of three weeks ago."""
-    write_model(tmp_path / "models" / "ball", "ball", threshold_network())
-    write_config(tmp_path / "node.toml", "mr", 'modality = ["MR"]')
-    url = f"sqlite:///{tmp_path / 'data' / 'overread.sqlite'}"
-    migrate(url, None)
-    engine = open_database(url)
-    now = datetime.now(UTC)
-    with write_transaction(engine) as connection:
-        for study, at in (("1.2", now), ("1.3", now - timedelta(days=21))):
-            images = [
-                received(
-                    number,
-                    series=f"{study}.1",
-                    study=study,
-                    received_at=at,
-                    series_header={"Modality": "MR", "SeriesDescription": "T1 head"},
-                    geometry={
-                        "Rows": 8,
-                        "Columns": 8,
-                        "ImageOrientationPatient": AXIAL,
-                        "ImagePositionPatient": [0.0, 0.0, float(number)],
-                    },
-                )
-                for number in range(4)
-            ]
-            store_instances(connection, images, at)
-    engine.dispose()
+    write_node_folder(tmp_path, rules("mr", 'modality = ["MR"]'))
+    places = [[0.0, 0.0, float(number)] for number in range(IMAGES)]
+    plane = {"Rows": 8, "Columns": 8, "ImageOrientationPatient": AXIAL}
+    for study, days_ago in (("1.2", 0), ("1.3", 21)):
+        store_study(tmp_path, study, days_ago, geometry=[{**plane, "ImagePositionPatient": place} for place in places])
     return tmp_path
 
 
+def rules(name: str, match: str, priority: str = "routine") -> str:
+    return '[models]\npaths = ["models"]\n' + ROUTE.format(name=name, match=match, priority=priority)
+
+
 def write_config(path: Path, name: str, match: str, priority: str = "routine") -> Path:
-    path.write_text(
-        '[models]\npaths = ["models"]\n' + ROUTE.format(name=name, match=match, priority=priority), encoding="utf-8"
-    )
+    path.write_text(rules(name, match, priority), encoding="utf-8")
     return path
 
 
