@@ -26,7 +26,7 @@ from pydicom import dcmread
 from scipy import ndimage
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from dicom_sr import codes
+from dicom_sr import codes, conformance
 from dicom_sr.evidence import check_evidence
 from dicom_sr.findings import Algorithm, Equipment, Finding, Measurement, Result, Segment, SourceImage
 from dicom_sr.measurement_report import encode_measurement_report
@@ -45,6 +45,8 @@ CASES = {
 LARGEST_LABEL_MAP_MB = 5.0
 LARGEST_MEMORY = 2.0
 SLOWEST_REPORT_MS = 50.0
+USUAL_FINDINGS = 20
+"""Reports of more findings are measured, and held to nothing."""
 ROWS = COLUMNS = 512
 
 
@@ -198,19 +200,26 @@ def child(name: str, folder: Path, out: Path) -> None:
     print(json.dumps({"first": once + taken, "warm": warm, "memory": memory}))
 
 
-def report_ms(folder: Path, count: int) -> tuple[float, int]:
-    """Milliseconds of a report when one was written before, and of how many findings it is: every segment is one."""
+def report_ms(folder: Path, count: int) -> tuple[float, float, int]:
+    """Milliseconds of writing a report when one was written before, of what the gate then needs for it beside the
+    Segmentation, and of how many findings it is: every segment is one.
+    """
     images = [dcmread(path, stop_before_pixels=True) for path in sorted((folder / "ct").iterdir())]
     result = make_result(images, np.load(folder / "labels.npy"), count)
     segmentations = encode_segmentations(result, images)
     evidence, numbering = check_evidence(result, images), number_segments(result)
-    taken = []
-    for _ in range(4):
+    written, checked = [], []
+    for _ in range(6):
         started = time.perf_counter()
         report = encode_measurement_report(result, images, segmentations, evidence=evidence, numbering=numbering)
         to_part10(report)
-        taken.append(time.perf_counter() - started)
-    return min(taken[1:]) * 1000, len(numbering.places)
+        encoded = time.perf_counter()
+        conformance.check(segmentations, images)
+        alone = time.perf_counter()
+        conformance.check([*segmentations, report], images)
+        written.append(encoded - started)
+        checked.append(time.perf_counter() - alone - (alone - encoded))
+    return min(written[1:]) * 1000, statistics.median(checked[1:]) * 1000, len(numbering.places)
 
 
 def main() -> None:
@@ -234,9 +243,13 @@ def main() -> None:
         for name in [options.case] if options.case else CASES:
             missed += measure(name, root, options.rounds)
         smallest = min(CASES[name][1] for name in ([options.case] if options.case else CASES))
-        taken, findings = report_ms(root / str(smallest), smallest)
-        print(f"report of {findings} findings on it: {taken:.0f} ms, must be {SLOWEST_REPORT_MS:.0f}")
-        missed += [f"report {taken:.0f} ms"] if taken > SLOWEST_REPORT_MS else []
+        taken, gate, findings = report_ms(root / str(smallest), smallest)
+        usual = findings <= USUAL_FINDINGS
+        print(
+            f"report of {findings} findings on {options.slices} images: {taken:.0f} ms"
+            f"{f', must be {SLOWEST_REPORT_MS:.0f}' if usual else ''}; and {gate:.0f} ms in the gate"
+        )
+        missed += [f"report {taken:.0f} ms"] if usual and taken > SLOWEST_REPORT_MS else []
     if missed:
         sys.exit("missed: " + "; ".join(missed))
 

@@ -17,7 +17,7 @@ from dicom_sr.errors import InvalidResult
 from dicom_sr.evidence import Evidence
 from dicom_sr.findings import Finding, PlanarRegion, PlanarShape, Presence, Result
 from dicom_sr.identity import tracking_uid
-from dicom_sr.instance import Kind, code_item, new_instance, reference
+from dicom_sr.instance import Kind, code_item, new_instance, refer_to_predecessors, reference
 from dicom_sr.profile import DestinationProfile
 from dicom_sr.provenance import content_moment
 
@@ -48,6 +48,7 @@ TRACKING_IDENTIFIER = _dcm("112039", "Tracking Identifier")
 TRACKING_UNIQUE_IDENTIFIER = _dcm("112040", "Tracking Unique Identifier")
 RENDERING_INTENT = _dcm("111056", "Rendering Intent")
 PRESENTATION_OPTIONAL = _dcm("111151", "Presentation Optional: Rendering device may present")
+NOT_FOR_PRESENTATION = _dcm("111152", "Not for Presentation: Rendering device expected not to present")
 LANGUAGE = _dcm("121049", "Language of Content Item and Descendants")
 ENGLISH = codes.concept("en", "RFC5646", "English")
 IMAGE_LIBRARY = _dcm("111028", "Image Library")
@@ -194,9 +195,12 @@ def algorithm(result: Result, relationship: str = PROPERTIES) -> list[Dataset]:
     ]
 
 
-def rendering_intent() -> Dataset:
-    """What we find may be shown; nothing of it must be."""
-    return code(MODIFIER, RENDERING_INTENT, PRESENTATION_OPTIONAL)
+def rendering_intent(findings: Sequence[Finding]) -> Dataset:
+    """What we find may be shown, and nothing of it must be. A mark upon which doubt rests is not to be shown as if it
+    were any other: these templates have no item for doubt, only for whether a mark is to be shown (CID 6034).
+    """
+    doubtful = all(finding.presence is Presence.INDETERMINATE for finding in findings)
+    return code(MODIFIER, RENDERING_INTENT, NOT_FOR_PRESENTATION if doubtful else PRESENTATION_OPTIONAL)
 
 
 def tracking(result: Result, finding: Finding) -> list[Dataset]:
@@ -274,6 +278,7 @@ def document(
         entry.SeriesInstanceUID, entry.ReferencedSOPSequence = series_uid, images
         study.ReferencedSeriesSequence.append(entry)
     dataset.CurrentRequestedProcedureEvidenceSequence = [study]
+    refer_to_predecessors(dataset, result)
     dataset.ValueType, dataset.ContinuityOfContent = "CONTAINER", "SEPARATE"
     dataset.ConceptNameCodeSequence = [code_item(title)]
     template_item = Dataset()

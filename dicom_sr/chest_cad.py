@@ -139,7 +139,7 @@ def _single(result: Result, finding: Finding, mark: tree.Mark, path: Sequence[in
     group, modifier = KNOWN[finding.finding.value]
     children = [
         *([tree.code(tree.MODIFIER, FINDING_MODIFIER, modifier)] if modifier else []),
-        tree.rendering_intent(),
+        tree.rendering_intent([finding]),
         *tree.tracking(result, finding),
         *tree.algorithm(result),
         *tree.likelihood(finding),

@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pydicom import dcmread
+from pydicom.datadict import keyword_for_tag
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 
 from dicom_sr.conformance_images import IMAGE_RULES
 from dicom_sr.conformance_kinds import COMMON_1, COMMON_2, KINDS, MODALITIES, Kind
 from dicom_sr.conformance_reports import check_agreement, check_groups, check_relationships
-from dicom_sr.conformance_segmentations import Found, check_geometry, check_segments, count_voxels
+from dicom_sr.conformance_segmentations import Basis, Found, check_geometry, check_segments, count_voxels
+from dicom_sr.element_bytes import uids_in
 from dicom_sr.findings import Result
 from dicom_sr.frame_groups import PER_FRAME, read_frame_groups
 from dicom_sr.profile import DestinationProfile, Role
@@ -55,7 +57,7 @@ def check(
     result: Result | None = None,
     profile: DestinationProfile | None = None,
 ) -> list[Problem]:
-    """All problems of the objects of one result; none means that they conform.
+    """All problems of the objects of one result; none means that they conform. What they hold as bytes stays bytes.
 
     Parameters
     ----------
@@ -68,7 +70,8 @@ def check(
     profile : DestinationProfile, optional
         What the destination takes; without it anything that readers can open.
     """
-    segmentations = {str(item.SOPInstanceUID): item for item in objects if _kind(item).name == "SEG"}
+    objects = [_copy(item) for item in objects]
+    basis = Basis([item for item in objects if _kind(item).name == "SEG"], sources)
     further = [image.sop_instance_uid for image in result.further_images] if result is not None else []
     study = str(sources[0].StudyInstanceUID)  # which a structure set refers to as if it were an instance
     known = {*(str(item.SOPInstanceUID) for item in (*objects, *sources)), *further, study}
@@ -77,7 +80,7 @@ def check(
         kind = _kind(item)
         found = [*_attributes(item, kind, sources[0]), *_references(item, kind, known), *_limits(item, profile)]
         if not found:
-            found = [*_rules(item, kind, segmentations, sources, profile)]
+            found = [*_rules(item, kind, basis, profile)]
         problems += [Problem(str(item.get("SOPInstanceUID", "")), code, message) for code, message in found]
     return problems
 
@@ -87,28 +90,32 @@ def check_files(paths: Sequence[Path], sources: Sequence[Dataset]) -> list[Probl
     return check([dcmread(path) for path in paths], sources)
 
 
+def _copy(item: Dataset) -> Dataset:
+    """The same elements in another data set: there they are parsed, and here they are written as they are."""
+    copied = Dataset({tag: item.get_item(tag) for tag in list(item.keys())})
+    implicit, little = item.original_encoding
+    copied.set_original_encoding(implicit, little, item.original_character_set)
+    if "file_meta" in vars(item):
+        copied.file_meta = item.file_meta
+    return copied
+
+
 def _kind(item: Dataset) -> Kind:
     return KINDS.get(str(item.get("SOPClassUID", "")), Kind(""))
 
 
-def _rules(
-    item: Dataset,
-    kind: Kind,
-    segmentations: dict[str, Dataset],
-    sources: Sequence[Dataset],
-    profile: DestinationProfile | None,
-) -> Found:
+def _rules(item: Dataset, kind: Kind, basis: Basis, profile: DestinationProfile | None) -> Found:
     """What holds for one kind of object."""
     if kind.name == "SEG":
-        yield from check_geometry(item, sources)
-        yield from check_segments(item, _flavour(item, profile))
+        yield from check_geometry(item, basis)
+        yield from check_segments(item, _flavour(item, profile), basis)
     if kind.name in IMAGE_RULES:
-        yield from IMAGE_RULES[kind.name](item, sources)
+        yield from IMAGE_RULES[kind.name](item, basis)
     if kind.name in ("SR", "CAD", "KO"):
         yield from check_relationships(item)
     if kind.name == "SR":
         yield from check_groups(item)
-        yield from check_agreement(item, segmentations, sources)
+        yield from check_agreement(item, basis)
 
 
 def _flavour(item: Dataset, profile: DestinationProfile | None) -> str | None:
@@ -181,6 +188,11 @@ def _referenced(dataset: Dataset) -> Iterator[str]:
     for tag in sorted(dataset.keys()):
         if tag == PER_FRAME:
             yield from (uid for frame in read_frame_groups(dataset) for uid, _ in frame.sources)
+            continue
+        raw = dataset.get_item(tag)
+        if isinstance(raw, RawDataElement) and raw.VR == "SQ" and raw.is_little_endian and not raw.is_implicit_VR:
+            if keyword_for_tag(tag) not in _CONTEXT:
+                yield from uids_in(raw.value or b"", "ReferencedSOPInstanceUID")
             continue
         element = dataset[tag]
         if element.keyword == "ReferencedSOPInstanceUID":

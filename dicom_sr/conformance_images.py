@@ -1,13 +1,13 @@
 """The gate's rules for what is drawn and mapped: presentation states, captures, parametric maps, structure sets."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from pydicom.dataset import Dataset
 
-from dicom_sr.conformance_segmentations import Found, check_geometry
+from dicom_sr.conformance_segmentations import Basis, Found, check_geometry
 from dicom_sr.part10 import pixel_bytes
-from dicom_sr.source_frames import measure_spacing, plane_of
+from dicom_sr.source_frames import plane_of
 
 PLANE_TOLERANCE_MM = 0.01
 """Contour Data has three decimals."""
@@ -17,10 +17,10 @@ OVER_THE_EDGE = 1.0
 """Pixels that a graphic may reach beyond its image."""
 
 
-def check_presentation_state(item: Dataset, sources: Sequence[Dataset]) -> Found:
+def check_presentation_state(item: Dataset, basis: Basis) -> Found:
     """Layers exist, graphics have as many points as they say and lie on their images, and it says what it is."""
     layers = [str(layer.GraphicLayer) for layer in item.get("GraphicLayerSequence", ())]
-    by_uid = {str(source.SOPInstanceUID): source for source in sources}
+    by_uid = {str(source.SOPInstanceUID): source for source in basis.sources}
     used = set()
     for annotation in item.get("GraphicAnnotationSequence", ()):
         used.add(str(annotation.GraphicLayer))
@@ -46,7 +46,7 @@ def _texts(item: Dataset) -> str:
     )
 
 
-def check_capture(item: Dataset, sources: Sequence[Dataset]) -> Found:
+def check_capture(item: Dataset, basis: Basis) -> Found:
     """The pixels are as long as they have to be, each frame has its source image, and the object says what it is."""
     expected = int(item.NumberOfFrames) * int(item.Rows) * int(item.Columns) * int(item.SamplesPerPixel)
     if pixel_bytes(item) != expected + expected % 2:
@@ -57,9 +57,9 @@ def check_capture(item: Dataset, sources: Sequence[Dataset]) -> Found:
         yield "viewer", "nothing says that the result is not verified"
 
 
-def check_parametric_map(item: Dataset, sources: Sequence[Dataset]) -> Found:
+def check_parametric_map(item: Dataset, basis: Basis) -> Found:
     """Geometry of the sources, as many numbers as there are pixels, and what they are."""
-    yield from check_geometry(item, sources)
+    yield from check_geometry(item, basis)
     expected = int(item.NumberOfFrames) * int(item.Rows) * int(item.Columns) * int(item.BitsAllocated) // 8
     if pixel_bytes(item) != expected:
         yield "attribute", f"pixels of {pixel_bytes(item)} bytes, expected {expected}"
@@ -68,7 +68,7 @@ def check_parametric_map(item: Dataset, sources: Sequence[Dataset]) -> Found:
         yield "viewer", "nothing says what the numbers are"
 
 
-def check_structure_set(item: Dataset, sources: Sequence[Dataset]) -> Found:
+def check_structure_set(item: Dataset, basis: Basis) -> Found:
     """Regions, contours and observations are the same; contours lie in their images and enclose the stated volume."""
     numbers = [int(roi.ROINumber) for roi in item.StructureSetROISequence]
     for name, found in (
@@ -78,10 +78,9 @@ def check_structure_set(item: Dataset, sources: Sequence[Dataset]) -> Found:
         if sorted(found) != sorted(numbers):
             yield "reference", f"the {name} are not those of the regions"
             return
-    by_uid = {str(source.SOPInstanceUID): source for source in sources}
+    by_uid = {str(source.SOPInstanceUID): source for source in basis.sources}
     stated = {int(roi.ROINumber): float(roi.get("ROIVolume") or 0) for roi in item.StructureSetROISequence}
-    spacing_mm = measure_spacing(sources)
-    step_mm = spacing_mm[0] if spacing_mm else 0.0
+    step_mm = basis.spacing_mm[0] if basis.spacing_mm else 0.0
     for region in item.ROIContourSequence:
         area_mm2 = 0.0
         for contour in region.get("ContourSequence", ()):
@@ -113,7 +112,7 @@ def _area_and_distance(contour: Dataset, by_uid: Mapping[str, Dataset]) -> tuple
     return area, float(np.abs(way @ np.cross(along_row, along_column)).max())
 
 
-Rule = Callable[[Dataset, Sequence[Dataset]], Iterator[tuple[str, str]]]
+Rule = Callable[[Dataset, Basis], Found]
 
 IMAGE_RULES: Mapping[str, Rule] = {
     "PR": check_presentation_state,

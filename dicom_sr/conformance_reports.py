@@ -1,14 +1,14 @@
 """The gate's rules for structured reports: relationships, viewer rules, agreement with the Segmentations."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from pydicom.dataset import Dataset
 
 from dicom_sr import content_tree
 from dicom_sr.conformance_kinds import BY_REFERENCE, RELATIONS
-from dicom_sr.conformance_segmentations import Found, count_voxels
-from dicom_sr.source_frames import measure_spacing, measure_thicknesses, pixel_spacing_mm
+from dicom_sr.conformance_segmentations import Basis, Found
+from dicom_sr.source_frames import measure_thicknesses, pixel_spacing_mm
 
 LARGEST_DISAGREEMENT = 1e-6
 """Relative difference between a number of the report and the same from the segmentation."""
@@ -84,19 +84,19 @@ def _check_group(group: Dataset, identifier: str) -> Found:
             yield "reference", "coordinates without an image that they are selected from"
 
 
-def check_agreement(report: Dataset, segmentations: Mapping[str, Dataset], sources: Sequence[Dataset]) -> Found:
+def check_agreement(report: Dataset, basis: Basis) -> Found:
     """Report and segmentation name the same things and state the same sizes."""
-    spacing_mm = measure_spacing(sources)
-    voxel_ml = float(np.prod(spacing_mm)) / 1000 if spacing_mm else None
-    counts = {uid: count_voxels(item) for uid, item in segmentations.items()}
+    segmentations = basis.segmentations
+    voxel_ml = float(np.prod(basis.spacing_mm)) / 1000 if basis.spacing_mm else None
     tracked: dict[tuple[str, int], set[str]] = {}
     for group in content_tree.measurement_groups(report):
         segment = content_tree.referenced_segment(group)
         if segment is not None:
             tracked.setdefault(segment, set()).add(content_tree.tracking_uid_of(group))
             if voxel_ml is not None:
-                yield from _check_volumes(group, counts.get(segment[0], {}).get(segment[1], 0) * voxel_ml, sources)
-        yield from _check_areas(group, sources)
+                volume_ml = basis.voxels_of(segment[0]).get(segment[1], 0) * voxel_ml
+                yield from _check_volumes(group, volume_ml, basis.sources)
+        yield from _check_areas(group, basis.sources)
     for (uid, number), uids in tracked.items():
         if uid not in segmentations:
             yield "reference", f"segment {number} is said to be in {uid}, which is no segmentation of this result"

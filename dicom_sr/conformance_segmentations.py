@@ -1,6 +1,7 @@
 """The gate's rules for Segmentations: geometry of the sources, flavour, segments, voxels."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from io import BufferedIOBase
 
 import numpy as np
@@ -18,6 +19,34 @@ FLAVOURS = {"BINARY": (ExplicitVRLittleEndian,), "LABELMAP": (ExplicitVRLittleEn
 
 Found = Iterator[tuple[str, str]]
 """(code, message) of problems."""
+
+
+class Basis:
+    """What objects of one result are checked against; what is dear to know is found out once.
+
+    Parameters
+    ----------
+    segmentations : sequence of Dataset
+    sources : sequence of Dataset
+        Headers of the source images, in slice order.
+    """
+
+    def __init__(self, segmentations: Sequence[Dataset], sources: Sequence[Dataset]) -> None:
+        self.sources = sources
+        self.segmentations = {str(item.SOPInstanceUID): item for item in segmentations}
+        self._voxels: dict[str, Mapping[int, int]] = {}
+
+    @cached_property
+    def spacing_mm(self) -> tuple[float, float, float] | None:
+        """(slice, row, column) of the sources."""
+        return measure_spacing(self.sources)
+
+    def voxels_of(self, sop_instance_uid: str) -> Mapping[int, int]:
+        """Voxels of each segment of a Segmentation; nothing of one that is none of these."""
+        if sop_instance_uid not in self._voxels:
+            item = self.segmentations.get(sop_instance_uid)
+            self._voxels[sop_instance_uid] = {} if item is None else count_voxels(item)
+        return self._voxels[sop_instance_uid]
 
 
 def count_voxels(segmentation: Dataset) -> Mapping[int, int]:
@@ -65,12 +94,13 @@ def _part(pixels: bytes | BufferedIOBase, first: int, end: int) -> bytes:
     return pixels[first:end]
 
 
-def check_geometry(item: Dataset, sources: Sequence[Dataset]) -> Found:
+def check_geometry(item: Dataset, basis: Basis) -> Found:
     """Grid, frame of reference, spacing, orientation, and each frame where its source image is."""
+    sources = basis.sources
     for keyword in ("FrameOfReferenceUID", "Rows", "Columns"):
         if (item.get(keyword) or None) != (sources[0].get(keyword) or None) and sources[0].get(keyword):
             yield "geometry", f"{keyword} is not that of the source images"
-    yield from _check_plane(item, sources)
+    yield from _check_plane(item, basis)
     by_uid = {str(source.SOPInstanceUID): source for source in sources}
     shared_position_mm = plane_of(item, None, "ImagePositionPatient")
     positions: dict[tuple[str, int | None], tuple[float, ...] | None] = {}
@@ -90,10 +120,10 @@ def check_geometry(item: Dataset, sources: Sequence[Dataset]) -> Found:
             return
 
 
-def _check_plane(item: Dataset, sources: Sequence[Dataset]) -> Found:
+def _check_plane(item: Dataset, basis: Basis) -> Found:
     """Spacing and orientation, where the sources have any."""
-    orientation = plane_of(sources[0], 1, "ImageOrientationPatient")
-    spacing_mm = measure_spacing(sources)
+    orientation = plane_of(basis.sources[0], 1, "ImageOrientationPatient")
+    spacing_mm = basis.spacing_mm
     shared = item.SharedFunctionalGroupsSequence[0]
     if spacing_mm is not None and orientation is not None:
         measures = shared.PixelMeasuresSequence[0]
@@ -106,7 +136,7 @@ def _check_plane(item: Dataset, sources: Sequence[Dataset]) -> Found:
             yield "geometry", "ImageOrientationPatient is not that of the source images"
 
 
-def check_segments(item: Dataset, flavour: str | None) -> Found:
+def check_segments(item: Dataset, flavour: str | None, basis: Basis) -> Found:
     """Rules for segmentations: flavour, numbers, names, colours, no empty segment.
 
     `flavour` is the Segmentation Type that the destination's profile wants; None takes any but FRACTIONAL.
@@ -125,6 +155,6 @@ def check_segments(item: Dataset, flavour: str | None) -> Found:
         for keyword in ("RecommendedDisplayCIELabValue", "SegmentAlgorithmName", "TrackingID", "TrackingUID"):
             if not segment.get(keyword):
                 yield "viewer", f"segment {segment.SegmentNumber}: {keyword} is missing"
-    empty = [number for number, voxels in count_voxels(item).items() if number and not voxels]
+    empty = [number for number, voxels in basis.voxels_of(str(item.SOPInstanceUID)).items() if number and not voxels]
     if empty:
         yield "viewer", f"segments {empty} have no voxel"

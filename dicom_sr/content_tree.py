@@ -36,8 +36,15 @@ def concept_value(item: Dataset) -> str:
 
 
 def measurement_groups(report: Dataset) -> list[Dataset]:
-    """Containers named (125007, DCM, Measurement Group)."""
-    return [item for item in walk(report) if item.ValueType == "CONTAINER" and concept_value(item) == "125007"]
+    """Containers named (125007, DCM, Measurement Group), which stand in containers."""
+    return [item for item in _containers(report) if concept_value(item) == "125007"]
+
+
+def _containers(item: Dataset) -> Iterator[Dataset]:
+    for child in item.get("ContentSequence", ()):
+        if child.ValueType == "CONTAINER":
+            yield child
+            yield from _containers(child)
 
 
 def children_named(item: Dataset, value: str) -> list[Dataset]:

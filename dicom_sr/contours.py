@@ -12,6 +12,7 @@ from scipy import ndimage
 RIGHT, DOWN, LEFT, UP = range(4)
 STEPS = np.array([(0, 1), (1, 0), (0, -1), (-1, 0)])
 """(row, column) of a step in each direction."""
+DISTANCES_AT_ONCE = 1 << 18
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,11 +84,25 @@ def keyhole(contours: list[Contour]) -> np.ndarray:
     joined = contours[0].points
     for hole in contours[1:]:
         ring = hole.points[:-1]
-        distances = ((joined[:-1, None] - ring[None]) ** 2).sum(axis=2)
-        at, begin = np.unravel_index(int(distances.argmin()), distances.shape)
+        at, begin = _nearest(joined[:-1], ring)
         way = np.concatenate([ring[begin:], ring[: begin + 1]])
         joined = np.concatenate([joined[: at + 1], way, joined[at:]])
     return joined
+
+
+def _nearest(points: np.ndarray, others: np.ndarray) -> tuple[int, int]:
+    """Indices of the two points, one of each, that are nearest to each other; the first of several such pairs.
+
+    So many at a time that their distances take some megabytes: contours of a ragged region have thousands of points.
+    """
+    step = max(1, DISTANCES_AT_ONCE // len(others))
+    best = (np.inf, 0, 0)
+    for start in range(0, len(points), step):
+        distances = ((points[start : start + step, None] - others[None]) ** 2).sum(axis=2)
+        at, beside = np.unravel_index(int(distances.argmin()), distances.shape)
+        if distances[at, beside] < best[0]:
+            best = (float(distances[at, beside]), start + int(at), int(beside))
+    return best[1], best[2]
 
 
 def _edges(parts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -5,7 +5,8 @@ than its pixels; as bytes they are joined in no time, and pydicom reads them bac
 """
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from functools import cache, lru_cache
 
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import RawDataElement
@@ -21,10 +22,16 @@ def element(keyword: str, vr: str, value: bytes) -> bytes:
     """One element; a value of odd length is padded."""
     if len(value) % 2:
         value += b"\0" if vr in ("UI", "OB", "UN") else b" "
+    head, length = _head(keyword, vr)
+    return head + length.pack(len(value)) + value
+
+
+@cache
+def _head(keyword: str, vr: str) -> tuple[bytes, struct.Struct]:
+    """Tag and value representation, and the form of the length behind them."""
     tag = tag_of(keyword)
-    if vr in LONG_FORMS:
-        return struct.pack("<HH2sHI", tag.group, tag.element, vr.encode(), 0, len(value)) + value
-    return struct.pack("<HH2sH", tag.group, tag.element, vr.encode(), len(value)) + value
+    head = struct.pack("<HH2s", tag.group, tag.element, vr.encode())
+    return (head + b"\0\0", struct.Struct("<I")) if vr in LONG_FORMS else (head, struct.Struct("<H"))
 
 
 def item(*elements: bytes) -> bytes:
@@ -53,14 +60,31 @@ def unsigned(keyword: str, vr: str, *values: int) -> bytes:
     return element(keyword, vr, struct.pack(f"<{len(values)}{'H' if vr == 'US' else 'I'}", *values))
 
 
+def words(keyword: str, vr: str, value: str) -> bytes:
+    """An element of text in UTF-8, of which ASCII is a part."""
+    return element(keyword, vr, value.encode())
+
+
+def number(keyword: str, value: float) -> bytes:
+    """An FD element."""
+    return element(keyword, "FD", struct.pack("<d", value))
+
+
 def coded(keyword: str, code: Code) -> bytes:
-    """A code sequence (PS3.3 Table 8.8-1) of one item with a code of ASCII."""
+    """A code sequence (PS3.3 Table 8.8-1) of one item; its meaning in UTF-8."""
+    return _coded(keyword, code.value, code.scheme_designator, code.scheme_version, code.meaning)
+
+
+@lru_cache(4096)
+def _coded(keyword: str, value: str, scheme_designator: str, scheme_version: str | None, meaning: str) -> bytes:
+    version = text("CodingSchemeVersion", "SH", scheme_version) if scheme_version else b""
     return sequence(
         keyword,
         item(
-            text("CodeValue", "SH", code.value),
-            text("CodingSchemeDesignator", "SH", code.scheme_designator),
-            text("CodeMeaning", "LO", code.meaning),
+            text("CodeValue", "SH", value),
+            text("CodingSchemeDesignator", "SH", scheme_designator),
+            version,
+            words("CodeMeaning", "LO", meaning),
         ),
     )
 
@@ -68,6 +92,21 @@ def coded(keyword: str, code: Code) -> bytes:
 def raw_sequence(keyword: str, items: bytes) -> RawDataElement:
     """A sequence for a data set that is written as it is, and parsed only when it is looked at."""
     return RawDataElement(tag_of(keyword), "SQ", len(items), items, 0, False, True)
+
+
+def uids_in(content: bytes, keyword: str) -> Iterator[str]:
+    """Values of a UI attribute anywhere in the bytes of items, of whatever depth.
+
+    Its tag, value representation and a length are looked for without reading what is around them: a text that holds
+    these eight bytes would be taken for one more, pixels must not be among the items.
+    """
+    head, _ = _head(keyword, "UI")
+    at = content.find(head)
+    while at >= 0:
+        begin = at + len(head) + 2
+        end = begin + int.from_bytes(content[begin - 2 : begin], "little")
+        yield content[begin:end].decode("ascii", "replace").rstrip("\0 ")
+        at = content.find(head, end)
 
 
 def tag_of(keyword: str) -> BaseTag:

@@ -95,8 +95,40 @@ class PriorValue:
 
 
 @dataclass(frozen=True)
+class NormalRange:
+    """What is normal for a measurement, in its unit (TID 312).
+
+    Parameters
+    ----------
+    lower, upper : float, optional
+        At least one of the limits.
+    description : str
+        Of whom it is the range: `men of 40 to 60 years`.
+    authority : str
+        Who says so, as a reference to what is published.
+    """
+
+    lower: float | None = None
+    upper: float | None = None
+    description: str = ""
+    authority: str = ""
+
+
+@dataclass(frozen=True)
+class Uncertainty:
+    """By how much the true value may be larger or smaller, in the unit of the measurement (TID 310)."""
+
+    above: float
+    below: float
+
+
+@dataclass(frozen=True)
 class Measurement:
-    """A number with a meaning (TID 300): concept, value, UCUM unit, how it was got, and what it was before."""
+    """A number with a meaning (TID 300): concept, value, UCUM unit, how it was got, and what it was before.
+
+    What is normal and how certain it is are known only where the maker of the model says so; nothing of it is computed
+    here. `normality` is one of CID 222.
+    """
 
     concept: Code
     value: float
@@ -104,6 +136,9 @@ class Measurement:
     derivation: Code | None = None
     method: Code | None = None
     prior: PriorValue | None = None
+    normality: Code | None = None
+    normal_range: NormalRange | None = None
+    uncertainty: Uncertainty | None = None
 
 
 class Presence(Enum):

@@ -33,11 +33,14 @@ class Kind:
     modality : str
     description : str
         Last word of the Series Description.
+    part : str
+        Part of the SOP Instance UID, where one Result can have several objects of the role.
     """
 
     role: Role
     modality: str
     description: str
+    part: str = ""
 
 
 def new_instance(
@@ -49,6 +52,7 @@ def new_instance(
     *,
     instance_number: int = 1,
     transfer_syntax_uid: str = ExplicitVRLittleEndian,
+    names_highdicom: bool = False,
 ) -> Dataset:
     """The object of a role, or the n-th in its series."""
     first = evidence.images[0]
@@ -56,7 +60,7 @@ def new_instance(
         study_instance_uid=first.StudyInstanceUID,
         series_instance_uid=uid_for(result, f"{kind.role.value}-series@{profile.name}"),
         series_number=provenance.series_number(result, profile, provenance.SERIES_OFFSETS[kind.role]),
-        sop_instance_uid=instance_uid(result, profile, kind.role, instance_number),
+        sop_instance_uid=instance_uid(result, profile, kind, instance_number),
         instance_number=instance_number,
         sop_class_uid=sop_class_uid,
         modality=kind.modality,
@@ -75,8 +79,10 @@ def new_instance(
         **provenance.equipment_arguments(result),
     )
     dataset.copy_patient_and_study_information(first)
-    if first.get("Manufacturer"):
-        dataset.ContributingEquipmentSequence = [hd.ContributingEquipment.for_image_acquisition(first)]
+    equipment = [hd.ContributingEquipment.for_image_acquisition(first)] if first.get("Manufacturer") else []
+    equipment += [hd.ContributingEquipment.for_highdicom()] if names_highdicom else []
+    if equipment:
+        dataset.ContributingEquipmentSequence = equipment
     provenance.complete(dataset, result, evidence, profile)
     plain = Dataset(dataset)
     plain.file_meta = dataset.file_meta
@@ -84,9 +90,10 @@ def new_instance(
     return plain
 
 
-def instance_uid(result: Result, profile: DestinationProfile, role: Role, instance_number: int = 1) -> str:
-    """SOP Instance UID of the n-th object of a role."""
-    name = role.value if instance_number == 1 else f"{role.value}-{instance_number}"
+def instance_uid(result: Result, profile: DestinationProfile, kind: Kind, instance_number: int = 1) -> str:
+    """SOP Instance UID of the n-th object of a kind."""
+    name = kind.role.value if instance_number == 1 else f"{kind.role.value}-{instance_number}"
+    name += f":{kind.part}" if kind.part else ""
     return uid_for(result, f"{name}@{profile.name}")
 
 
@@ -177,3 +184,24 @@ def refer_to_series(dataset: Dataset, evidence: Evidence) -> None:
         entry.ReferencedInstanceSequence = items
         entry.SeriesInstanceUID = uid
         dataset.ReferencedSeriesSequence.append(entry)
+
+
+def refer_to_predecessors(dataset: Dataset, result: Result) -> None:
+    """Predecessor Documents Sequence (PS3.3 C.17.2): the reports that this one replaces, in one item for the study."""
+    if not result.predecessors:
+        return
+    series: dict[str, Dataset] = {}
+    for predecessor in result.predecessors:
+        item = Dataset()
+        item.ReferencedSOPClassUID = predecessor.sop_class_uid
+        item.ReferencedSOPInstanceUID = predecessor.sop_instance_uid
+        uid = predecessor.series_instance_uid
+        if uid not in series:
+            series[uid] = Dataset()
+            series[uid].SeriesInstanceUID = uid
+            series[uid].ReferencedSOPSequence = []
+        series[uid].ReferencedSOPSequence.append(item)
+    study = Dataset()
+    study.StudyInstanceUID = result.study_instance_uid
+    study.ReferencedSeriesSequence = list(series.values())
+    dataset.PredecessorDocumentsSequence = [study]

@@ -164,7 +164,7 @@ class _Builder:
         """(111017, DCM) with one impression that holds everything (TID 4001, 4002)."""
         if not said:
             return tree.code(tree.CONTAINS, tree.SUMMARY_OF_FINDINGS, tree.WITHOUT_FINDINGS)
-        children: list[Dataset] = [tree.rendering_intent()]
+        children: list[Dataset] = [tree.rendering_intent([each.finding for each in said])]
         for each in said:
             first = len(children) + 1
             marks = tree.marks_of(each.finding, self.evidence)
@@ -181,7 +181,7 @@ class _Builder:
         """TID 4006: one finding on one image."""
         finding = said.finding
         children = [
-            tree.rendering_intent(),
+            tree.rendering_intent([finding]),
             *tree.tracking(self.result, finding),
             *tree.algorithm(self.result),
             *tree.likelihood(finding),
@@ -194,7 +194,7 @@ class _Builder:
         """TID 4004: the same lesion on several views, from the single findings that stand before it."""
         finding = said.finding
         children = [
-            tree.rendering_intent(),
+            tree.rendering_intent([finding]),
             tree.code(tree.PROPERTIES, COMPOSITE_TYPE, SPATIAL),
             tree.code(tree.PROPERTIES, SCOPE_OF_FEATURE, ON_MULTIPLE_IMAGES),
             *tree.algorithm(self.result),
@@ -213,7 +213,7 @@ class _Builder:
         image = self.evidence.images[about]
         center = (float(image.Columns) / 2, float(image.Rows) / 2)
         children = [
-            tree.rendering_intent(),
+            tree.rendering_intent([finding]),
             *tree.tracking(self.result, finding),
             *tree.algorithm(self.result),
             *tree.likelihood(finding),

@@ -6,22 +6,22 @@ as its place, and as its numbers, in two groups under one Tracking Unique Identi
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
-import numpy as np
-from highdicom import sr
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 
-from dicom_sr import codes, provenance
+from dicom_sr import codes
+from dicom_sr import content_items as items
 from dicom_sr.errors import InvalidResult
 from dicom_sr.evidence import Evidence
-from dicom_sr.findings import Finding, Likelihood, Measurement, Presence, Result, SpatialRegion
+from dicom_sr.findings import Finding, Likelihood, Measurement, PlanarShape, Presence, Result, SpatialRegion
 from dicom_sr.identity import tracking_uid
+from dicom_sr.measurement_items import measurement_item
 from dicom_sr.outline import outline_points
 from dicom_sr.profile import DestinationProfile, ReportClass
 from dicom_sr.regions import Drawn, draw, region_in_space
+from dicom_sr.report_document import algorithm_items
 from dicom_sr.segment_numbering import SegmentNumbering
 from dicom_sr.source_frames import pixel_spacing_mm
 
@@ -37,11 +37,48 @@ PRESENCES = {
     Presence.INDETERMINATE: codes.INDETERMINATE,
 }
 
-Group = (
-    sr.VolumetricROIMeasurementsAndQualitativeEvaluations
-    | sr.PlanarROIMeasurementsAndQualitativeEvaluations
-    | sr.MeasurementsAndQualitativeEvaluations
-)
+VOLUMETRIC, PLANAR, WHOLE_IMAGE = "1411", "1410", "1501"
+"""Templates of measurement groups."""
+
+MEASUREMENT_GROUP = codes.concept("125007", "DCM", "Measurement Group")
+TRACKING_IDENTIFIER = codes.concept("112039", "DCM", "Tracking Identifier")
+TRACKING_UNIQUE_IDENTIFIER = codes.concept("112040", "DCM", "Tracking Unique Identifier")
+FINDING = codes.concept("121071", "DCM", "Finding")
+FINDING_SITE = codes.concept("363698007", "SCT", "Finding Site")
+TIME_POINT = codes.concept("C2348792", "UMLS", "Time Point")
+TIME_POINT_ORDER = codes.concept("126073", "DCM", "Time Point Order")
+IMAGE_REGION = codes.concept("111030", "DCM", "Image Region")
+REFERENCED_SEGMENT = codes.concept("121191", "DCM", "Referenced Segment")
+SOURCE_SERIES = codes.concept("121232", "DCM", "Source Series for Segmentation")
+SOURCE_OF_MEASUREMENT = codes.concept("121112", "DCM", "Source of Measurement")
+
+Group = bytes
+"""A measurement group as a content item."""
+
+
+@dataclass(frozen=True)
+class Common:
+    """What all groups of a finding share.
+
+    Parameters
+    ----------
+    tracking_unique_identifier, tracking_identifier : str
+    content : bytes
+        Finding, finding site and algorithm.
+    """
+
+    tracking_unique_identifier: str
+    tracking_identifier: str
+    content: bytes
+
+    def group(self, template: str, *content: bytes) -> Group:
+        """A measurement group with this content behind what is shared."""
+        tracking = (
+            items.text(items.CONTEXT, TRACKING_IDENTIFIER, self.tracking_identifier),
+            items.uid(items.CONTEXT, TRACKING_UNIQUE_IDENTIFIER, self.tracking_unique_identifier),
+        )
+        children = [*tracking, self.content, *content]
+        return items.container(items.CONTAINS, MEASUREMENT_GROUP, children, template=template)
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +108,8 @@ class GroupWriter:
         """The groups of one finding that say what is found and where."""
         if finding.segment_number in self.numbering.segment_numbers:
             numbers = self._volumetric(finding) if self.segmentations else self.whole_image(finding)
-            return [numbers, self._planar(finding, self._outline(finding)), *self._regions(finding)]
+            outline = self._planar(self._common(finding), self._outline(finding))
+            return [numbers, outline, *self._regions(finding)]
         regions = self._regions(finding)
         if not regions:
             return [self.whole_image(finding)]
@@ -84,56 +122,46 @@ class GroupWriter:
         for order, study_date in enumerate(studies, 1):
             shown = f"{finding.tracking_identifier}, earlier study of {study_date.isoformat()}"
             before = [
-                _measurement(Measurement(m.concept, m.prior.value, m.unit, m.derivation, m.method))
+                measurement_item(Measurement(m.concept, m.prior.value, m.unit, m.derivation, m.method))
                 for m in finding.measurements
                 if m.prior is not None and m.prior.study_date == study_date
             ]
-            groups.append(
-                sr.MeasurementsAndQualitativeEvaluations(
-                    time_point_context=sr.TimePointContext(study_date.isoformat(), time_point_order=order),
-                    measurements=before,
-                    **self._common(finding, shown),
-                )
+            time_point = (
+                items.text(items.CONTEXT, TIME_POINT, study_date.isoformat()),
+                items.number(items.CONTEXT, TIME_POINT_ORDER, order, codes.NO_UNITS),
             )
+            groups.append(self._common(finding, shown).group(WHOLE_IMAGE, *time_point, *before))
         return groups
 
-    def nothing_found(self) -> sr.MeasurementsAndQualitativeEvaluations:
+    def nothing_found(self) -> Group:
         """TID 1501 group of a result without any finding: silence is not the same as nothing found."""
         identifier = "AI result: without findings"
-        return sr.MeasurementsAndQualitativeEvaluations(
-            tracking_identifier=self._tracking(identifier),
-            algorithm_id=provenance.algorithm_identification(self.result),
-            source_images=self._images(()),
-            qualitative_evaluations=[
-                sr.QualitativeEvaluation(codes.PROCESSING_SUMMARY, codes.SUCCEEDED_WITHOUT_FINDINGS)
-            ],
-        )
+        common = Common(tracking_uid(self.result, identifier), identifier, algorithm_items(self.result))
+        said = items.code(items.CONTAINS, codes.PROCESSING_SUMMARY, codes.SUCCEEDED_WITHOUT_FINDINGS)
+        return common.group(WHOLE_IMAGE, said, *self._images(()))
 
-    def whole_image(self, finding: Finding, *, with_images: bool = True) -> sr.MeasurementsAndQualitativeEvaluations:
+    def whole_image(self, finding: Finding, *, with_images: bool = True) -> Group:
         """TID 1501: what a finding says besides its place; without one its tracking identifier says what it is about,
         since viewers leave concept names out.
         """
-        return sr.MeasurementsAndQualitativeEvaluations(
-            source_images=self._images(finding.images) if with_images else None,
-            **self._numbers(finding),
-            **self._common(finding, self._shown(finding) if with_images else None),
-        )
+        common = self._common(finding, self._shown(finding) if with_images else None)
+        images = self._images(finding.images) if with_images else []
+        return common.group(WHOLE_IMAGE, *_numbers(finding), *_answers(finding), *images)
 
-    def _volumetric(self, finding: Finding) -> sr.VolumetricROIMeasurementsAndQualitativeEvaluations:
+    def _volumetric(self, finding: Finding) -> Group:
         """TID 1411: the segment and every measurement of the finding."""
         assert finding.segment_number is not None
         place = self.numbering.place_of[finding.segment_number]
         segmentation = self.segmentations[place.object_index]
-        return sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
-            referenced_segment=sr.ReferencedSegment(
-                sop_class_uid=segmentation.SOPClassUID,
-                sop_instance_uid=segmentation.SOPInstanceUID,
-                segment_number=place.segment_number,
-                source_series=sr.SourceSeriesForSegmentation(self.result.series_instance_uid),
-            ),
-            **self._numbers(finding),
-            **self._common(finding),
+        segment = items.image(
+            items.CONTAINS,
+            REFERENCED_SEGMENT,
+            str(segmentation.SOPClassUID),
+            str(segmentation.SOPInstanceUID),
+            segment_number=place.segment_number,
         )
+        series = items.uid(items.CONTAINS, SOURCE_SERIES, self.result.series_instance_uid)
+        return self._common(finding).group(VOLUMETRIC, *_numbers(finding), *_answers(finding), segment, series)
 
     def _regions(self, finding: Finding) -> list[Group]:
         """The places that a finding brings along. The first has the finding's Tracking Unique Identifier; viewers show
@@ -143,44 +171,30 @@ class GroupWriter:
         for number, region in enumerate(finding.regions, 1):
             drawn = draw(region, self.evidence)
             shown = None if number == 1 else f"{finding.tracking_identifier}, region {number}"
-            own_uid = None if number == 1 else shown
-            groups.append(self._planar(finding, drawn, shown, own_uid))
+            common = self._common(finding, shown, own_uid=shown)
+            groups.append(self._planar(common, drawn))
             if isinstance(region, SpatialRegion) and self.profile.report_class is ReportClass.COMPREHENSIVE_3D:
                 in_space = region_in_space(region)
                 if in_space is not None:
-                    groups.append(
-                        sr.PlanarROIMeasurementsAndQualitativeEvaluations(
-                            referenced_region=in_space, **self._common(finding, shown, own_uid)
-                        )
-                    )
+                    shape, points = in_space
+                    frame = region.frame_of_reference_uid
+                    coordinates = items.coordinates_in_space(items.CONTAINS, IMAGE_REGION, shape.value, points, frame)
+                    groups.append(common.group(PLANAR, coordinates))
         return groups
 
-    def _planar(self, finding: Finding, drawn: Drawn, shown: str | None = None, own_uid: str | None = None) -> Group:
+    def _planar(self, common: Common, drawn: Drawn) -> Group:
         """One place: TID 1410, with its own area if it is an outline; a line as the number that it is (TID 320)."""
         spacing_mm = self._spacing_of(drawn.slice_index)
-        common = self._common(finding, shown, own_uid)
         if drawn.is_path:
             return self._path(drawn, spacing_mm, common)
         area = drawn.area_mm2(spacing_mm) if drawn.is_outline and spacing_mm is not None else None
         if area is not None and self.profile.native_annotations:
-            identifier = sr.TrackingIdentifier(uid=common["tracking_identifier"][1].value, identifier=NATIVE_OUTLINE)
-            return self._path(drawn, spacing_mm, common | {"tracking_identifier": identifier})
-        measured = None if area is None else [_measurement(Measurement(codes.AREA, area, codes.SQUARE_MILLIMETER))]
-        return sr.PlanarROIMeasurementsAndQualitativeEvaluations(
-            referenced_region=sr.ImageRegion(
-                graphic_type=drawn.graphic_type, graphic_data=drawn.points, source_image=self._source_of(drawn)
-            ),
-            measurements=measured,
-            **common,
-        )
+            return self._path(drawn, spacing_mm, replace(common, tracking_identifier=NATIVE_OUTLINE))
+        measured = [] if area is None else [measurement_item(Measurement(codes.AREA, area, codes.SQUARE_MILLIMETER))]
+        return common.group(PLANAR, *measured, self._coordinates(items.CONTAINS, IMAGE_REGION, drawn))
 
-    def _path(
-        self, drawn: Drawn, spacing_mm: tuple[float, float] | None, common: dict[str, Any]
-    ) -> sr.MeasurementsAndQualitativeEvaluations:
+    def _path(self, drawn: Drawn, spacing_mm: tuple[float, float] | None, common: Common) -> Group:
         """TID 1501 with one number that has coordinates of its own (TID 320)."""
-        coordinates = sr.CoordinatesForMeasurement(
-            graphic_type=drawn.graphic_type, graphic_data=drawn.points, source_image=self._source_of(drawn)
-        )
         if drawn.is_path:
             value, unit = (
                 (drawn.length_mm(spacing_mm), codes.MILLIMETER)
@@ -191,14 +205,26 @@ class GroupWriter:
         else:
             assert spacing_mm is not None
             number = Measurement(codes.AREA, drawn.area_mm2(spacing_mm), codes.SQUARE_MILLIMETER)
-        return sr.MeasurementsAndQualitativeEvaluations(measurements=[_measurement(number, coordinates)], **common)
+        measured_on = self._coordinates(items.INFERRED, codes.SOURCE, drawn)
+        return common.group(WHOLE_IMAGE, measurement_item(number, measured_on))
+
+    def _coordinates(self, relationship: str, name: Code, drawn: Drawn) -> bytes:
+        image = self.evidence.image_of(drawn.slice_index)
+        selected_from = items.image(
+            items.SELECTED,
+            codes.SOURCE,
+            str(image.SOPClassUID),
+            str(image.SOPInstanceUID),
+            frame_number=self.evidence.frames[drawn.slice_index].frame_number,
+        )
+        return items.coordinates(relationship, name, drawn.shape.value, drawn.points, selected_from)
 
     def _outline(self, finding: Finding) -> Drawn:
         """The outline of a segment in the slice where it is largest."""
         assert finding.segment_number is not None
         place = self.numbering.place_of[finding.segment_number]
         mask = self.result.label_maps[place.label_map][place.largest_slice] == finding.segment_number
-        return Drawn(place.largest_slice, sr.GraphicTypeValues.POLYLINE, outline_points(mask))
+        return Drawn(place.largest_slice, PlanarShape.POLYLINE, outline_points(mask))
 
     def _spacing_of(self, slice_index: int) -> tuple[float, float] | None:
         """(row, column) spacing of a slice in mm, None where its image does not say it."""
@@ -210,41 +236,21 @@ class GroupWriter:
         found = pixel_spacing_mm(header, self.evidence.frames[slice_index].frame_number)
         return found if found and min(found) > 0 else None
 
-    def _source_of(self, drawn: Drawn) -> sr.SourceImageForRegion:
-        image = self.evidence.image_of(drawn.slice_index)
-        frame_number = self.evidence.frames[drawn.slice_index].frame_number
-        frames = None if frame_number is None else [frame_number]
-        return sr.SourceImageForRegion(image.SOPClassUID, image.SOPInstanceUID, frames)
-
-    def _numbers(self, finding: Finding) -> dict[str, Any]:
-        """Measurements and qualitative evaluations of a finding, with its likelihood and what that is one of."""
-        likelihood = finding.likelihood
-        measurements = [_measurement(item) for item in finding.measurements]
-        if likelihood is not None:
-            measurements.append(_measurement(_likelihood(likelihood)))
-        evaluations = [
-            sr.QualitativeEvaluation(codes.check(each.concept), codes.check(each.value)) for each in finding.qualifiers
-        ]
-        if finding.laterality and finding.finding_site is None:  # which it modifies where there is one
-            evaluations.append(sr.QualitativeEvaluation(codes.LATERALITY, codes.check(finding.laterality)))
-        if finding.presence is not Presence.PRESENT or likelihood is not None:
-            evaluations.insert(0, sr.QualitativeEvaluation(codes.PRESENCE, PRESENCES[finding.presence]))
-        return {"measurements": measurements, "qualitative_evaluations": evaluations or None}
-
-    def _common(self, finding: Finding, shown: str | None = None, own_uid: str | None = None) -> dict[str, Any]:
+    def _common(self, finding: Finding, shown: str | None = None, own_uid: str | None = None) -> Common:
         """Content items that all groups of a finding share."""
-        site = finding.finding_site
         parameters: tuple[tuple[str, str], ...] = ()
         if finding.likelihood is not None and finding.likelihood.operating_point is not None:
             parameters = (("operating point", f"{100 * finding.likelihood.operating_point:.6g} %"),)
-        return {
-            "tracking_identifier": self._tracking(
-                own_uid or finding.tracking_identifier, shown or finding.tracking_identifier
-            ),
-            "finding_type": codes.check(finding.finding),
-            "finding_sites": [sr.FindingSite(codes.check(site), _checked(finding.laterality))] if site else None,
-            "algorithm_id": provenance.algorithm_identification(self.result, parameters),
-        }
+        content = [items.code(items.CONTAINS, FINDING, codes.check(finding.finding))]
+        if finding.finding_site is not None:
+            side = finding.laterality
+            sides = [items.code(items.MODIFIER, codes.LATERALITY, codes.check(side))] if side else []
+            content.append(items.code(items.MODIFIER, FINDING_SITE, codes.check(finding.finding_site), sides))
+        return Common(
+            tracking_uid(self.result, own_uid or finding.tracking_identifier),
+            shown or finding.tracking_identifier,
+            b"".join([*content, algorithm_items(self.result, parameters)]),
+        )
 
     def _shown(self, finding: Finding) -> str:
         """Tracking Identifier of a finding without a place."""
@@ -258,10 +264,7 @@ class GroupWriter:
             shown += f", {finding.likelihood.meaning.meaning}"
         return shown
 
-    def _tracking(self, identifier: str, shown: str | None = None) -> sr.TrackingIdentifier:
-        return sr.TrackingIdentifier(uid=tracking_uid(self.result, identifier), identifier=shown or identifier)
-
-    def _images(self, wanted: Sequence[str]) -> list[sr.SourceImageForMeasurementGroup]:
+    def _images(self, wanted: Sequence[str]) -> list[bytes]:
         """The images that a finding without a place is about: those it names, else all if they are few."""
         images = [image for image in self.evidence.images if image.SOPInstanceUID in wanted]
         if len(images) < len(set(wanted)):
@@ -269,7 +272,10 @@ class GroupWriter:
         if not images:
             few = not self.evidence.in_space and len(self.evidence.images) <= MOST_IMAGES
             images = list(self.evidence.images) if few else [self.evidence.images[len(self.evidence.images) // 2]]
-        return [sr.SourceImageForMeasurementGroup(image.SOPClassUID, image.SOPInstanceUID) for image in images]
+        return [
+            items.image(items.CONTAINS, SOURCE_OF_MEASUREMENT, str(image.SOPClassUID), str(image.SOPInstanceUID))
+            for image in images
+        ]
 
 
 def _has_more_to_say(finding: Finding) -> bool:
@@ -283,8 +289,20 @@ def _has_more_to_say(finding: Finding) -> bool:
     )
 
 
-def _checked(code: Code | None) -> Code | None:
-    return codes.check(code) if code else None
+def _numbers(finding: Finding) -> list[bytes]:
+    """Measurements of a finding, and its likelihood under what that is one of."""
+    measurements = [measurement_item(each) for each in finding.measurements]
+    return [*measurements, *([measurement_item(_likelihood(finding.likelihood))] if finding.likelihood else [])]
+
+
+def _answers(finding: Finding) -> list[bytes]:
+    """Qualitative evaluations: presence where it is not a matter of course, qualifiers, and a side without a site."""
+    said = [(codes.check(each.concept), codes.check(each.value)) for each in finding.qualifiers]
+    if finding.laterality and finding.finding_site is None:  # which it modifies where there is one
+        said.append((codes.LATERALITY, codes.check(finding.laterality)))
+    if finding.presence is not Presence.PRESENT or finding.likelihood is not None:
+        said.insert(0, (codes.PRESENCE, PRESENCES[finding.presence]))
+    return [items.code(items.CONTAINS, name, value) for name, value in said]
 
 
 def _likelihood(likelihood: Likelihood) -> Measurement:
@@ -292,17 +310,3 @@ def _likelihood(likelihood: Likelihood) -> Measurement:
     if not 0 <= likelihood.value <= 1:
         raise InvalidResult(f"a likelihood of {likelihood.value}, expected 0 to 1")
     return Measurement(likelihood.meaning, 100 * likelihood.value, codes.PERCENT)
-
-
-def _measurement(measurement: Measurement, coordinates: sr.CoordinatesForMeasurement | None = None) -> sr.Measurement:
-    """TID 300; the value keeps the ten digits that a decimal string surely holds (PS3.5 6.2, DS)."""
-    if not np.isfinite(measurement.value):
-        raise InvalidResult(f"measurement {measurement.concept.value}: {measurement.value} is no number")
-    return sr.Measurement(
-        name=codes.check(measurement.concept),
-        value=float(f"{measurement.value:.9g}"),
-        unit=codes.check(measurement.unit),
-        derivation=_checked(measurement.derivation),
-        method=_checked(measurement.method),
-        referenced_coordinates=None if coordinates is None else [coordinates],
-    )

@@ -9,25 +9,18 @@ shows as text.
 
 from collections.abc import Sequence
 
-from highdicom import sr
 from pydicom.dataset import Dataset
 
-from dicom_sr import codes, provenance
-from dicom_sr.content_items import insert_image_library, qualitative_evaluations
+from dicom_sr import provenance
 from dicom_sr.errors import InvalidResult
 from dicom_sr.evidence import Evidence, check_evidence
-from dicom_sr.findings import Finding, Presence, Result, SourceImage
-from dicom_sr.identity import uid_for
+from dicom_sr.findings import Finding, Presence, Result
 from dicom_sr.impression import draft_impression
+from dicom_sr.instance import Kind, refer_to_predecessors
 from dicom_sr.measurement_groups import Group, GroupWriter
-from dicom_sr.profile import CONSERVATIVE, DestinationProfile, ReportClass, Role
+from dicom_sr.profile import CONSERVATIVE, DestinationProfile, Role
+from dicom_sr.report_document import Content, references_to, write_report
 from dicom_sr.segment_numbering import SegmentNumbering, number_segments
-
-REPORT_CLASSES = {
-    ReportClass.COMPREHENSIVE_3D: sr.Comprehensive3DSR,
-    ReportClass.COMPREHENSIVE: sr.ComprehensiveSR,
-    ReportClass.ENHANCED: sr.EnhancedSR,
-}
 
 
 def placed_findings(result: Result, numbering: SegmentNumbering) -> tuple[Finding, ...]:
@@ -118,35 +111,17 @@ def encode_measurement_report(
     groups: list[Group] = [group for finding in findings for group in writer.groups(finding)]
     if not with_place:  # beside the present ones viewers would not tell them apart
         groups += [group for finding in _compared(result) for group in writer.priors(finding)]
-    content = sr.MeasurementReport(
-        observation_context=sr.ObservationContext(observer_device_context=provenance.device_observer(result.algorithm)),
-        procedure_reported=codes.PROCEDURES_REPORTED.get(
-            evidence.images[0].get("Modality", ""), codes.PROCEDURE_OF_OTHER_MODALITY
-        ),
-        imaging_measurements=groups or [writer.nothing_found()],
+    content = Content(
         title=profile.title_with_place if with_place else profile.title_without_place,
+        groups=tuple(groups) or (writer.nothing_found(),),
+        # as text, OHIF would print a line of noise for each image
+        image_library=tuple(sources) if profile.image_library and with_place else (),
+        comments=tuple(_comments(result, numbering)),
+        impression=draft_impression(result) if profile.draft_text and role is Role.REPORT else "",
     )
-    impression = draft_impression(result) if profile.draft_text and role is Role.REPORT else ""
-    content[0].ContentSequence.append(qualitative_evaluations(_comments(result, numbering), impression))
-    dataset = REPORT_CLASSES[profile.report_class](
-        evidence=[*evidence.images, *segmentations],
-        content=content[0],
-        series_instance_uid=uid_for(result, f"{role.value}-series@{profile.name}"),
-        series_number=provenance.series_number(result, profile, provenance.SERIES_OFFSETS[role]),
-        sop_instance_uid=uid_for(result, f"{role.value}@{profile.name}"),
-        instance_number=1,
-        series_description=provenance.series_description(result, "report"),
-        is_complete=True,
-        is_final=False,
-        is_verified=False,
-        specific_character_set=provenance.character_set(result, evidence),
-        **provenance.equipment_arguments(result),
-    )
-    if profile.image_library and with_place:  # as text, OHIF would print a line of noise for each image
-        insert_image_library(dataset, evidence)
-    _list_further_evidence(dataset, result)
-    _refer_to_predecessors(dataset, result)
-    provenance.complete(dataset, result, evidence, profile)
+    referenced = [*references_to([*evidence.images, *segmentations]), *result.further_images]
+    dataset = write_report(result, evidence, profile, Kind(role, "SR", "report"), content, referenced)
+    refer_to_predecessors(dataset, result)
     return dataset
 
 
@@ -175,57 +150,3 @@ def _comments(result: Result, numbering: SegmentNumbering) -> list[str]:
         algorithm = result.algorithm
         comments.append(f"Text written by the algorithm {algorithm.name} {algorithm.version}: {result.text}")
     return [*comments, *result.remarks]
-
-
-def _list_further_evidence(dataset: Dataset, result: Result) -> None:
-    """What else was used: of this study beside the source images, of others as Pertinent Other Evidence (PS3.3
-    C.17.2.3)."""
-    own = [each for each in result.further_images if each.study_instance_uid in ("", result.study_instance_uid)]
-    if own:
-        add_evidence(dataset.CurrentRequestedProcedureEvidenceSequence[0], own, result)
-    others: dict[str, list[SourceImage]] = {}
-    for each in result.further_images:
-        if each not in own:
-            others.setdefault(each.study_instance_uid, []).append(each)
-    for study_instance_uid, images in others.items():
-        study = Dataset()
-        study.StudyInstanceUID, study.ReferencedSeriesSequence = study_instance_uid, []
-        add_evidence(study, images, result)
-        dataset.PertinentOtherEvidenceSequence = [*dataset.get("PertinentOtherEvidenceSequence", ()), study]
-
-
-def add_evidence(study: Dataset, images: Sequence[SourceImage], result: Result) -> None:
-    """Put references to images into a study's item of an evidence sequence, by series."""
-    series = {str(item.SeriesInstanceUID): item for item in study.ReferencedSeriesSequence}
-    for image in images:
-        uid = image.series_instance_uid or result.series_instance_uid
-        if uid not in series:
-            series[uid] = Dataset()
-            series[uid].SeriesInstanceUID, series[uid].ReferencedSOPSequence = uid, []
-            study.ReferencedSeriesSequence.append(series[uid])
-        known = {str(item.ReferencedSOPInstanceUID) for item in series[uid].ReferencedSOPSequence}
-        if image.sop_instance_uid not in known:
-            item = Dataset()
-            item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = image.sop_class_uid, image.sop_instance_uid
-            series[uid].ReferencedSOPSequence.append(item)
-
-
-def _refer_to_predecessors(dataset: Dataset, result: Result) -> None:
-    """Predecessor Documents Sequence (PS3.3 C.17.2): one item for the study, with all series in it."""
-    if not result.predecessors:
-        return
-    series: dict[str, Dataset] = {}
-    for predecessor in result.predecessors:
-        item = Dataset()
-        item.ReferencedSOPClassUID = predecessor.sop_class_uid
-        item.ReferencedSOPInstanceUID = predecessor.sop_instance_uid
-        uid = predecessor.series_instance_uid
-        if uid not in series:
-            series[uid] = Dataset()
-            series[uid].SeriesInstanceUID = uid
-            series[uid].ReferencedSOPSequence = []
-        series[uid].ReferencedSOPSequence.append(item)
-    study = Dataset()
-    study.StudyInstanceUID = result.study_instance_uid
-    study.ReferencedSeriesSequence = list(series.values())
-    dataset.PredecessorDocumentsSequence = [study]

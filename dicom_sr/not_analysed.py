@@ -7,18 +7,19 @@ the images of the study that were looked at. OHIF shows it as text, since it has
 
 from collections.abc import Sequence
 
-from highdicom import sr
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 
-from dicom_sr import codes, provenance
+from dicom_sr import codes
+from dicom_sr import content_items as items
 from dicom_sr.errors import InvalidResult
 from dicom_sr.evidence import Evidence, study_header
 from dicom_sr.findings import Refusal, Result
 from dicom_sr.identity import uid_for
-from dicom_sr.measurement_report import REPORT_CLASSES, add_evidence
+from dicom_sr.instance import Kind
+from dicom_sr.measurement_groups import FINDING, SOURCE_OF_MEASUREMENT, WHOLE_IMAGE, Common
 from dicom_sr.profile import CONSERVATIVE, DestinationProfile, Role
-from dicom_sr.provenance import SERIES_OFFSETS, device_observer
+from dicom_sr.report_document import Content, algorithm_items, references_to, write_report
 
 SCHEME = "99OVERREAD"
 NOT_ANALYSED = codes.concept("not-analysed", SCHEME, "Not analysed by the AI algorithm")
@@ -57,49 +58,25 @@ def encode_not_analysed(
     if reason is None or result.findings or result.label_maps or result.maps:
         raise InvalidResult("only a result without findings can say that it was not analysed")
     evidence = study_header(sources[0])
-    content = sr.MeasurementReport(
-        observation_context=sr.ObservationContext(observer_device_context=device_observer(result.algorithm)),
-        procedure_reported=codes.PROCEDURES_REPORTED.get(
-            str(evidence.images[0].get("Modality", "")), codes.PROCEDURE_OF_OTHER_MODALITY
-        ),
-        imaging_measurements=[_group(result, evidence, reason)],
-        title=profile.title_without_place,
-    )
-    dataset = REPORT_CLASSES[profile.report_class](
-        evidence=evidence.images,
-        content=content[0],
-        series_instance_uid=uid_for(result, f"{Role.NOT_ANALYSED.value}-series@{profile.name}"),
-        series_number=provenance.series_number(result, profile, SERIES_OFFSETS[Role.NOT_ANALYSED]),
-        sop_instance_uid=uid_for(result, f"{Role.NOT_ANALYSED.value}:{reason.code}@{profile.name}"),
-        instance_number=1,
-        series_description=provenance.series_description(result, "not analysed"),
-        is_complete=True,
-        is_final=False,
-        is_verified=False,
-        specific_character_set=provenance.character_set(result, evidence),
-        **provenance.equipment_arguments(result),
-    )
+    kind = Kind(Role.NOT_ANALYSED, "SR", "not analysed", part=reason.code)
+    content = Content(profile.title_without_place, (_group(result, evidence, reason),))
     others = [image for image in result.source_images if image.sop_instance_uid != evidence.images[0].SOPInstanceUID]
-    add_evidence(dataset.CurrentRequestedProcedureEvidenceSequence[0], others[: MOST_IMAGES - 1], result)
-    provenance.complete(dataset, result, evidence, profile)
-    return dataset
+    referenced = [*references_to(evidence.images), *others[: MOST_IMAGES - 1]]
+    return write_report(result, evidence, profile, kind, content, referenced)
 
 
-def _group(result: Result, evidence: Evidence, reason: Refusal) -> sr.MeasurementsAndQualitativeEvaluations:
+def _group(result: Result, evidence: Evidence, reason: Refusal) -> bytes:
     """TID 1501; what viewers print of it stands in the tracking identifier."""
     image = evidence.images[0]
-    group = sr.MeasurementsAndQualitativeEvaluations(
-        tracking_identifier=sr.TrackingIdentifier(
-            uid=uid_for(result, f"tracking:not-analysed:{reason.code}"),
-            identifier=f"Not analysed by {result.algorithm.name}: {reason.text}",
-        ),
-        algorithm_id=provenance.algorithm_identification(result),
-        source_images=[sr.SourceImageForMeasurementGroup(image.SOPClassUID, image.SOPInstanceUID)],
-        qualitative_evaluations=[
-            sr.QualitativeEvaluation(codes.PROCESSING_SUMMARY, NO_ALGORITHM_SUCCEEDED),
-            sr.QualitativeEvaluation(REASON, reason_code(reason)),
-        ],
-        finding_type=NOT_ANALYSED,
+    finding = items.code(items.CONTAINS, FINDING, NOT_ANALYSED)
+    return Common(
+        uid_for(result, f"tracking:not-analysed:{reason.code}"),
+        f"Not analysed by {result.algorithm.name}: {reason.text}",
+        finding + algorithm_items(result),
+    ).group(
+        WHOLE_IMAGE,
+        items.code(items.CONTAINS, codes.PROCESSING_SUMMARY, NO_ALGORITHM_SUCCEEDED),
+        items.code(items.CONTAINS, REASON, reason_code(reason)),
+        items.image(items.CONTAINS, SOURCE_OF_MEASUREMENT, str(image.SOPClassUID), str(image.SOPInstanceUID)),
+        items.text(items.CONTAINS, codes.COMMENT, reason.text),
     )
-    group[0].ContentSequence.append(sr.TextContentItem(codes.COMMENT, reason.text, sr.RelationshipTypeValues.CONTAINS))
-    return group

@@ -39,24 +39,31 @@ def outline_points(mask: np.ndarray) -> np.ndarray:
     """Closed polygon around the largest 4-connected part of a mask that is not empty; holes are not outlined.
 
     A mask so ragged that the polygon would not fit into an SCOORD is first made coarser by joining 2 x 2
-    pixels.
+    pixels. The polygon never leaves the image.
     """
-    scale = 1
+    size, scale = mask.shape, 1
     while True:
-        points = _trace(_largest_part(mask))
+        points = _trace_largest_part(mask)
         if len(points) <= MAXIMUM_POINTS:
             break
         mask, scale = _halved(mask), scale * 2
     if len(points) <= 5:
         middle = (points[:-1] + points[1:]) / 2
         points = np.vstack([np.stack([points[:-1], middle], axis=1).reshape(-1, 2), points[:1]])
-    return points * scale
+    return np.minimum(points * scale, size[::-1])
+
+
+def _trace_largest_part(mask: np.ndarray) -> np.ndarray:
+    """The way around it; only the box around the mask is looked at."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
+        raise ValueError("outline of an empty mask")
+    part = _largest_part(mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
+    return np.asarray(_trace(part) + np.array([columns[0], rows[0]]))
 
 
 def _largest_part(mask: np.ndarray) -> np.ndarray:
-    parts, count = ndimage.label(mask)
-    if count == 0:
-        raise ValueError("outline of an empty mask")
+    parts, _ = ndimage.label(mask)
     largest = 1 + int(np.argmax(np.bincount(parts.ravel())[1:]))
     return np.asarray(ndimage.binary_fill_holes(parts == largest))
 

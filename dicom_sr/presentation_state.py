@@ -165,7 +165,7 @@ def _draw_finding(overlay: Overlay, evidence: Evidence, finding: Finding) -> Non
     for region in finding.regions:
         drawn = draw(region, evidence)
         points = np.asarray(drawn.points, float)
-        kinds = [drawn.graphic_type.value]
+        kinds = [drawn.shape.value]
         if kinds == [PlanarShape.MULTIPOINT.value]:  # not a graphic type of presentation states: one point each
             kinds, points = ["POINT"] * len(points), points[:, None, :]
         else:

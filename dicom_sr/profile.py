@@ -86,6 +86,8 @@ OTHER_CLASS_UIDS = {
 
 REPORTS = (Role.REPORT, Role.REPORT_WITHOUT_PLACE)
 CAD_REPORTS = (Role.MAMMOGRAPHY_CAD, Role.CHEST_CAD)
+STRUCTURED_REPORTS = frozenset({*REPORTS, *CAD_REPORTS, Role.NOT_ANALYSED})
+"""Roles whose objects name those that they replace (Predecessor Documents Sequence)."""
 TELLING = frozenset({Role.REPORT, *CAD_REPORTS, Role.DOCUMENT, Role.SECONDARY_CAPTURE})
 """Roles that tell a person what was found; a result without any of them says nothing."""
 

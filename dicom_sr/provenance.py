@@ -99,9 +99,12 @@ def character_set(result: Result, evidence: Evidence) -> str | list[str] | None:
     texts += [text for pair in algorithm.parameters for text in pair]
     texts += [equipment.manufacturer, equipment.manufacturer_model_name, *equipment.software_versions]
     texts += [equipment.device_serial_number, *result.remarks, result.text]
+    texts += [result.not_analysed.text] if result.not_analysed else []
     texts += [segment.label for segment in result.segments]
     texts += [finding.tracking_identifier for finding in result.findings]
     texts += [code.meaning for code in coded_concepts(result)]
+    ranges = [each.normal_range for finding in result.findings for each in finding.measurements]
+    texts += [text for normal in ranges if normal is not None for text in (normal.description, normal.authority)]
     return (evidence.character_set or None) if all(text.isascii() for text in texts) else UTF_8
 
 
@@ -114,6 +117,7 @@ def coded_concepts(result: Result) -> list[Code]:
         found += [finding.finding, finding.finding_site, finding.laterality]
         for measurement in finding.measurements:
             found += [measurement.concept, measurement.unit, measurement.derivation, measurement.method]
+            found.append(measurement.normality)
         for qualifier in finding.qualifiers:
             found += [qualifier.concept, qualifier.value]
         found.append(finding.likelihood.meaning if finding.likelihood else None)
@@ -176,22 +180,13 @@ def device_observer(algorithm: Algorithm) -> hd.sr.ObserverContext:
 
 def standing(result: Result) -> str:
     """What may be done with a result, as sentences that stand before everything else."""
-    use = f"{NOT_FOR_CLINICAL_USE}. " if result.not_for_clinical_use else ""
+    return standing_of(not_for_clinical_use=result.not_for_clinical_use)
+
+
+def standing_of(*, not_for_clinical_use: bool) -> str:
+    """The same where only this is known of a result."""
+    use = f"{NOT_FOR_CLINICAL_USE}. " if not_for_clinical_use else ""
     return f"{use}Result of an AI algorithm, not verified by a physician."
-
-
-def algorithm_identification(
-    result: Result, parameters: tuple[tuple[str, str], ...] = ()
-) -> hd.sr.AlgorithmIdentification:
-    """TID 4019 of the algorithm, with further parameters."""
-    algorithm = result.algorithm
-    return hd.sr.AlgorithmIdentification(
-        name=algorithm.name,
-        version=algorithm.version,
-        manufacturer=algorithm.manufacturer,
-        family=codes.check(algorithm.family),
-        parameters=[f"{name} = {value}" for name, value in (*algorithm.parameters, *parameters)] or None,
-    )
 
 
 def _universal(moment: datetime) -> DT:

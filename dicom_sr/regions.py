@@ -7,7 +7,7 @@ nothing else.
 from dataclasses import dataclass
 
 import numpy as np
-from highdicom import sr
+from highdicom.spatial import are_points_coplanar
 
 from dicom_sr.errors import InvalidResult
 from dicom_sr.evidence import Evidence
@@ -27,7 +27,7 @@ class Drawn:
     Parameters
     ----------
     slice_index : int
-    graphic_type : GraphicTypeValues
+    shape : PlanarShape
     points : ndarray of float64, shape (n, 2)
         (column, row) in pixels.
     is_path : bool
@@ -35,14 +35,14 @@ class Drawn:
     """
 
     slice_index: int
-    graphic_type: sr.GraphicTypeValues
+    shape: PlanarShape
     points: np.ndarray
     is_path: bool = False
 
     @property
     def is_outline(self) -> bool:
         """Whether it is a polygon that no viewer takes for a rectangle (4 or 5 points)."""
-        return self.graphic_type is sr.GraphicTypeValues.POLYLINE and not self.is_path and len(self.points) > 5
+        return self.shape is PlanarShape.POLYLINE and not self.is_path and len(self.points) > 5
 
     def area_mm2(self, spacing_mm: tuple[float, float]) -> float:
         """Area of the polygon for a (row, column) spacing."""
@@ -63,20 +63,23 @@ def draw(region: PlanarRegion | SpatialRegion, evidence: Evidence) -> Drawn:
     return _draw_planar(region, evidence) if isinstance(region, PlanarRegion) else _draw_spatial(region, evidence)
 
 
-def region_in_space(region: SpatialRegion) -> sr.ImageRegion3D | None:
-    """The region as SCOORD3D; None for a box, which has no graphic type, and an ellipsoid, which is no region of TID
-    1410: their sections are drawn.
+def region_in_space(region: SpatialRegion) -> tuple[SpatialShape, np.ndarray] | None:
+    """Graphic type and LPS points of the region as SCOORD3D; None for a box, which has no graphic type, and an
+    ellipsoid, which is no region of TID 1410: their sections are drawn.
+
+    Raises
+    ------
+    InvalidResult
+        A polygon whose points are not in one plane (PS3.3 C.18.9.1.2).
     """
     points = np.array(region.points, float)
     if region.shape is SpatialShape.POINT:
-        kind = sr.GraphicTypeValues3D.POINT
-    elif region.shape is SpatialShape.POLYGON:
-        kind, points = sr.GraphicTypeValues3D.POLYGON, _closed(points)
-    else:
+        return SpatialShape.POINT, points
+    if region.shape is not SpatialShape.POLYGON:
         return None
-    return sr.ImageRegion3D(
-        graphic_type=kind, graphic_data=points, frame_of_reference_uid=region.frame_of_reference_uid
-    )
+    if not are_points_coplanar(points):
+        raise InvalidResult(f"a POLYGON of {len(points)} points that do not lie in one plane")
+    return SpatialShape.POLYGON, _closed(points)
 
 
 def _draw_planar(region: PlanarRegion, evidence: Evidence) -> Drawn:
@@ -90,7 +93,7 @@ def _draw_planar(region: PlanarRegion, evidence: Evidence) -> Drawn:
     if not fewest <= len(points) <= most:
         raise InvalidResult(f"{region.shape.value} with {len(points)} points, expected {fewest} to {most}")
     is_path = region.shape is PlanarShape.POLYLINE and not np.array_equal(points[0], points[-1])
-    return Drawn(slice_index, sr.GraphicTypeValues(region.shape.value), points, is_path)
+    return Drawn(slice_index, region.shape, points, is_path)
 
 
 def _draw_spatial(region: SpatialRegion, evidence: Evidence) -> Drawn:
@@ -106,7 +109,7 @@ def _draw_spatial(region: SpatialRegion, evidence: Evidence) -> Drawn:
     match region.shape:
         case SpatialShape.POINT:
             slice_index = _slice(points[0], evidence)
-            return Drawn(slice_index, sr.GraphicTypeValues.POINT, _on_slice(points[:1], slice_index, evidence))
+            return Drawn(slice_index, PlanarShape.POINT, _on_slice(points[:1], slice_index, evidence))
         case SpatialShape.POLYGON:
             slice_index = _slice(points.mean(axis=0), evidence)
             return _polygon(slice_index, _closed(_on_slice(points, slice_index, evidence)))
@@ -146,7 +149,7 @@ def _draw_ellipsoid(points: np.ndarray, evidence: Evidence) -> Drawn:
 
 
 def _polygon(slice_index: int, outline: np.ndarray) -> Drawn:
-    return Drawn(slice_index, sr.GraphicTypeValues.POLYLINE, outline)
+    return Drawn(slice_index, PlanarShape.POLYLINE, outline)
 
 
 def _closed(points: np.ndarray) -> np.ndarray:

@@ -9,6 +9,9 @@ from node.destination_settings import AnyDestination, ObjectDestination
 from node.errors import Permanent
 from node.settings import Settings
 
+RESERVED = ("document", "pin", "retraction")
+"""Names that no profile of a site may have: what is written with them lies beside that of the profiles."""
+
 
 def profile_called(name: str, settings: Settings) -> DestinationProfile:
     """The profile of this name, shipped or in `profiles.paths`.
@@ -18,6 +21,8 @@ def profile_called(name: str, settings: Settings) -> DestinationProfile:
     Permanent
         There is none, or its file cannot be used.
     """
+    if name in RESERVED:
+        raise Permanent(f"no profile may be called {name!r}: the node keeps something else in folders of that name")
     try:
         return named_profile(name, settings.profiles.paths)
     except ProfileError as error:

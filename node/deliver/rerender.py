@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, Engine, select
 
-from dicom_sr.profile import CONSERVATIVE, DestinationProfile, Role
+from dicom_sr.profile import CONSERVATIVE, STRUCTURED_REPORTS, DestinationProfile, Role
 from node.deliver.transport import Parcel
 from node.errors import Permanent
 from node.jobs.queue import get_job
@@ -116,7 +116,7 @@ def _reports_before(connection: Connection, parcel: Parcel, profile: Destination
     for result_id in earlier:
         taken = _taken(connection, result_id)
         form = _listed(parcel.data_dir / get_result(connection, result_id).folder / profile.name)
-        reports = [one for one in form if one.role == Role.REPORT.value and one.sop_instance_uid in taken]
+        reports = [one for one in form if Role(one.role) in STRUCTURED_REPORTS and one.sop_instance_uid in taken]
         if reports:
             return reports
     return []

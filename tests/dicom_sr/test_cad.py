@@ -9,7 +9,7 @@ from pydicom.sr.coding import Code
 from dicom_sr import chest_cad, content_tree, mammography_cad
 from dicom_sr.chest_cad import encode_chest_cad
 from dicom_sr.conformance import check
-from dicom_sr.findings import Measurement, Presence
+from dicom_sr.findings import Measurement, Predecessor, Presence
 from dicom_sr.identity import tracking_uid
 from dicom_sr.mammography_cad import BREAST_MASS, encode_mammography_cad
 from dicom_sr.profile import CONSERVATIVE, Role
@@ -138,6 +138,29 @@ def test_what_cad_cannot_say_of_mammograms_is_in_a_report_beside_it():
         assert Role.MAMMOGRAPHY_CAD in roles and roles & {Role.REPORT, Role.REPORT_WITHOUT_PLACE}, changes
 
 
+@pytest.mark.parametrize("make, encode", [(mammography, encode_mammography_cad), (nodules, encode_chest_cad)])
+def test_a_mark_upon_which_doubt_rests_is_not_for_presentation(make, encode):
+    """CID 6034: it would look like any other mark."""
+    case = make()
+    first, *others = case.result.findings
+    doubted = replace(case.result, findings=(replace(first, presence=Presence.INDETERMINATE), *others))
+    for result, wanted in ((case.result, "111151"), (doubted, "111152")):
+        singles = named(encode(result, case.sources), "111059")
+        about = [each for each in singles if named(each, "112039")[0].TextValue == first.tracking_identifier]
+        assert about and {value_of(named(each, "111056")[0]) for each in about} == {wanted}
+        others_said = {value_of(named(each, "111056")[0]) for each in singles if each not in about}
+        assert others_said <= {"111151"}
+
+
+def test_what_a_report_replaces_is_named():
+    old = Predecessor("1.2.77", "1.2.840.10008.5.1.4.1.1.88.50", "1.2.77.1")
+    for case, encode in ((mammography(), encode_mammography_cad), (nodules(), encode_chest_cad)):
+        report = encode(replace(case.result, predecessors=(old,)), case.sources)
+        (study,) = report.PredecessorDocumentsSequence
+        assert study.ReferencedSeriesSequence[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID == "1.2.77.1"
+        assert check([report], case.sources) == []
+
+
 def without_sizes(case: Case) -> Case:
     """The case without what is measured in mm."""
     findings = [
@@ -156,11 +179,16 @@ def test_codes_are_those_of_the_standard():
 
 
 @pytest.mark.counterpart("dicom3tools", "dcmtk")
-@pytest.mark.parametrize("kind", ["mammography", "mammography, nothing", "chest", "chest, nothing"])
+@pytest.mark.parametrize(
+    "kind", ["mammography", "mammography, nothing", "mammography, doubt", "chest", "chest, nothing"]
+)
 def test_validators_and_gate_have_nothing_to_say(kind, tmp_path):
     case = mammography() if kind.startswith("mammography") else nodules()
     if kind.endswith("nothing"):
         case = absent(case)
+    if kind.endswith("doubt"):
+        findings = [replace(each, presence=Presence.INDETERMINATE) for each in case.result.findings]
+        case = Case(replace(case.result, findings=tuple(findings)), case.sources)
     encode = encode_mammography_cad if kind.startswith("mammography") else encode_chest_cad
     report = encode(case.result, case.sources, CONSERVATIVE)
     assert_clean(report, tmp_path)

@@ -26,6 +26,14 @@ def test_empty_result_conforms(empty_result, sources):
     assert check([item.dataset for item in render(empty_result, sources)], sources) == []
 
 
+def test_looking_at_objects_leaves_their_bytes(result, sources):
+    rendered = render(result, sources)
+    assert check([item.dataset for item in rendered], sources) == []
+    for item, untouched in zip(rendered, render(result, sources), strict=True):
+        assert item.to_bytes() == untouched.to_bytes()
+    assert rendered[-1].dataset.get_item("ContentSequence").is_raw, "a parsed content is written a hundred times slower"
+
+
 def test_files_conform(result, sources, tmp_path):
     paths = []
     for item in render(result, sources):
@@ -115,7 +123,7 @@ BREAKS: list[tuple[int, str, Callable[[Dataset], object]]] = [
     (0, "viewer", set_segment("SegmentLabel", "Left ventricle")),
     (0, "viewer", set_segment("SegmentNumber", 5)),
     (0, "tracking", set_segment("TrackingUID", "1.2.9")),
-    (0, "viewer", lambda seg: setattr(seg, "SegmentationType", "FRACTIONAL")),
+    (0, "viewer", lambda seg: setattr(seg, "SegmentationFractionalType", "PROBABILITY")),
     (0, "geometry", other_spacing),
     (1, "attribute", lambda report: setattr(report, "PreliminaryFlag", "FINAL")),
     (1, "evidence", no_evidence_of_segmentation),

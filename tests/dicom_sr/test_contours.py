@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from scipy import ndimage
 
-from dicom_sr.contours import keyhole, mask_contours, signed_area
+from dicom_sr.contours import DISTANCES_AT_ONCE, keyhole, mask_contours, signed_area
 
 MASKS = arrays(bool, array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=9), elements=st.booleans())
 
@@ -45,6 +45,23 @@ def test_keyholes_hold_the_same(mask):
     polygons = [keyhole([each for each in contours if each.part == part]) for part in parts]
     assert len(polygons) == ndimage.label(mask)[1]
     np.testing.assert_array_equal(rasterise(polygons, mask.shape), mask)
+
+
+def test_large_contours_are_joined_where_they_are_nearest():
+    """A comb around a comb: more distances than are looked at once."""
+    mask = np.ones((80, 1600), bool)
+    mask[0:30, ::2] = False
+    mask[40:70, 1:-1:2] = False
+    mask[55, 1:-1] = False
+    contours = mask_contours(mask)
+    assert len(contours) == 2 and len(contours[0].points) * len(contours[1].points) > 2 * DISTANCES_AT_ONCE
+    joined = keyhole(contours)
+    assert signed_area(joined) == mask.sum()
+    ring = contours[1].points[:-1]
+    nearest = min(np.abs(contours[0].points - point).sum(axis=1).min() for point in ring)
+    steps = np.abs(np.diff(joined, axis=0)).sum(axis=1)
+    channel = len(contours[0].points) - 1 + len(contours[1].points) - 1 + 2
+    assert len(joined) == channel + 1 and nearest in steps
 
 
 def test_only_corners_are_kept():

@@ -4,11 +4,15 @@ The pairs that `make test` runs cover each kind of object; `make soak` runs all.
 """
 
 import os
+from io import BytesIO
 from itertools import product
 from pathlib import Path
 
 import pytest
+from highdicom.seg import segread
+from highdicom.sr import srread
 
+from dicom_sr import content_tree
 from dicom_sr.conformance import check
 from dicom_sr.profile import Role
 from dicom_sr.profile_files import named_profile, shipped_names
@@ -40,6 +44,27 @@ def rendered(request) -> tuple[str, Case, list[RenderedObject]]:
     return name, case, render(case.result, case.sources, named_profile(name))
 
 
+def test_others_read_back_what_was_written(rendered):
+    """highdicom takes every Segmentation and report apart, and finds the numbers and segments of the Result."""
+    _, case, objects = rendered
+    labels = {segment.label for segment in case.result.present_segments}
+    read_labels: set[str] = set()
+    for each in objects:
+        if each.role is Role.SEGMENTATION:
+            segmentation = segread(BytesIO(each.to_bytes()))
+            read_labels |= {segmentation.get_segment_description(n).segment_label for n in segmentation.segment_numbers}
+        if each.role in (Role.REPORT, Role.REPORT_WITHOUT_PLACE):
+            content = srread(BytesIO(each.to_bytes())).content
+            groups = [
+                *content.get_planar_roi_measurement_groups(),
+                *content.get_volumetric_roi_measurement_groups(),
+                *content.get_image_measurement_groups(),
+            ]
+            assert len(groups) == len(content_tree.measurement_groups(each.dataset))
+    if any(each.role is Role.SEGMENTATION for each in objects):
+        assert read_labels == labels
+
+
 def test_something_is_told_and_passes_the_gate(rendered):
     name, case, objects = rendered
     assert objects
@@ -57,6 +82,8 @@ def test_validators_have_nothing_to_say(rendered, tmp_path: Path):
         if each.dataset.Modality in ("SR", "KO") and name != "labelmap":
             # dcmtk 3.6.7 takes a reference to a Label Map Segmentation for one to no image at all
             assert complaints(run("dsrdump", path)) == []
+        if each.role is Role.SEGMENTATION:
+            assert complaints(run("segimage2itkimage", "--inputDICOM", path, "--outputDirectory", tmp_path)) == []
         if each.role in (Role.REPORT, Role.REPORT_WITHOUT_PLACE):
             assert complaints(run("tid1500reader", "--inputDICOM", path, "--outputMetadata", tmp_path / "x.json")) == []
     if case.result.further_images:

@@ -6,6 +6,7 @@ from io import BytesIO
 import numpy as np
 import pytest
 from highdicom import sr
+from pydicom.dataset import Dataset
 
 from dicom_sr import codes, content_tree
 from dicom_sr.errors import InvalidResult
@@ -15,6 +16,7 @@ from dicom_sr.measurement_report import encode_measurement_report
 from dicom_sr.profile import CONSERVATIVE, DestinationProfile, ReportClass, Role
 from dicom_sr.render import render
 from dicom_sr.segmentation import encode_segmentations
+from tests.dicom_sr.cases import chest_boxes, mammography
 
 PROBABILITY = Finding(
     finding=codes.concept("36118008", "SCT", "Pneumothorax"),
@@ -188,3 +190,31 @@ def test_report_without_the_segmentation_keeps_places_and_numbers(result, source
     assert [group.tracking_identifier for group in numbers] == ["Brain 1", "Left ventricle 1"]
     assert [group.tracking_uid for group in outlines] == [group.tracking_uid for group in numbers]
     assert numbers[0].get_measurements(codes.VOLUME)[0].value == pytest.approx(result.findings[0].measurements[0].value)
+
+
+def test_library_says_side_view_and_orientation_of_projections():
+    case = mammography()
+    report = read_report(case.result, case.sources)
+    images = [item for item in content_tree.walk(report) if item.ValueType == "IMAGE" and "ContentSequence" in item]
+    said = [
+        {
+            content_tree.concept_value(child): child.get("TextValue") or child.ConceptCodeSequence[0].CodeValue
+            for child in image.ContentSequence
+        }
+        for image in images
+    ]
+    sides, views = [each["111027"] for each in said], [each["111031"] for each in said]
+    assert sides == [codes.RIGHT.value, codes.LEFT.value] * 2
+    assert views == ["399162004"] * 2 + ["399368009"] * 2
+    assert {(each["111044"], each["111043"]) for each in said} == {("P", "F")}
+
+
+def test_library_says_no_more_than_the_images_do():
+    case = chest_boxes()
+    (image,) = case.sources
+    image.ViewPosition, image.PatientOrientation = "ODD", ["L", ""]
+    image.ViewCodeSequence = [Dataset()]
+    report = read_report(case.result, case.sources)
+    listed = next(item for item in content_tree.walk(report) if content_tree.concept_value(item) == "126200")
+    (entry,) = [item for item in listed.ContentSequence if item.ValueType == "IMAGE"]
+    assert [content_tree.concept_value(child) for child in entry.ContentSequence] == ["111044"]

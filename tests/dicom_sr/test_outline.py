@@ -1,6 +1,7 @@
 """Outlines along pixel edges."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
@@ -57,3 +58,11 @@ def test_ragged_mask_is_made_coarser():
     points = outline_points(comb)
     assert 5 < len(points) <= MAXIMUM_POINTS
     assert points.max(axis=0).tolist() == [8400, 128]
+    odd = outline_points(comb[:, :8399])
+    assert len(odd) <= MAXIMUM_POINTS
+    assert odd.max(axis=0).tolist() == [8399, 128], "no point lies beyond the image"
+
+
+def test_nothing_has_no_outline():
+    with pytest.raises(ValueError, match="empty"):
+        outline_points(np.zeros((3, 4), bool))

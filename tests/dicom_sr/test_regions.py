@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from highdicom import sr
 
 from dicom_sr.errors import InvalidResult
 from dicom_sr.evidence import Evidence, check_evidence
@@ -74,7 +73,16 @@ def test_polygon_in_space_is_closed_and_kept_in_space(evidence):
     region = in_space(evidence, SpatialShape.POLYGON, [(5, 5, 3), (9, 5, 3), (9, 9, 3), (7, 11, 3), (5, 9, 3)])
     drawn, kept = draw(region, evidence), region_in_space(region)
     assert drawn.slice_index == 3 and len(drawn.points) == 6
-    assert np.asarray(kept.value)[:-1] == pytest.approx(np.array(region.points), abs=1e-4)
+    shape, points = kept
+    assert shape is SpatialShape.POLYGON
+    assert points[:-1] == pytest.approx(np.array(region.points), abs=1e-4)
+    assert (points[0] == points[-1]).all()
+
+
+def test_polygon_in_space_that_is_not_flat_is_refused(evidence):
+    bent = in_space(evidence, SpatialShape.POLYGON, [(5, 5, 3), (9, 5, 3), (9, 9, 4), (7, 11, 3), (5, 9, 3)])
+    with pytest.raises(InvalidResult, match="one plane"):
+        region_in_space(bent)
 
 
 def test_an_open_line_is_no_region_and_has_a_length(evidence, sources):
@@ -82,7 +90,7 @@ def test_an_open_line_is_no_region_and_has_a_length(evidence, sources):
     drawn = draw(line, evidence)
     assert drawn.is_path and not drawn.is_outline and drawn.slice_index == 2
     assert drawn.length_mm(SPACING_MM[1:]) == pytest.approx(np.hypot(4 * 1.25, 3 * 1.5))
-    assert drawn.graphic_type is sr.GraphicTypeValues.POLYLINE
+    assert drawn.shape is PlanarShape.POLYLINE
 
 
 def test_what_cannot_be_drawn_is_refused(evidence, sources):

@@ -1,14 +1,21 @@
 """Rendering: order, repeatability, time."""
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from datetime import timedelta, timezone
 from io import BytesIO
+from pathlib import Path
 
 import pytest
 from pydicom import dcmread
 
 from dicom_sr.profile import DestinationProfile, Role
 from dicom_sr.render import render
+from tests.dicom_sr.digests import digests
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_segmentation_comes_before_the_report_that_refers_to_it(result, sources):
@@ -65,3 +72,11 @@ def test_report_refers_only_to_what_is_delivered(result, sources, report_only):
     report = dcmread(BytesIO(rendered[-1].to_bytes()))
     series = report.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence
     assert {item.ReferencedSOPInstanceUID for each in series for item in each.ReferencedSOPSequence} <= known
+
+
+def test_another_process_in_another_place_gives_the_same_bytes(tmp_path):
+    """Hash seed, time zone, language and folder are others; what is rendered is every object that there is."""
+    there = os.environ | {"PYTHONHASHSEED": "7", "TZ": "Asia/Kathmandu", "LC_ALL": "C", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "tests.dicom_sr.digests"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path, env=there)
+    assert ran.stdout.split() == digests()
