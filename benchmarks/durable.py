@@ -95,9 +95,9 @@ def ways(disk: Disk) -> dict[str, Callable[[], None]]:
     return {
         "computing alone": lambda: compute(0.8),
         "file, then row": lambda: file_then_row(begin=False),
-        "the same, begun early (the node)": lambda: file_then_row(begin=True),
+        "the same, begun early": lambda: file_then_row(begin=True),
         "one sync for both": lambda: together(begin=False),
-        "the same, begun early": lambda: together(begin=True),
+        "one sync, begun early (the node)": lambda: together(begin=True),
         "one journal for both, no files": disk.append,
     }
 

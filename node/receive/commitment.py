@@ -6,12 +6,10 @@ it was acknowledged, or is now. The report goes out on the association of the re
 (`commitment_reporter`).
 """
 
-import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
-from pathlib import Path
 
 from pydicom import Dataset
 from pydicom.filebase import DicomBytesIO
@@ -27,7 +25,7 @@ from node.receive.command import Command
 from node.store.catalogue import Quarantined, record_quarantine
 from node.store.commitments import CommitmentRequest, HeldObject, held_objects, mark_reported, record_request
 from node.store.database import read_transaction, write_transaction
-from node.store.files import FileStore
+from node.store.files import FileStore, data_set_digest
 
 STORAGE_COMMITMENT_INSTANCE = "1.2.840.10008.1.20.1.1"
 REQUEST_STORAGE_COMMITMENT = 1
@@ -43,7 +41,6 @@ NOT_AUTHORIZED = 0x0124
 _SAME_ASSOCIATION_SECONDS = 60.0
 """A report that was not taken on the association of its request for this long goes to a new one."""
 
-_READ_BYTES = 1 << 20
 _ENCODINGS = {"1.2.840.10008.1.2": (True, True), "1.2.840.10008.1.2.2": (False, False)}  # implicit, little endian
 
 
@@ -158,13 +155,17 @@ class CommitmentScp:
         self._wake()
         return None
 
-    def make_report(self, request: CommitmentRequest) -> Report:
-        """Look at every object, on disk. Raises `SQLAlchemyError`."""
+    def make_report(self, request: CommitmentRequest, progress: Callable[[], None] = lambda: None) -> Report:
+        """Look at every object, on disk; `progress` is called again and again meanwhile. Raises `SQLAlchemyError`."""
         with read_transaction(self._engine) as connection:
             held = held_objects(connection, [uid for _, uid in request.objects])
+        is_durable = self._make_durable()
         committed, failed = [], []
         for sop_class_uid, sop_instance_uid in request.objects:
-            reason = self._failure_reason(sop_class_uid, sop_instance_uid, held.get(sop_instance_uid))
+            one = held.get(sop_instance_uid)
+            reason = self._failure_reason(sop_class_uid, sop_instance_uid, one, progress)
+            if not reason and not is_durable:
+                reason = PROCESSING_FAILURE
             if reason:
                 failed.append((sop_class_uid, sop_instance_uid, reason))
             else:
@@ -184,16 +185,29 @@ class CommitmentScp:
             how=how,
         )
 
-    def _failure_reason(self, sop_class_uid: str, sop_instance_uid: str, held: HeldObject | None) -> int:
+    def _make_durable(self) -> bool:
+        """A row can be seen a moment before it and its file are on disk."""
+        if not self._files.file_system.can_sync:
+            return True
+        try:
+            self._files.file_system.sync()
+        except OSError as error:
+            self._log.error("commitment_not_durable", reason=describe_error(error))
+            return False
+        return True
+
+    def _failure_reason(
+        self, sop_class_uid: str, sop_instance_uid: str, held: HeldObject | None, progress: Callable[[], None]
+    ) -> int:
         """0 where the object is committed to (PS3.3 C.14.1.1)."""
         if held is None:
             return NO_SUCH_INSTANCE
         if held.sop_class_uid != sop_class_uid:
             return CLASS_INSTANCE_CONFLICT
         try:
-            if self._sync:
+            if self._sync and not self._files.file_system.can_sync:
                 self._files.sync([held.path], each=True)
-            digest = data_set_digest(self._files.absolute(held.path))
+            digest = data_set_digest(self._files.absolute(held.path), progress)
         except (OSError, ValueError) as error:
             self._report_damage(
                 sop_instance_uid, f"the file of a stored object cannot be read ({describe_error(error)})"
@@ -234,26 +248,6 @@ class FollowUp:
         """The response to the report came."""
         if status == 0 and self._report is not None:
             self._scp.reported(self._request, self._report, "same-association")
-
-
-def data_set_digest(path: Path) -> str:
-    """SHA-256 of the data set in one of our files: of what comes after the File Meta Information, whose length it says.
-
-    Raises `OSError`, or `ValueError` where the beginning is not as we write it."""
-    digest = hashlib.sha256()
-    with path.open("rb", buffering=0) as file:
-        head = file.read(144)
-        if len(head) < 144 or head[128:132] != b"DICM" or head[132:140] != b"\x02\0\0\0UL\x04\0":
-            raise ValueError("no File Meta Information")
-        file.seek(144 + int.from_bytes(head[140:144], "little"))
-        for piece in _pieces(file.read):
-            digest.update(piece)
-    return digest.hexdigest()
-
-
-def _pieces(read: Callable[[int], bytes]) -> Iterator[bytes]:
-    while piece := read(_READ_BYTES):
-        yield piece
 
 
 def _read_request(content: bytes, transfer_syntax_uid: str) -> tuple[str, Sequence[tuple[str, str]]]:

@@ -2,6 +2,7 @@
 requester takes it or the time for it is over."""
 
 import threading
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
@@ -12,10 +13,11 @@ from node.commitment_settings import CommitmentSettings
 from node.errors import OverreadError
 from node.logs import describe_error, get_logger
 from node.receive.commitment import CommitmentScp, Report
-from node.store.commitments import CommitmentRequest, claim_requests, mark_unreported, next_report_at
+from node.store.commitments import CommitmentRequest, claim_requests, keep_claim, mark_unreported, next_report_at
 from node.store.database import read_transaction, write_transaction
 
 _LEASE_SECONDS = 120.0
+_RENEW_SECONDS = 30.0
 _POLL_SECONDS = 10.0
 _AT_ONCE = 1  # the lease is for the one in hand: what waits behind it would lose its own
 
@@ -51,12 +53,14 @@ class CommitmentReporter:
         send: ReportSender,
         *,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._engine = engine
         self._settings = settings
         self._scp = scp
         self._send = send
         self._now = now
+        self._clock = clock
         self._wake = threading.Event()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="commitment-reports", daemon=True)
@@ -101,7 +105,7 @@ class CommitmentReporter:
 
     def _hand_over(self, request: CommitmentRequest) -> None:
         try:
-            report = self._scp.make_report(request)
+            report = self._scp.make_report(request, self._holder(request))
             self._send(request.calling_ae_title, report, self._check)
         except ReporterStopped:
             self._put_off(request, self._now(), "the node stopped while the report was handed over")
@@ -109,6 +113,21 @@ class CommitmentReporter:
             self._try_later(request, str(error))
         else:
             self._scp.reported(request, report, "new-association")
+
+    def _holder(self, request: CommitmentRequest) -> Callable[[], None]:
+        """Called while the report is made: keeps the claim, so that no other process makes it too."""
+        renewed_at = self._clock()
+
+        def hold() -> None:
+            nonlocal renewed_at
+            self._check()
+            if self._clock() - renewed_at < _RENEW_SECONDS:
+                return
+            renewed_at = self._clock()
+            with write_transaction(self._engine) as connection:
+                keep_claim(connection, request.request_id, self._now() + timedelta(seconds=_LEASE_SECONDS))
+
+        return hold
 
     def _try_later(self, request: CommitmentRequest, error: str) -> None:
         now = self._now()

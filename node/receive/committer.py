@@ -1,20 +1,27 @@
 """Group commit: what waits together becomes durable together, and only then is it answered.
 
-One thread at a time leads: it takes everything that waits, gives the files their final names and syncs them once. Then
-it hands the lead on, commits the rows of its group in one transaction and wakes the others, while the next group, which
-formed meanwhile, syncs its files. A thread that arrives when nobody leads does all this itself, so a lone association
-pays no hand-over.
+One thread at a time leads: it takes everything that waits, gives the files their final names and commits their rows in
+one transaction. Where files and database lie on one file system, the commit is not synced by itself: the lead is handed
+on, and then one sync of the file system makes files, names and rows durable, whatever groups they are of
+(`node.store.file_system`). What a power cut may leave of a group that was not answered yet is for
+`node.store.sync_point`. Elsewhere, and with another durability than "group", files are synced first and a commit is
+durable by itself; the rows of one group are then committed while the files of the next are synced.
+
+A thread that arrives when nobody leads does all this itself, so a lone association pays no hand-over.
 """
 
+import errno
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from node.errors import Refused
@@ -30,8 +37,9 @@ from node.store.catalogue import (
     store_instances,
 )
 from node.store.database import read_transaction, write_transaction
-from node.store.files import FileStore
+from node.store.files import FileStore, data_set_digest
 from node.store.prepared import DatabaseFailed, Overtaken, PreparedConnection
+from node.store.sync_point import SyncPoint, forget_instances
 
 _NOTIFY_SECONDS = 0.2
 
@@ -42,6 +50,7 @@ class _Waiting:
 
     instance: ReceivedInstance
     temporary: Path
+    failed_before: int
     woken: threading.Event = field(default_factory=threading.Event)
     placed: str = ""
     outcome: StoreOutcome | None = None
@@ -78,8 +87,11 @@ class Committer:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._engine = engine
-        self._rows = PreparedConnection(engine)
         self._files = files
+        self._one_sync = durability == "group" and _share_a_file_system(engine, files)
+        self._rows = PreparedConnection(engine, syncs_commits=not self._one_sync)
+        self._sync_point = SyncPoint(files.data_dir)
+        self._is_open = False
         self._wake_others = notify
         self._durability = durability
         self._quiet = timedelta(seconds=quiet_seconds)
@@ -89,19 +101,24 @@ class Committer:
         self._waiting: list[_Waiting] = []
         self._has_leader = False
         self._notified_at = 0.0
+        self._stamp = now()
         self._log = get_logger("receive")
 
-    def commit(self, instance: ReceivedInstance, temporary: Path) -> StoreOutcome:
+    def commit(self, instance: ReceivedInstance, temporary: Path, failed_before: int | None = None) -> StoreOutcome:
         """Store one object; returns when file and row are durable.
 
-        `temporary` is used up, also on failure. The path in `instance` is set here.
+        `temporary` is used up, also on failure. The path in `instance` and the time of its arrival are set here.
+        `failed_before` is `failed_syncs` of the file system as it was before the first byte was written: when a sync
+        has failed since, nobody knows what became of the bytes.
 
         Raises
         ------
         Refused
             0xA700 when the disk or the database fails, 0xC001 when other content is known under its UID.
         """
-        item = _Waiting(instance, temporary)
+        if failed_before is None:
+            failed_before = self._files.file_system.failed_syncs
+        item = _Waiting(instance, temporary, failed_before)
         with self._lock:
             self._waiting.append(item)
             leads = not self._has_leader
@@ -121,6 +138,8 @@ class Committer:
     def close(self) -> None:
         """Give the database connection back, once no association is open any more."""
         self._rows.close()
+        self._sync_point.close()
+        self._is_open = False
 
     def release(self, series_instance_uids: Sequence[str], released_quiet_seconds: float) -> None:
         """The association that sent these series was released: they may settle sooner. Failing to say so is
@@ -149,25 +168,52 @@ class Committer:
             self._log.error("quarantine_failed", reason=describe_error(error), code=item.code)
 
     def _lead(self) -> None:
-        """Take everything that waits through both steps. The files of the next group are synced while the rows of this
-        one are written."""
+        """Take everything that waits through all steps."""
         with self._lock:
             group = self._waiting
             self._waiting = []
         try:
-            try:
-                durable = self._make_durable(group)
-            finally:
-                self._hand_on()
-            for placed in durable:
-                with self._writing_rows:
-                    self._commit(placed)
+            (self._carry_with_one_sync if self._one_sync else self._carry)(group)
         finally:
             for item in group:
-                if not item.is_answered:  # whatever happened, nobody waits for ever
+                if not item.is_answered:  # whatever happened, nobody waits for ever and nothing is left lying about
                     item.refusal = _no_room("the object could not be stored")
+                    with suppress(OSError):
+                        item.temporary.unlink(missing_ok=True)
                 item.woken.set()
         self._notify()
+
+    def _carry_with_one_sync(self, group: Sequence[_Waiting]) -> None:
+        """Rows first, and one sync for them and the files. The next group writes its rows meanwhile."""
+        try:
+            placed = self._place(group)
+            if placed:
+                self._commit(placed)
+            committed = [item for item in placed if item.outcome is not None]
+            point = self._stamp
+        finally:
+            self._hand_on()
+        if not committed:
+            return
+        try:
+            self._files.file_system.sync()
+        except OSError as error:
+            self._withdraw(committed, error)
+            return
+        self._sync_point.record(point)
+        failed = self._files.file_system.failed_syncs
+        if doubtful := [item for item in committed if item.failed_before != failed]:
+            self._withdraw(doubtful, OSError(errno.EIO, os.strerror(errno.EIO)))
+
+    def _carry(self, group: Sequence[_Waiting]) -> None:
+        """Files synced first, then their rows. The files of the next group are synced while these rows are written."""
+        try:
+            durable = self._make_durable(group)
+        finally:
+            self._hand_on()
+        for placed in durable:
+            with self._writing_rows:
+                self._commit(placed)
 
     def _hand_on(self) -> None:
         """Let the first that waits lead the next group."""
@@ -204,15 +250,30 @@ class Committer:
         self._log.error("group_not_stored", reason=describe_error(error), objects=len(placed))
         self._take_back([item for item in placed if not item.is_answered], error)
 
+    def _withdraw(self, committed: Sequence[_Waiting], error: OSError) -> None:
+        """The sync failed: the rows of what was new go again. Where they cannot, the object stays, and is refused."""
+        self._log.error("group_not_stored", reason=describe_error(error), objects=len(committed))
+        fresh = [item for item in committed if item.outcome == "stored"]
+        for item in committed:
+            item.refusal = _no_room("the disk failed: " + describe_error(error))
+        try:
+            with write_transaction(self._engine) as connection:
+                forget_instances(connection, [item.instance.sop_instance_uid for item in fresh])
+        except SQLAlchemyError as failure:
+            self._log.error("group_not_withdrawn", reason=describe_error(failure), objects=len(fresh))
+            return
+        for item in fresh:
+            self._remove(item.placed)
+
     def _place(self, group: Sequence[_Waiting]) -> list[_Waiting]:
         placed = []
         for item in group:
             one = item.instance
             try:
+                self._open()
                 item.placed = self._files.place(
                     item.temporary, one.series_instance_uid, one.sop_instance_uid, one.sha256
                 )
-                item.instance = replace(one, path=item.placed)
                 placed.append(item)
             except OSError as error:
                 item.refusal = _no_room(f"the file could not be put in place ({error.strerror})")
@@ -234,12 +295,15 @@ class Committer:
                 self._set_conflict_aside(item)
             else:
                 if outcome == "duplicate":
-                    self._drop_copy(item)
+                    self._settle_copy(item)
                 item.outcome = outcome
 
     def _write_rows(self, placed: Sequence[_Waiting]) -> list[StoreOutcome]:
         with self._rows.write_transaction() as connection:
-            return store_instances(connection, [item.instance for item in placed], self._now() + self._quiet)
+            # Taken while nobody else writes: what is committed before this moment is what the database holds by then.
+            self._stamp = now = self._now()
+            received = [replace(item.instance, path=item.placed, received_at=now) for item in placed]
+            return store_instances(connection, received, now + self._quiet)
 
     def _set_conflict_aside(self, item: _Waiting) -> None:
         one = item.instance
@@ -255,22 +319,39 @@ class Committer:
             one.sop_instance_uid,
         )
 
-    def _drop_copy(self, item: _Waiting) -> None:
-        """Remove the second copy of known content, unless it stands where the row says: then the first was
-        lost."""
+    def _settle_copy(self, item: _Waiting) -> None:
+        """Remove the second copy of known content, unless the first is damaged or lost: then the row names the
+        second."""
+        mine = tables.instance.c.sop_instance_uid == item.instance.sop_instance_uid
         with read_transaction(self._engine) as connection:
-            known = connection.scalar(
-                select(tables.instance.c.path).where(
-                    tables.instance.c.sop_instance_uid == item.instance.sop_instance_uid
-                )
-            )
+            known = connection.scalar(select(tables.instance.c.path).where(mine))
         if known is None or known == item.placed:
             return
-        if self._files.absolute(known).exists():
+        if self._is_whole(known, item.instance.sha256):
             self._files.remove(item.placed)
-        else:
-            self._files.absolute(item.placed).rename(self._files.absolute(known))
-            self._files.sync([known], each=True)
+            return
+        one = item.instance
+        with write_transaction(self._engine) as connection:
+            healed = connection.execute(
+                update(tables.instance)
+                .where(mine, tables.instance.c.path == known)
+                .values(
+                    path=item.placed,
+                    size_bytes=one.size_bytes,
+                    pixel_offset=one.pixel_offset,
+                    pixel_length=one.pixel_length,
+                    received_at=self._now(),
+                )
+            ).rowcount
+        self._files.remove(known if healed else item.placed)
+        if healed:
+            self._log.warning("stored_object_healed", sop_instance_uid=one.sop_instance_uid)
+
+    def _is_whole(self, path: str, sha256: str) -> bool:
+        try:
+            return data_set_digest(self._files.absolute(path)) == sha256
+        except (OSError, ValueError):
+            return False
 
     def _take_back(self, items: Sequence[_Waiting], error: Exception) -> None:
         """Refuse what was placed but not committed; its files go, unless its rows may be there after all."""
@@ -286,12 +367,34 @@ class Committer:
             if known is not None and item.placed not in known:
                 self._files.remove(item.placed)
 
+    def _remove(self, placed: str) -> None:
+        with suppress(OSError):  # a disk that failed once
+            self._files.remove(placed)
+
+    def _open(self) -> None:
+        """Before the first object: leave on disk from where rows and files are to be compared after a power cut."""
+        if self._is_open:
+            return
+        if self._one_sync:
+            self._sync_point.open(self._now())
+        else:
+            self._sync_point.forget()
+        self._is_open = True
+
     def _notify(self, always: bool = False) -> None:
         """Wake those who settle, not more often than they need: the deadlines lie seconds ahead."""
         now = time.monotonic()
         if always or now - self._notified_at >= _NOTIFY_SECONDS:
             self._notified_at = now
             self._wake_others()
+
+
+def _share_a_file_system(engine: Engine, files: FileStore) -> bool:
+    """Whether one sync is for the files and for the log of the database."""
+    database = engine.url.database
+    if engine.dialect.name != "sqlite" or not database or not files.file_system.can_sync:
+        return False
+    return files.file_system.holds(Path(database).resolve().parent)
 
 
 def _no_room(message: str) -> Refused:

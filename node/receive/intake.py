@@ -197,6 +197,7 @@ class IncomingObject:
         self._digest = hashlib.sha256()
         self._descriptor = -1
         self._path: Path | None = None
+        self._failed_before = intake.files.file_system.failed_syncs
         self._file_meta = write_file_meta(
             command.affected_sop_class_uid,
             command.affected_sop_instance_uid,
@@ -220,24 +221,24 @@ class IncomingObject:
     def flush(self) -> None:
         """Write what was added, so that its views may become void. A failing disk is answered at the end.
 
-        The disk begins to write while the digest is taken and the header is read from memory.
+        Meanwhile the digest is taken, and the disk begins to write while the header is read from memory.
         """
         if self._refusal is not None:
             return
         fragments, self._fragments = self._fragments, []
         is_first = self._descriptor < 0
+        wait_for_digest = self._intake.files.digests.begin(self._digest, fragments)
         try:
             if is_first:
                 self._descriptor, self._path = self._intake.files.new_temporary()
             _write_all(self._descriptor, [self._file_meta, *fragments] if is_first else fragments)
             self._intake.files.begin_write_back(self._descriptor)
+            if is_first and fragments:
+                self._header = read_beginning(fragments[0], self._transfer_syntax_uid)
         except OSError as error:
             self.refuse(Refused(OUT_OF_RESOURCES, "disk-failed", f"writing failed ({error.strerror})"))
-            return
-        for fragment in fragments:
-            self._digest.update(fragment)
-        if is_first and fragments:
-            self._header = read_beginning(fragments[0], self._transfer_syntax_uid)
+        finally:
+            wait_for_digest()
 
     def complete(self) -> None:
         """The data set is complete: make it durable. Raises `Refused` with the status to answer."""
@@ -261,7 +262,7 @@ class IncomingObject:
             raise
         self._close()
         self._path = None  # the committer uses it up
-        self._intake.committer.commit(self._instance(header), path)
+        self._intake.committer.commit(self._instance(header), path, self._failed_before)
         self.study_instance_uid = header.study_instance_uid
         self.series_instance_uid = header.series_instance_uid
 

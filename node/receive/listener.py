@@ -256,8 +256,7 @@ class Listener:
             if not connection.is_association:
                 return
             try:
-                with self._register.counted():
-                    self._register.write(self._peers())
+                self._register.update(self._peers())
             except OSError as error:
                 self._log.error("register_failed", reason=describe_error(error))
 

@@ -44,6 +44,10 @@ class Register(Protocol):
         """Our own associations, by address; within `counted`."""
         ...
 
+    def update(self, peers: Sequence[str]) -> None:
+        """The same where fewer are left, outside of `counted`: the others need not be counted for that."""
+        ...
+
 
 class OneProcess:
     """The register of a listener that is alone."""
@@ -60,6 +64,9 @@ class OneProcess:
         yield Counter()
 
     def write(self, peers: Sequence[str]) -> None:
+        """Nobody reads it."""
+
+    def update(self, peers: Sequence[str]) -> None:
         """Nobody reads it."""
 
 
@@ -115,6 +122,15 @@ class SharedRegister:
             os.pwrite(self._descriptor, "\n".join(peers).encode(), 0)
         except OSError as error:
             self._log.error("associations_not_counted", reason=describe_error(error))
+
+    def update(self, peers: Sequence[str]) -> None:
+        """See `Register`."""
+        is_locked = self._lock()
+        try:
+            self.write(peers)
+        finally:
+            if is_locked:
+                fcntl.flock(self._gate, fcntl.LOCK_UN)
 
     def _lock(self) -> bool:
         deadline = time.monotonic() + _PATIENCE_SECONDS

@@ -93,6 +93,12 @@ def claim_requests(connection: Connection, now: datetime, until: datetime, limit
     return sorted((_request(row) for row in rows), key=lambda request: request.request_id)
 
 
+def keep_claim(connection: Connection, request_id: int, until: datetime) -> None:
+    """Nobody else gets a claimed request before `until`: making its report takes longer than was thought."""
+    mine = (commitment_request.c.id == request_id, commitment_request.c.state == CommitmentState.PENDING)
+    connection.execute(update(commitment_request).where(*mine).values(report_after=until))
+
+
 def next_report_at(connection: Connection) -> datetime | None:
     """When the next report is due; None when none is owed."""
     return connection.scalar(select(func.min(commitment_request.c.report_after)))

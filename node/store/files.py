@@ -22,13 +22,17 @@ import secrets
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+
+from node.store.beside import DigestThread
+from node.store.file_system import FileSystem
 
 if sys.platform != "win32":
     import fcntl
 
 _ROOM_SECONDS = 0.2
+_READ_BYTES = 1 << 20
 _BEING_MADE = ".new"
 _FOLDERS = ("incoming", "instances", "quarantine", "results", "backup")
 
@@ -51,8 +55,9 @@ class FileStore:
         self._session_lock: int | None = None
         self._numbers = itertools.count(1)
         self._known_folders: dict[str, str] = {}  # by Series Instance UID
-        self._sync_file_system = _find_syncfs()
         self._begin_write_back = _find_sync_file_range()
+        self.file_system = FileSystem(data_dir)
+        self.digests = DigestThread()
 
     def result_folder(self, job_id: int) -> Path:
         """Where the Result of a job and its objects are kept; not made here."""
@@ -78,6 +83,7 @@ class FileStore:
     def open_session(self) -> int:
         """Claim a folder for temporary files and sweep those of processes that are gone; how many files
         were swept."""
+        self.file_system.watch()
         incoming = self.data_dir / "incoming"
         session = incoming / secrets.token_hex(8)
         being_made = session.with_suffix(_BEING_MADE)
@@ -91,6 +97,8 @@ class FileStore:
 
     def close_session(self) -> None:
         """Give the folder for temporary files back, with what is still in it."""
+        self.file_system.close()
+        self.digests.close()
         if self._session is None or self._session_lock is None:
             return
         shutil.rmtree(self._session, ignore_errors=True)
@@ -132,12 +140,8 @@ class FileStore:
     def sync(self, relatives: Iterable[str], *, each: bool = False) -> None:
         """Make placed files durable, content and names: one `syncfs` for all, or fsync one by one. Raises
         `OSError`."""
-        if self._sync_file_system is not None and not each:
-            descriptor = os.open(self.data_dir, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                self._sync_file_system(descriptor)
-            finally:
-                os.close(descriptor)
+        if self.file_system.can_sync and not each:
+            self.file_system.sync()
             return
         folders: set[Path] = set()
         for relative in relatives:
@@ -172,6 +176,27 @@ class FileStore:
         return relative
 
 
+def data_set_digest(path: Path, progress: Callable[[], None] = lambda: None) -> str:
+    """SHA-256 of the data set in one of our files: of what comes after the File Meta Information, whose length it says.
+
+    Raises `OSError`, or `ValueError` where the beginning is not as we write it."""
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        head = file.read(144)
+        if len(head) < 144 or head[128:132] != b"DICM" or head[132:140] != b"\x02\0\0\0UL\x04\0":
+            raise ValueError("no File Meta Information")
+        file.seek(144 + int.from_bytes(head[140:144], "little"))
+        for piece in _pieces(file.read):
+            digest.update(piece)
+            progress()
+    return digest.hexdigest()
+
+
+def _pieces(read: Callable[[int], bytes]) -> Iterator[bytes]:
+    while piece := read(_READ_BYTES):
+        yield piece
+
+
 def _link(source: Path, target: str) -> None:
     try:
         os.link(source, target)
@@ -190,26 +215,6 @@ def _fsync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _find_syncfs() -> Callable[[int], None] | None:
-    """syncfs(2), which reports write errors since Linux 5.8; None where there is none."""
-    if not sys.platform.startswith("linux"):
-        return None
-    release = os.uname().release.split(".")
-    if [int("".join(filter(str.isdigit, part)) or 0) for part in release[:2]] < [5, 8]:
-        return None
-    try:
-        native = ctypes.CDLL(None, use_errno=True).syncfs
-    except (OSError, AttributeError):
-        return None
-
-    def sync_file_system(descriptor: int) -> None:
-        if native(descriptor) != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number))
-
-    return sync_file_system
 
 
 def _find_sync_file_range() -> Callable[[int], None] | None:

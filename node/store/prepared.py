@@ -86,10 +86,14 @@ class PreparedConnection:
     ----------
     engine : Engine
         Where the connection comes from; it is kept until `close`.
+    syncs_commits : bool
+        False: a commit is in the database for every process, and on disk only after a sync of the file system, which
+        is the caller's (SQLite alone: `synchronous=NORMAL`; checkpoints still sync).
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, syncs_commits: bool = True) -> None:
         self._engine = engine
+        self._syncs_commits = syncs_commits
         self._raw: PoolProxiedConnection | None = None
         self._cursor: Any = None
         self._prepared: dict[tuple[int, ...], _Prepared] = {}
@@ -141,6 +145,8 @@ class PreparedConnection:
         if self._raw is None:
             self._raw = self._engine.raw_connection()
             self._cursor = self._raw.cursor()
+            if not self._syncs_commits:
+                self._cursor.execute("PRAGMA synchronous = NORMAL")
         return self._raw
 
     def _prepare(self, statement: Any, parameters: Parameters | Sequence[Parameters]) -> _Prepared:

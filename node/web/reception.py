@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from node.errors import OverreadError, Refused
+from node.logs import describe_error
 from node.receive.admission import (
     NOT_UNDERSTOOD,
     OUT_OF_RESOURCES,
@@ -34,6 +35,7 @@ from node.web.media import parse_media_type
 from node.web.store_response import Outcome
 
 LONGEST_FILE_META_BYTES = 65536
+PROCESSING_FAILURE = 0x0110
 _UNDER_WAY = 32  # objects of one request that become durable at once
 _SOP_CLASS, _SOP_INSTANCE, _TRANSFER_SYNTAX = 0x00020002, 0x00020003, 0x00020010
 
@@ -215,6 +217,12 @@ class Reception:
                 sop_instance_uid=part.sop_instance_uid or "(no UID)",
             )
             return Outcome(part.sop_class_uid, part.sop_instance_uid, status=refusal.status, code=refusal.code)
+        except Exception as error:
+            # A fault of ours must not cost the other objects of the request: the line says which class it was.
+            self._log.error("object_failed", reason=describe_error(error), sop_instance_uid=part.sop_instance_uid)
+            return Outcome(part.sop_class_uid, part.sop_instance_uid, status=PROCESSING_FAILURE, code="failed")
+        finally:
+            part.discard()  # nothing is left of one that is stored or set aside
 
 
 class _Part:

@@ -1,6 +1,6 @@
-"""Search for inputs that break the receiver, led by coverage (atheris, which is libFuzzer for Python).
+"""Search for inputs that break the receiver, led by coverage (atheris: libFuzzer for Python, with its options).
 
-    python -m tests.node.receive.fuzz_search association|header|command FOLDER [libFuzzer options: -max_total_time=60]
+    python -m tests.node.receive.fuzz_search association|header|command|multipart FOLDER [-max_total_time=60]
 
 New inputs that reach further are kept in FOLDER. One that fails is written to FOLDER/failed-..., and ends the search
 with an error: it belongs into `corpus/<target>/` once it is understood.

@@ -18,6 +18,7 @@ from node.receive.association import Association, Limits
 from node.receive.command import Command, CommandError, read_command, write_response
 from node.receive.header import HeaderError, InstanceHeader, read_beginning, read_data_set
 from node.receive.intake import Intake
+from node.receive.multipart import MultipartError, MultipartParser, PartBegins, PartData
 from node.receive.witness import NoWitness
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -175,10 +176,40 @@ def fuzz_command(content: bytes) -> None:
         assert read_command(write_response(command, 0xC000, "reason")).is_response
 
 
+def read_parts(body: bytes, cut: int) -> list[tuple[dict[str, str], bytes]] | str:
+    """Headers and content of each part of a body with the boundary B that comes in pieces of `cut` bytes; or the code
+    of what is wrong with it."""
+    parser = MultipartParser("B", 5)
+    parts: list[tuple[dict[str, str], bytes]] = []
+    try:
+        for begin in range(0, len(body), cut):
+            for event in parser.feed(body[begin : begin + cut]):
+                match event:
+                    case PartBegins(headers):
+                        parts.append((dict(headers), b""))
+                    case PartData(piece):
+                        parts[-1] = (parts[-1][0], parts[-1][1] + piece)
+        parser.close()
+    except MultipartError as error:
+        return error.code
+    return parts
+
+
+def fuzz_multipart(content: bytes) -> None:
+    """Whatever a body is: the same parts however its bytes are cut, none longer than the body; or a reason."""
+    cut = 1 + (content[0] if content else 0)
+    body = content[1:]
+    whole = read_parts(body, max(1, len(body)))
+    assert whole == read_parts(body, cut), "the parts depend on how the bytes were cut"
+    if isinstance(whole, list):
+        assert sum(len(data) for _, data in whole) <= len(body), "there is more in the parts than in the body"
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "association": fuzz_association,
     "header": fuzz_header,
     "command": fuzz_command,
+    "multipart": fuzz_multipart,
 }
 
 

@@ -23,7 +23,7 @@ from node.deliver.report_scu import ReportScu
 from node.errors import Refused
 from node.logs import get_logger
 from node.receive.command import Command
-from node.receive.commitment import STORAGE_COMMITMENT_INSTANCE, CommitmentScp, ReportWay, data_set_digest
+from node.receive.commitment import STORAGE_COMMITMENT_INSTANCE, CommitmentScp, Report, ReportWay
 from node.receive.commitment_reporter import CommitmentReporter
 from node.receive.intake import IncomingRequest, Intake, Sender
 from node.receive.messages import MAXIMUM_UNANSWERED, Messages
@@ -32,9 +32,9 @@ from node.receive.pdu import AnsweredContext, ContextResult
 from node.receive.storage_scp import StorageScp
 from node.settings import Destination, DimseSettings, NodeSettings, Settings
 from node.store import tables
-from node.store.commitments import unreported
-from node.store.database import migrate, open_database, read_transaction
-from node.store.files import FileStore
+from node.store.commitments import CommitmentRequest, claim_requests, record_request, unreported
+from node.store.database import migrate, open_database, read_transaction, write_transaction
+from node.store.files import FileStore, data_set_digest
 from tests.counterparts import free_port, orthanc, wait_until
 from tests.node.receive.wire import CT, EXPLICIT, IMPLICIT, Client, Encoded, command, encode, read_encoded
 from tests.phantoms import make_series, write_series
@@ -387,6 +387,43 @@ def test_digest_of_what_is_no_file_of_ours(tmp_path: Path) -> None:
     (tmp_path / "a.dcm").write_bytes(bytes(500))
     with pytest.raises(ValueError, match="File Meta"):
         data_set_digest(tmp_path / "a.dcm")
+
+
+class Slow:
+    """Takes five minutes for a report, and looks whether anybody else would be given the request meanwhile."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.at = datetime(2026, 3, 1, tzinfo=UTC)
+        self.also_claimed: list[CommitmentRequest] = []
+        self.is_reported = False
+
+    def make_report(self, request: CommitmentRequest, progress: Callable[[], None]) -> Report:
+        for _ in range(30):
+            self.at += timedelta(seconds=10)
+            progress()
+            with write_transaction(self.engine) as connection:
+                self.also_claimed += claim_requests(connection, self.at, self.at + timedelta(seconds=120), 1)
+        return Report(request.transaction_uid, (), ())
+
+    def reported(self, request: CommitmentRequest, report: Report, how: str) -> None:
+        self.is_reported = True
+
+
+def test_report_that_takes_long_is_made_once(engine: Engine) -> None:
+    slow = Slow(engine)
+    with write_transaction(engine) as connection:
+        record_request(connection, "CT1", "1.2.3", [("1.2", "1.3")], slow.at, slow.at)
+    reporter = CommitmentReporter(
+        engine,
+        CommitmentSettings(),
+        cast(CommitmentScp, slow),
+        lambda ae_title, report, check: None,
+        now=lambda: slow.at,
+        clock=lambda: slow.at.timestamp(),
+    )
+    reporter.step()
+    assert slow.is_reported and not slow.also_claimed
 
 
 @pytest.mark.counterpart("orthanc")

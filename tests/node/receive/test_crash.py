@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn
 
@@ -23,6 +24,8 @@ from sqlalchemy import select
 
 from node.store import tables
 from node.store.database import open_database, read_transaction
+from node.store.files import FileStore
+from node.store.sync_point import drop_lost_objects
 from tests.counterparts import wait_until
 from tests.node.receive.receiver_process import Receivers
 from tests.node.receive.wire import CT, EXPLICIT, Client, Encoded, encode
@@ -113,6 +116,20 @@ def check(data_dir: Path, acknowledged: dict[str, str]) -> None:
         assert digest(path) == expected, "an acknowledged object has another content"
 
 
+def check_after_cut(data_dir: Path, acknowledged: dict[str, str]) -> None:
+    """What was acknowledged is there; and after the next start, as `node.service.prepare` makes it, nothing is known
+    that is not there."""
+    check(data_dir, acknowledged)
+    engine = open_database(f"sqlite:///{data_dir / 'overread.sqlite'}")
+    try:
+        drop_lost_objects(engine, FileStore(data_dir), lambda: datetime.now(UTC))
+    finally:
+        engine.dispose()
+    check(data_dir, acknowledged)
+    for row_digest, path in stored(data_dir).values():
+        assert digest(path) == row_digest, "an object is known and its file is not whole"
+
+
 def test_kill_while_sending_loses_nothing_acknowledged(tmp_path: Path, receivers: Receivers) -> None:
     data_dir = tmp_path / "data"
     chance = random.Random(20)
@@ -184,7 +201,7 @@ def test_power_cut_loses_nothing_acknowledged(tmp_path: Path, receivers: Receive
         sending.join()
     assert sending.acknowledged
     with mounted(tmp_path / "cut.img", tmp_path / "after"):
-        check(tmp_path / "after" / "data", sending.acknowledged)
+        check_after_cut(tmp_path / "after" / "data", sending.acknowledged)
 
 
 def test_full_disk_is_a700_and_recovers(tmp_path: Path, receivers: Receivers) -> None:
@@ -193,7 +210,7 @@ def test_full_disk_is_a700_and_recovers(tmp_path: Path, receivers: Receivers) ->
         data_dir = tmp_path / "mounted" / "data"
         pid, port = receivers.start(data_dir)
         ballast = tmp_path / "mounted" / "ballast"
-        _fill(ballast, leave_bytes=600_000)
+        fill(ballast, leave_bytes=600_000)
         (batch,) = make_batches(1, 30, side=200)
         acknowledged: dict[str, str] = {}
         with Client(port, timeout=40) as client:
@@ -210,7 +227,7 @@ def test_full_disk_is_a700_and_recovers(tmp_path: Path, receivers: Receivers) ->
         receivers.kill(pid)
 
 
-def _fill(path: Path, leave_bytes: int) -> None:
+def fill(path: Path, leave_bytes: int) -> None:
     """Take all room but `leave_bytes`."""
     free = shutil.disk_usage(path.parent).free
     with path.open("wb") as file, suppress(OSError):

@@ -45,7 +45,7 @@ def test_each_counts_the_others(tmp_path: Path) -> None:
     assert others(first) == {"10.0.0.1": 1, "fe80::1": 1}
     assert others(second) == {"10.0.0.1": 1, "10.0.0.2": 1}
     assert others(third) == {"10.0.0.1": 2, "10.0.0.2": 1, "fe80::1": 1}
-    write(first)
+    first.update([])
     assert others(third) == {"10.0.0.1": 1, "fe80::1": 1}
     second.close()
     assert others(third) == {}
@@ -70,6 +70,8 @@ def test_lock_that_cannot_be_had_stops_nobody(tmp_path: Path) -> None:
     assert others(second) == {}
     os.close(stuck)
     assert others(second) == {"10.0.0.1": 1}
+    first.update(["10.0.0.2"])
+    assert others(second) == {"10.0.0.2": 1}
     first.close()
     second.close()
 

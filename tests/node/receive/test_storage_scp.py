@@ -212,8 +212,12 @@ def test_failing_database_is_a700_and_leaves_no_file(receive: Start, images: lis
     assert receiver.count() == 1
 
 
-def test_files_are_made_durable_while_rows_of_others_wait(receive: Start, images: list[Encoded]) -> None:
-    receiver = receive()
+@pytest.mark.parametrize(("durability", "placed"), [("group", 1), ("object", 2)])
+def test_nobody_is_answered_while_rows_wait(
+    receive: Start, images: list[Encoded], durability: str, placed: int
+) -> None:
+    """Where files are synced before their rows, those of the next group are synced meanwhile."""
+    receiver = receive(durability=durability)
     answers: list[int] = []
 
     def send(image: Encoded) -> None:
@@ -224,7 +228,7 @@ def test_files_are_made_durable_while_rows_of_others_wait(receive: Start, images
     with write_transaction(receiver.engine):  # whoever writes rows has to wait
         for thread in threads:
             thread.start()
-        wait_until(lambda: len(receiver.placed_files()) == 2, "files in place")
+        wait_until(lambda: len(receiver.placed_files()) == placed, "files in place")
         assert not answers
     for thread in threads:
         thread.join(30)

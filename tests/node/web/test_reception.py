@@ -99,3 +99,36 @@ def test_ending_a_request_waits_for_the_thread_that_takes_its_bytes(
         assert ending.result(PATIENCE) == []
     assert stored(engine) == 0
     assert list((tmp_path / "data" / "incoming").rglob("*.part")) == []
+
+
+class BrokenFiles(FileStore):
+    """Has a fault of ours."""
+
+    def place(self, temporary: Path, series_instance_uid: str, sop_instance_uid: str, sha256: str) -> str:
+        raise RuntimeError("a fault")
+
+
+def test_fault_of_ours_costs_one_object_and_leaves_nothing(
+    engine: Engine, images: list[Dataset], tmp_path: Path
+) -> None:
+    files = BrokenFiles(tmp_path / "data")
+    files.open_session()
+    committer = Committer(engine, files, lambda: None, durability="group", quiet_seconds=30)
+    content, content_type = compose(part10(image) for image in images)
+    boundary = content_type.partition('boundary="')[2].rstrip('"')
+    with ThreadPoolExecutor(2) as writers:
+        reception = Reception(
+            Intake(files, committer, free_disk_bytes=0),
+            Sender("SENDER", "NODE"),
+            MultipartParser(boundary, 10),
+            writers,
+            maximum_object_bytes=1_000_000,
+            study_instance_uid="",
+            log=get_logger("web"),
+        )
+        reception.feed(content)
+        outcomes = reception.finish()
+    assert {outcome.status for outcome in outcomes} <= {0x0110, 0xA700} and len(outcomes) == len(images)
+    assert stored(engine) == 0 and list(files.data_dir.rglob("*.part")) == []
+    committer.close()
+    files.close_session()

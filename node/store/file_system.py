@@ -1,0 +1,101 @@
+"""One sync for everything on a file system: syncfs(2).
+
+What was written before `FileSystem.sync` is called is on disk when it returns, by whichever process: files, their
+names, and the log of a database that lies on the same file system. Calls that come while a sync is running share the
+next one.
+"""
+
+import ctypes
+import os
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+
+class FileSystem:
+    """The file system that holds a folder; any number of threads.
+
+    A descriptor stays open from the first use on, because the system tells each descriptor once of what it could not
+    write since it was opened. `failed_syncs` therefore says more than the exception that one caller gets: whatever was
+    written since before the last failure may be lost, also when a later sync succeeds.
+
+    Parameters
+    ----------
+    folder : Path
+        Any folder on it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._native = _find_syncfs()
+        self._descriptor = -1
+        self._counting = threading.Lock()
+        self._syncing = threading.Lock()
+        self._begun = 0
+        self._done = 0  # the number of the last that succeeded
+        self.failed_syncs = 0
+
+    @property
+    def can_sync(self) -> bool:
+        """False where there is no syncfs that reports errors (other systems than Linux, kernels before 5.8)."""
+        return self._native is not None
+
+    def holds(self, path: Path) -> bool:
+        """Whether a path lies on this file system, so that one sync is for both."""
+        try:
+            return path.resolve().stat().st_dev == self._folder.stat().st_dev
+        except OSError:
+            return False
+
+    def watch(self) -> None:
+        """Be told from now on of what could not be written. Raises `OSError`."""
+        with self._counting:
+            if self._descriptor < 0:
+                self._descriptor = os.open(self._folder, os.O_RDONLY | os.O_CLOEXEC)
+
+    def sync(self) -> None:
+        """Make durable what was written before this call. Raises `OSError`."""
+        if self._native is None:
+            raise RuntimeError("there is no syncfs here: ask can_sync first")
+        self.watch()
+        with self._counting:
+            asked_after = self._begun
+        with self._syncing:
+            if self._done > asked_after:  # one that began after we asked was for us too
+                return
+            with self._counting:
+                self._begun += 1
+            try:
+                self._native(self._descriptor)
+            except OSError:
+                self.failed_syncs += 1
+                raise
+            self._done = self._begun
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        with self._counting:
+            if self._descriptor >= 0:
+                os.close(self._descriptor)
+                self._descriptor = -1
+
+
+def _find_syncfs() -> Callable[[int], None] | None:
+    """syncfs(2), which reports write errors since Linux 5.8; None where there is none."""
+    if not sys.platform.startswith("linux"):
+        return None
+    release = os.uname().release.split(".")
+    if [int("".join(filter(str.isdigit, part)) or 0) for part in release[:2]] < [5, 8]:
+        return None
+    try:
+        native = ctypes.CDLL(None, use_errno=True).syncfs
+    except (OSError, AttributeError):
+        return None
+
+    def sync_file_system(descriptor: int) -> None:
+        if native(descriptor) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+
+    return sync_file_system

@@ -1,0 +1,201 @@
+"""The committer with a disk that can be watched: what is durable when, and what becomes of a group that cannot be."""
+
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, delete, func, select, update
+
+from node.errors import Refused
+from node.receive.command import Command, CommandField
+from node.receive.committer import Committer
+from node.receive.intake import IncomingObject, Intake, Sender
+from node.store import tables
+from node.store.database import open_database, read_transaction, write_transaction
+from node.store.files import FileStore
+from tests.node.receive.wire import Encoded
+
+PATIENCE = 30
+
+
+class WatchedFiles(FileStore):
+    """Calls `syncing` in place of each sync."""
+
+    def __init__(self, data_dir: Path) -> None:
+        super().__init__(data_dir)
+        self.syncing: Callable[[], None] = lambda: None
+        self.syncs = 0
+        self.file_system._native = self._sync
+
+    def _sync(self, descriptor: int) -> None:
+        self.syncs += 1
+        self.syncing()
+
+
+@pytest.fixture
+def engine(empty_database: Path, tmp_path: Path) -> Iterator[Engine]:
+    """On the file system of the files."""
+    engine = open_database(f"sqlite:///{shutil.copy(empty_database, tmp_path / 'overread.sqlite')}")
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def files(engine: Engine) -> Iterator[WatchedFiles]:
+    database = engine.url.database
+    assert database is not None
+    made = WatchedFiles(Path(database).parent)
+    made.open_session()
+    yield made
+    made.close_session()
+
+
+@pytest.fixture
+def intake(engine: Engine, files: WatchedFiles) -> Iterator[Intake]:
+    committer = Committer(engine, files, lambda: None, durability="group", quiet_seconds=30)
+    yield Intake(files, committer, free_disk_bytes=0)
+    committer.close()
+
+
+def begin(intake: Intake, image: Encoded) -> IncomingObject:
+    command = Command(CommandField.C_STORE_RQ, 1, image.sop_class, image.sop_instance, has_data_set=True)
+    incoming = intake.begin_object(command, image.transfer_syntax, Sender("SENDER", "NODE"))
+    incoming.add(memoryview(image.data_set))
+    incoming.flush()
+    return incoming
+
+
+def rows(engine: Engine, table: str = "instance") -> int:
+    with read_transaction(engine) as connection:
+        return connection.scalar(select(func.count()).select_from(tables.metadata.tables[table])) or 0
+
+
+def placed(files: FileStore) -> list[Path]:
+    return list((files.data_dir / "instances").rglob("*.dcm"))
+
+
+def test_one_sync_comes_after_the_row_and_before_the_answer(
+    engine: Engine, files: WatchedFiles, intake: Intake, images: list[Encoded]
+) -> None:
+    seen: list[tuple[int, int]] = []
+    files.syncing = lambda: seen.append((rows(engine), len(placed(files))))
+    begin(intake, images[0]).complete()
+    assert seen == [(1, 1)], "the sync saw no row or no file"
+
+
+def test_disk_that_cannot_sync_takes_the_row_back(
+    engine: Engine, files: WatchedFiles, intake: Intake, images: list[Encoded]
+) -> None:
+    begin(intake, images[0]).complete()
+
+    def fail() -> None:
+        raise OSError(5, os.strerror(5))
+
+    files.syncing = fail
+    for image in images[:2]:  # one that is known, and a new one
+        with pytest.raises(Refused) as refused:
+            begin(intake, image).complete()
+        assert refused.value.status == 0xA700
+    assert rows(engine) == 1 and len(placed(files)) == 1
+    files.syncing = lambda: None
+    begin(intake, images[1]).complete()
+    assert rows(engine) == 2 and len(placed(files)) == 2
+
+
+def test_first_object_of_a_series_that_cannot_be_synced_leaves_no_series(
+    engine: Engine, files: WatchedFiles, intake: Intake, images: list[Encoded]
+) -> None:
+    def fail() -> None:
+        raise OSError(5, os.strerror(5))
+
+    files.syncing = fail
+    with pytest.raises(Refused):
+        begin(intake, images[0]).complete()
+    assert rows(engine, "series") == 0 and not placed(files)
+
+
+def test_bytes_written_before_a_failed_sync_are_never_acknowledged(
+    engine: Engine, files: WatchedFiles, intake: Intake, images: list[Encoded]
+) -> None:
+    """The system tells of a failure once: a later sync that succeeds says nothing of what was written before."""
+    under_way = begin(intake, images[0])
+
+    def fail() -> None:
+        raise OSError(5, os.strerror(5))
+
+    files.syncing = fail
+    with pytest.raises(Refused):
+        begin(intake, images[1]).complete()
+    files.syncing = lambda: None
+    with pytest.raises(Refused):
+        under_way.complete()
+    assert rows(engine) == 0 and not placed(files)
+
+
+def test_those_who_wait_for_a_sync_share_the_next(
+    engine: Engine, files: WatchedFiles, intake: Intake, images: list[Encoded]
+) -> None:
+    is_syncing, may_end = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        is_syncing.set()
+        assert may_end.wait(PATIENCE)
+
+    files.syncing = wait
+    threads = [threading.Thread(target=begin(intake, image).complete) for image in images]
+    threads[0].start()
+    assert is_syncing.wait(PATIENCE)
+    for thread in threads[1:]:
+        thread.start()
+    while rows(engine) < len(images):  # their rows are written while the first syncs
+        assert threads[0].is_alive()
+    may_end.set()
+    for thread in threads:
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+    assert files.syncs in range(2, len(images))
+
+
+def test_damaged_file_is_healed_when_its_object_comes_again(
+    engine: Engine, files: WatchedFiles, intake: Intake, images: list[Encoded]
+) -> None:
+    begin(intake, images[0]).complete()
+    (path,) = placed(files)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with write_transaction(engine) as connection:  # as if by a sender whose longer AE title moved the pixels
+        connection.execute(update(tables.instance).values(pixel_offset=7))
+    begin(intake, images[0]).complete()
+    (healed,) = placed(files)
+    with read_transaction(engine) as connection:
+        row = connection.execute(select(tables.instance)).one()
+    assert files.absolute(row.path) == healed
+    assert healed.read_bytes().endswith(images[0].data_set) and row.size_bytes == healed.stat().st_size
+    assert healed.read_bytes()[row.pixel_offset :][: row.pixel_length] == images[0].data_set[-row.pixel_length :]
+
+
+def test_rows_and_files_on_two_file_systems_are_synced_one_after_the_other(
+    engine: Engine, files: WatchedFiles, images: list[Encoded], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files.file_system, "holds", lambda path: False)
+    committer = Committer(engine, files, lambda: None, durability="group", quiet_seconds=30)
+    seen: list[int] = []
+    files.syncing = lambda: seen.append(rows(engine))
+    begin(Intake(files, committer, free_disk_bytes=0), images[0]).complete()
+    assert seen == [0] and rows(engine) == 1
+    assert not (files.data_dir / "synced").exists()
+    committer.close()
+
+
+def test_row_that_vanished_meanwhile_is_no_harm(
+    engine: Engine, files: WatchedFiles, intake: Intake, images: list[Encoded]
+) -> None:
+    begin(intake, images[0]).complete()
+    with write_transaction(engine) as connection:
+        connection.execute(delete(tables.instance))
+    begin(intake, images[0]).complete()
+    assert rows(engine) == 1

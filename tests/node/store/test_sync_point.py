@@ -1,0 +1,129 @@
+"""What a power cut may leave of objects that nobody was told of, and how it is found at the next start."""
+
+import hashlib
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, select
+
+from node.store import tables
+from node.store.catalogue import ReceivedInstance, store_instances
+from node.store.database import read_transaction, write_transaction
+from node.store.files import FileStore
+from node.store.sync_point import SyncPoint, drop_lost_objects
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+META = bytes(128) + b"DICM" + b"\x02\0\0\0UL\x04\0" + (0).to_bytes(4, "little")
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> FileStore:
+    made = FileStore(tmp_path / "data")
+    made.open_session()
+    return made
+
+
+def store(engine: Engine, files: FileStore, number: int, at: datetime, series: str = "1.2") -> Path:
+    """An object with row and file, received at this time."""
+    descriptor, temporary = files.new_temporary()
+    content = bytes([number]) * 1000
+    os.write(descriptor, META + content)
+    os.close(descriptor)
+    digest = hashlib.sha256(content).hexdigest()
+    path = files.place(temporary, series, f"1.2.3.{number}", digest)
+    one = ReceivedInstance(
+        sop_instance_uid=f"1.2.3.{number}",
+        sop_class_uid="1.2.840.10008.5.1.4.1.1.2",
+        series_instance_uid=series,
+        study_instance_uid="1",
+        transfer_syntax_uid="1.2.840.10008.1.2.1",
+        path=path,
+        size_bytes=len(META) + 1000,
+        sha256=digest,
+        received_at=at,
+        calling_ae_title="CT",
+        called_ae_title="NODE",
+        series_header={},
+    )
+    with write_transaction(engine) as connection:
+        assert store_instances(connection, [one], at + timedelta(seconds=30)) == ["stored"]
+    return files.absolute(path)
+
+
+def known(engine: Engine) -> set[str]:
+    with read_transaction(engine) as connection:
+        return {uid[6:] for uid in connection.scalars(select(tables.instance.c.sop_instance_uid))}
+
+
+def record(files: FileStore, at: datetime) -> None:
+    point = SyncPoint(files.data_dir)
+    point.open(at)
+    point.record(at)
+    point.close()
+
+
+def test_rows_after_the_point_are_compared_with_their_files(engine: Engine, files: FileStore) -> None:
+    later = NOW + timedelta(seconds=1)
+    store(engine, files, 1, later)
+    missing, short, torn = (store(engine, files, number, later) for number in (2, 3, 4))
+    missing.unlink()
+    os.truncate(short, 600)
+    torn.write_bytes(META + bytes(1000))
+    record(files, NOW)
+    assert drop_lost_objects(engine, files, lambda: NOW + timedelta(minutes=1)) == 3
+    assert known(engine) == {"1"}
+    assert not short.exists() and not torn.exists()
+
+
+def test_rows_before_the_point_are_not_looked_at(engine: Engine, files: FileStore) -> None:
+    store(engine, files, 1, NOW - timedelta(minutes=1)).unlink()
+    record(files, NOW)
+    assert drop_lost_objects(engine, files, lambda: NOW) == 0
+    assert known(engine) == {"1"}
+
+
+def test_point_moves_on_once_all_was_looked_at(engine: Engine, files: FileStore) -> None:
+    record(files, NOW)
+    drop_lost_objects(engine, files, lambda: NOW + timedelta(hours=1))
+    assert SyncPoint(files.data_dir).read() == NOW + timedelta(hours=1)
+
+
+def test_series_that_is_left_empty_goes_and_another_stays(engine: Engine, files: FileStore) -> None:
+    later = NOW + timedelta(seconds=1)
+    store(engine, files, 1, later)
+    store(engine, files, 2, later).unlink()
+    store(engine, files, 3, later, series="1.3").unlink()
+    record(files, NOW)
+    assert drop_lost_objects(engine, files, lambda: NOW) == 2
+    with read_transaction(engine) as connection:
+        assert connection.scalars(select(tables.series.c.series_instance_uid)).all() == ["1.2"]
+    store(engine, files, 3, later, series="1.3")  # its sender sends it again
+    assert known(engine) == {"1", "3"}
+
+
+def test_without_a_point_nothing_is_looked_at(engine: Engine, files: FileStore) -> None:
+    store(engine, files, 1, NOW).unlink()
+    assert drop_lost_objects(engine, files, lambda: NOW) == 0
+    record(files, NOW)
+    SyncPoint(files.data_dir).forget()
+    assert drop_lost_objects(engine, files, lambda: NOW) == 0
+
+
+def test_point_is_recorded_about_once_a_second_and_goes_back_with_the_clock(tmp_path: Path) -> None:
+    point = SyncPoint(tmp_path)
+    point.open(NOW)
+    for seconds, expected in ((0.5, 0), (0.9, 0), (2, 2), (-3600, -3600)):
+        point.record(NOW + timedelta(seconds=seconds))
+        assert point.read() == NOW + timedelta(seconds=expected)
+    point.close()
+
+
+def test_point_of_an_earlier_process_stays(tmp_path: Path) -> None:
+    first, second = SyncPoint(tmp_path), SyncPoint(tmp_path)
+    first.open(NOW)
+    second.open(NOW + timedelta(hours=1))
+    assert second.read() == NOW
+    first.close()
+    second.close()
