@@ -29,11 +29,19 @@ GRACE_SECONDS = 7.0
 
 
 def prepare(settings: Settings) -> Engine:
-    """Make the data folder, bring the database to the newest schema (after a backup copy), and open it."""
+    """Make the data folder, bring the database to the newest schema (after a backup copy), open it, and forget what a
+    power cut left of objects that were not acknowledged."""
+    from node.store.files import FileStore
+    from node.store.sync_point import drop_lost_objects
+
     data_dir = settings.node.data_dir
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     migrate(settings.database_url, data_dir / "backup")
-    return open_database(settings.database_url)
+    engine = open_database(settings.database_url)
+    files = FileStore(data_dir)
+    drop_lost_objects(engine, files, utc_now)
+    files.close_session()
+    return engine
 
 
 def run_node(settings: Settings, config: Path | None) -> int:
