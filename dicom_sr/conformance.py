@@ -22,7 +22,7 @@ from dicom_sr.conformance_segmentations import Basis, Found, check_geometry, che
 from dicom_sr.element_bytes import uids_in
 from dicom_sr.findings import Result
 from dicom_sr.frame_groups import PER_FRAME, read_frame_groups
-from dicom_sr.profile import DestinationProfile, Role
+from dicom_sr.profile import CONSERVATIVE, DestinationProfile, Role
 
 __all__ = ["Problem", "check", "check_files", "count_voxels"]
 
@@ -120,11 +120,13 @@ def _rules(item: Dataset, kind: Kind, basis: Basis, profile: DestinationProfile 
 
 def _flavour(item: Dataset, profile: DestinationProfile | None) -> str | None:
     """Segmentation Type that the profile wants; fractions are written beside the one of record."""
+    record = (profile or CONSERVATIVE).segmentation_type(int(item.Rows) * int(item.Columns))
     if profile is None:
-        return None
+        fractions = item.get("SegmentationFractionalType") == "PROBABILITY"
+        return None if fractions or item.SegmentationType != record else record
     if item.SegmentationType == "FRACTIONAL" and Role.FRACTIONAL_SEGMENTATION in profile.roles:
         return "FRACTIONAL"
-    return profile.segmentation_flavour.value.upper()
+    return record
 
 
 def _limits(item: Dataset, profile: DestinationProfile | None) -> Found:

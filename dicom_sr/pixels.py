@@ -127,6 +127,16 @@ def packed_frames(labels: np.ndarray, masks: Sequence[Mask]) -> FrameStream:
     return FrameStream(make, chunk, length)
 
 
+def full_frames(labels: np.ndarray, masks: Sequence[Mask]) -> FrameStream:
+    """Frames of one byte a pixel, 255 where the label is and 0 elsewhere; parameters as of `packed_frames`."""
+
+    def frame(position: int) -> np.ndarray:
+        mask = masks[position]
+        return (labels[mask.slice_index] == mask.label).view(np.uint8) * np.uint8(255)
+
+    return native_frames(len(masks), frame, labels[0].size)
+
+
 def label_frame(plane: np.ndarray, segment_numbers: Mapping[int, int]) -> np.ndarray:
     """A slice of a label map in segment numbers, as uint8 where they fit, else uint16.
 

@@ -120,6 +120,10 @@ class DestinationProfile:
     report_only_without_cad : bool
         Write the TID 1500 reports only of a Result that no CAD SR of the profile can say.
     segmentation_flavour : SegmentationFlavour
+    bits_across_bytes : bool
+        Write BINARY also where frames begin within a byte, since rows times columns are no multiple of 8: OHIF 3.13
+        then draws most frames in the wrong place. Without it such a Segmentation has a byte a pixel (FRACTIONAL,
+        OCCUPANCY, only 0 and 255), which it takes for BINARY.
     compress_label_map : bool
         Store a LABELMAP Segmentation in RLE Lossless instead of Explicit VR Little Endian.
     maximum_frames, maximum_megabytes : int
@@ -142,6 +146,7 @@ class DestinationProfile:
     draft_text: bool = False
     report_only_without_cad: bool = False
     segmentation_flavour: SegmentationFlavour = SegmentationFlavour.BINARY
+    bits_across_bytes: bool = False
     compress_label_map: bool = True
     maximum_frames: int = 0
     maximum_megabytes: int = 0
@@ -160,6 +165,12 @@ class DestinationProfile:
         if role in (*REPORTS, Role.NOT_ANALYSED):
             return REPORT_CLASS_UIDS[self.report_class]
         return OTHER_CLASS_UIDS[Role.KEY_OBJECTS if role is Role.REJECTION else role]
+
+    def segmentation_type(self, pixels: int) -> str:
+        """Segmentation Type (PS3.3 C.8.20.2) of the Segmentation of record, whose frames have so many pixels."""
+        if self.segmentation_flavour is SegmentationFlavour.BINARY and pixels % 8 and not self.bits_across_bytes:
+            return "FRACTIONAL"
+        return self.segmentation_flavour.value.upper()
 
     def without(self, refused: Collection[str]) -> "DestinationProfile | None":
         """What a destination gets that refuses these SOP Class UIDs, by the fallback order; the same where it refuses

@@ -146,7 +146,15 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "segmentation_flavour": _segmentation_flavour,
     "segmentation_fallback": _several(_instead_of_segmentation),
     **dict.fromkeys(
-        ("compress_label_map", "image_library", "native_annotations", "draft_text", "report_only_without_cad"), _flag
+        (
+            "bits_across_bytes",
+            "compress_label_map",
+            "image_library",
+            "native_annotations",
+            "draft_text",
+            "report_only_without_cad",
+        ),
+        _flag,
     ),
     **dict.fromkeys(("first_series_number", "maximum_frames", "maximum_megabytes"), _count),
     **dict.fromkeys(_CODES, _code),

@@ -18,7 +18,7 @@ from dicom_sr.evidence import Evidence, check_evidence
 from dicom_sr.findings import Map, Result
 from dicom_sr.instance import Kind, add_raw, copy_compression, new_instance, refer_to_series, set_pixels, set_place
 from dicom_sr.multiframe import Frame, add_functional_groups, slice_order
-from dicom_sr.pixels import FrameStream, Mask, label_frame, native_frames, packed_frames, quantise
+from dicom_sr.pixels import FrameStream, Mask, full_frames, label_frame, native_frames, packed_frames, quantise
 from dicom_sr.profile import CONSERVATIVE, DestinationProfile, Role, SegmentationFlavour
 from dicom_sr.rle import encode_rle_frame
 from dicom_sr.segment_description import background, content_creator, content_description, describe_segments
@@ -57,7 +57,7 @@ def encode_segmentations(
     """
     evidence = evidence or check_evidence(result, sources)
     numbering = numbering or number_segments(result)
-    encode = _encode_label_map if profile.segmentation_flavour is SegmentationFlavour.LABELMAP else _encode_binary
+    encode = _encode_label_map if profile.segmentation_flavour is SegmentationFlavour.LABELMAP else _encode_masks
     return [encode(result, evidence, profile, places) for places in numbering.objects]
 
 
@@ -108,39 +108,47 @@ def _segment_of(fractions: Map) -> int:
     return fractions.segment_number
 
 
-def _encode_binary(
+def _encode_masks(
     result: Result, evidence: Evidence, profile: DestinationProfile, places: Sequence[SegmentPlace]
 ) -> Dataset:
-    """One bit a pixel, one frame for each segment in each slice that it is in."""
+    """One frame for each segment in each slice that it is in: a bit a pixel, or a byte a pixel of 0 and 255."""
     first = places[0]
     dataset = _new(
         result, evidence, profile, RECORD, SEGMENTATION_STORAGE, first.object_index + 1, ExplicitVRLittleEndian
     )
-    dataset.SegmentationType = "BINARY"
+    pixels = int(evidence.images[0].Rows) * int(evidence.images[0].Columns)
+    kind = profile.segmentation_type(pixels)
+    dataset.SegmentationType = kind
+    if kind == "FRACTIONAL":
+        dataset.SegmentationFractionalType = "OCCUPANCY"
+        dataset.MaximumFractionalValue = 255
     dataset.SegmentsOverlap = "NO"
     dataset.SegmentSequence = describe_segments(result, [place.segment for place in places])
     order = slice_order(evidence)
     shown = [(place, index) for place in places for index in order if place.voxels_of_slices[index]]
-    shown = _with_even_length(shown, places, order, evidence.images[0].Rows * evidence.images[0].Columns)
+    bits = 8 if kind == "FRACTIONAL" else 1
+    shown = _with_even_length(shown, places, order, pixels * bits)
     frames = [Frame(index, place.segment_number) for place, index in shown]
     masks = [mask_of(place, index) for place, index in shown]
-    _finish(dataset, evidence, frames, 1, packed_frames(result.label_maps[first.label_map], masks))
+    labels = result.label_maps[first.label_map]
+    stream = packed_frames(labels, masks) if bits == 1 else full_frames(labels, masks)
+    _finish(dataset, evidence, frames, bits, stream)
     return dataset
 
 
 def _with_even_length(
-    shown: list[tuple[SegmentPlace, int]], places: Sequence[SegmentPlace], order: Sequence[int], pixels: int
+    shown: list[tuple[SegmentPlace, int]], places: Sequence[SegmentPlace], order: Sequence[int], bits: int
 ) -> list[tuple[SegmentPlace, int]]:
-    """The frames, with as few empty ones as make their bytes even in number.
+    """The frames, of so many bits each, with as few empty ones as make their bytes even in number.
 
-    Pixel Data of an odd length ends with a padding byte (PS3.5 8.1.1), over which Orthanc 1.10.1 stumbles when it gives
-    out single frames: a viewer that asks for them opens nothing.
+    Pixel Data of an odd length ends with a padding byte (PS3.5 8.1.1), over which OHIF 3.13 stumbles when it reads the
+    object, and Orthanc 1.10.1 when it is then asked for single frames: nothing opens.
     """
     used = {index for _, index in shown}
     absent = [(place, index) for place in places for index in order if not place.voxels_of_slices[index]]
     absent.sort(key=lambda each: each[1] not in used)
     for added in range(min(len(absent), _FRAMES_OF_WHOLE_WORDS) + 1):
-        if -(-(len(shown) + added) * pixels // 8) % 2 == 0:
+        if -(-(len(shown) + added) * bits // 8) % 2 == 0:
             wanted = {(place.segment_number, index) for place, index in [*shown, *absent[:added]]}
             return [(place, index) for place in places for index in order if (place.segment_number, index) in wanted]
     return shown

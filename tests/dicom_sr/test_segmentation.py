@@ -8,14 +8,18 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 
+from dicom_sr.conformance import check
 from dicom_sr.errors import InvalidResult
 from dicom_sr.identity import tracking_uid
-from dicom_sr.profile import Role
+from dicom_sr.profile import CONSERVATIVE, Role
+from dicom_sr.profile_files import named_profile
 from dicom_sr.provenance import LONG_STRING
 from dicom_sr.render import RenderedObject
 from dicom_sr.segment_numbering import number_segments
 from dicom_sr.segmentation import encode_segmentations
 from tests.dicom_sr.conftest import SEGMENTS
+
+SLICER = named_profile("slicer")
 
 
 @pytest.fixture
@@ -57,15 +61,17 @@ def test_empty_frames_and_absent_segments_are_left_out(segmentation, result):
     assert [item.SegmentLabel for item in segmentation.SegmentSequence] == ["Brain", "Left ventricle"]
 
 
-def test_pixels_come_to_an_even_number_of_bytes(result, sources):
-    """Orthanc gives out no frame of what is padded."""
+@pytest.mark.parametrize("bits_across_bytes", [False, True])
+def test_pixels_come_to_an_even_number_of_bytes(result, sources, bits_across_bytes):
+    """OHIF reads nothing that is padded, and Orthanc gives out no frame of it."""
+    profile = replace(CONSERVATIVE, bits_across_bytes=bits_across_bytes)
     for slices in range(1, len(result.labels) - 4):
         labels = np.zeros_like(result.labels)
         labels[:slices] = 2
-        (segmentation,) = encode_segmentations(replace(result, labels=labels), sources)
+        (segmentation,) = encode_segmentations(replace(result, labels=labels), sources, profile)
         written = dcmread(BytesIO(RenderedObject(Role.SEGMENTATION, segmentation).to_bytes()))
-        frames, pixels = written.NumberOfFrames, written.Rows * written.Columns
-        assert -(-frames * pixels // 8) % 2 == 0
+        frames, bits = written.NumberOfFrames, written.Rows * written.Columns * written.BitsAllocated
+        assert -(-frames * bits // 8) % 2 == 0
         numbers = [
             tuple(item.FrameContentSequence[0].DimensionIndexValues)
             for item in written.PerFrameFunctionalGroupsSequence
@@ -148,6 +154,20 @@ def test_segments_that_cannot_be_told_apart_are_refused(result, change):
 
 
 def test_read_again_without_highdicom(result, sources):
-    (dataset,) = encode_segmentations(result, sources)
+    (dataset,) = encode_segmentations(result, sources, replace(CONSERVATIVE, bits_across_bytes=True))
     again = dcmread(BytesIO(RenderedObject(Role.SEGMENTATION, dataset).to_bytes()))
     assert again.pixel_array.sum() == (result.labels > 0).sum()
+
+
+def test_bits_that_do_not_fill_bytes_are_written_as_bytes(result, sources):
+    """OHIF 3.13 draws frames that begin within a byte in the wrong place."""
+    encoded = [encode_segmentations(result, sources, profile)[0] for profile in (SLICER, CONSERVATIVE)]
+    bits, octets = (dcmread(BytesIO(RenderedObject(Role.SEGMENTATION, each).to_bytes())) for each in encoded)
+    assert (bits.SegmentationType, bits.BitsAllocated) == ("BINARY", 1)
+    assert (octets.SegmentationType, octets.BitsAllocated) == ("FRACTIONAL", 8)
+    assert (octets.SegmentationFractionalType, octets.MaximumFractionalValue) == ("OCCUPANCY", 255)
+    shown = bits.pixel_array[bits.pixel_array.any(axis=(1, 2))]
+    np.testing.assert_array_equal(octets.pixel_array, shown * np.uint8(255))
+    for profile, written, wrong in ((CONSERVATIVE, octets, bits), (SLICER, bits, octets)):
+        assert check([written], sources, result=result, profile=profile) == []
+        assert [problem.code for problem in check([wrong], sources, result=result, profile=profile)] == ["viewer"]

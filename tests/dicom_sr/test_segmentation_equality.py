@@ -150,7 +150,7 @@ def test_250_labels_equal_highdicoms():
 
 
 def check_equal(result: Result, sources: Sequence[Dataset], flavour: SegmentationFlavour) -> None:
-    profile = replace(CONSERVATIVE, segmentation_flavour=flavour, compress_label_map=False)
+    profile = replace(CONSERVATIVE, segmentation_flavour=flavour, compress_label_map=False, bits_across_bytes=True)
     (ours,) = encode_segmentations(result, sources, profile)
     numbering = number_segments(result)
     evidence = check_evidence(result, sources)
