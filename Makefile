@@ -31,8 +31,9 @@ demo: setup ## send a real brain MR through the whole node and look at the resul
 run: setup ## start the node with config/node.toml
 	@$(BIN)/overread run --config config/node.toml
 
-counterparts: ## install the Debian programs that the tests talk to (root and apt)
+counterparts: ## install the programs that the tests talk to: Debian's (root and apt), and the OHIF viewer (50 MB, once)
 	@deploy/install-counterparts.sh
+	@$(PYTHON) -m tests.viewer.ohif
 
 lint: setup-dev ## formatter, linter and types
 	@$(BIN)/ruff format --check .
@@ -46,8 +47,7 @@ soak: setup-dev counterparts ## long chaos and fuzz runs
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[fuzz]'
 	@OVERREAD_SOAK=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-viewer: setup-dev counterparts ## open reports and segmentations in a real OHIF (downloads 250 MB once, takes minutes)
-	@tests/viewer/install.sh
+viewer: setup-dev counterparts ## open many reports and segmentations in a real OHIF (minutes; one study is in make test)
 	@$(BIN)/python -m tests.viewer.check
 
 clean: ## remove what was built and set up

@@ -15,6 +15,7 @@ import pytest
 import structlog
 
 from tests.postgresql import PROGRAMS as POSTGRESQL_PROGRAMS
+from tests.viewer import ohif
 
 BIN = Path(sys.executable).parent
 COUNTERPARTS = {
@@ -22,6 +23,7 @@ COUNTERPARTS = {
     "orthanc": ("Orthanc",),
     "rsyslog": ("rsyslogd",),
     "postgresql": ("initdb", "postgres", "setpriv"),
+    "chromium": (next(filter(shutil.which, ohif.BROWSERS), ohif.BROWSERS[0]),),
     "curl": ("curl",),
     "openssl": ("openssl",),
     "dicom3tools": ("dciodvfy", "dcentvfy"),
@@ -42,6 +44,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 missing = [tool for tool in COUNTERPARTS[name] if program(tool) is None]
                 if missing and os.environ.get("CI") != "true":
                     item.add_marker(pytest.mark.skip(reason=f"{name} is not installed ({', '.join(missing)})"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The one counterpart that neither apt nor pip has is left out even with CI=true, but not quietly."""
+    if reason := ohif.missing():
+        terminalreporter.section("THE BROWSER CHECK WAS LEFT OUT", red=True, bold=True)
+        terminalreporter.line(f"Whether segmentations and reports open in OHIF was not tried: {reason}")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -1,26 +1,35 @@
-"""`make viewer`: the objects of a profile, in a real OHIF that a real Orthanc serves.
+"""`make viewer`: more than `make test` opens: the objects of several results and profiles, in OHIF.
 
     python -m tests.viewer.check [--profile NAME ...] [--case NAME ...] [--out FOLDER]
+    python -m tests.viewer.check --images FOLDER --objects FOLDER [--out FOLDER]
 
-Not a part of `make test`: Chromium and OHIF are 250 MB to download, and a series takes 15 to 60 seconds on two cores.
+The second form opens any Segmentations and reports of one study, as `overread render` writes them. A series takes 10
+to 60 seconds, most of it the browser's drawing without a graphics card. It fails where a segment is not listed, or a
+report is neither drawn nor printed; whether it is right is for people to say, by the screenshots.
 """
 
 import argparse
-import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from io import BytesIO
 from pathlib import Path
 
+from playwright.sync_api import Error
+from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from dicom_sr.profile_files import named_profile
 from dicom_sr.render import render
 from tests.counterparts import OrthancPeer, orthanc
 from tests.dicom_sr.cases import CASES
+from tests.viewer import ohif
+from tests.viewer.browser import Viewer, chromium, picture, segment_row
+from tests.viewer.head import painted_head
+from tests.viewer.site import viewer_site
 
-HERE = Path(__file__).parent
-USUAL_CASES = ("chest boxes", "lung mask")
+ALL_CASES = {**CASES, "head": painted_head}
+USUAL_CASES = ("chest boxes", "head", "follow-up", "empty")
 
 
 def to_bytes(source: Dataset) -> bytes:
@@ -30,46 +39,69 @@ def to_bytes(source: Dataset) -> bytes:
     return buffer.getvalue()
 
 
-def check(peer: OrthancPeer, profile_name: str, case_name: str, out: Path) -> bool:
-    """Whether everything of a case opens; the archive holds nothing else meanwhile."""
-    case = CASES[case_name]()
-    rendered = render(case.result, case.sources, named_profile(profile_name))
-    contents = [*map(to_bytes, case.sources), *(each.to_bytes() for each in rendered)]
-    for content in contents:
+def open_all(viewer: Viewer, peer: OrthancPeer, images: Iterable[bytes], objects: list[bytes], out: Path) -> bool:
+    """Whether every Segmentation and report of a study opens; the archive holds nothing else meanwhile."""
+    for content in (*images, *objects):
         peer.request("/instances", content)
-    folder = out / f"{case_name} {profile_name}".replace(" ", "-")
-    print(f"{case_name}, {profile_name}: {len(rendered)} objects", flush=True)
-    command = ["node", HERE / "check.mjs", peer.url, case.result.study_instance_uid, folder]
-    done = subprocess.run([str(part) for part in command], check=False)
+    passed = True
+    for item in (dcmread(BytesIO(each)) for each in objects):
+        if item.Modality in ("SEG", "SR"):
+            try:
+                said = _open(viewer, item, out)
+            except Error as error:
+                passed, said = False, f"FAIL: {error.message.splitlines()[0]}"
+            print(f"  {item.Modality} {item.SeriesNumber}: {said}", flush=True)
     for patient in peer.get("/patients"):
         peer.request(f"/patients/{patient}", method="DELETE")
-    return done.returncode == 0
+    return passed
+
+
+def _open(viewer: Viewer, item: Dataset, out: Path) -> str:
+    place = out / f"{item.Modality}-{item.SeriesNumber}.png"
+    if item.Modality == "SR":
+        with viewer.report(item.StudyInstanceUID, item.SeriesNumber) as report:
+            picture(report.page, place)
+            return ("drawn: " if report.drawn else "printed: ") + " ".join(report.texts.split())[:160]
+    labels = [segment.SegmentLabel for segment in item.SegmentSequence if segment.SegmentNumber]
+    with viewer.segmentation(item.StudyInstanceUID, item.SeriesNumber, labels) as opened:
+        segment_row(opened.page, labels[-1]).click()
+        picture(opened.page, place)
+        return ", ".join(f"{label} {mm3:.0f} mm3" for label, mm3 in opened.volumes_mm3.items())
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--profile", action="append", help="default: conservative and ohif")
-    parser.add_argument("--case", action="append", choices=sorted(CASES), help=f"default: {', '.join(USUAL_CASES)}")
+    parser.add_argument("--case", action="append", choices=sorted(ALL_CASES), help=f"default: {', '.join(USUAL_CASES)}")
+    parser.add_argument("--images", type=Path, help="a folder with the images of one study")
+    parser.add_argument("--objects", type=Path, help="a folder with what was rendered of it")
     parser.add_argument("--out", type=Path, default=Path("build/viewer"), help="folder for screenshots")
     chosen = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, orthanc(Path(folder), DicomWeb=DICOMWEB) as peer:
-        passed = [
-            check(peer, profile_name, case_name, chosen.out)
-            for case_name in chosen.case or USUAL_CASES
-            for profile_name in chosen.profile or ("conservative", "ohif")
-        ]
+    if reason := ohif.missing():
+        print(reason, file=sys.stderr)
+        return 1
+    passed = []
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        orthanc(Path(folder)) as peer,
+        viewer_site(ohif.folder(), peer.http_port) as address,
+        chromium() as browser,
+    ):
+        viewer = Viewer(browser, address)
+        if chosen.images and chosen.objects:
+            images, objects = ([each.read_bytes() for each in sorted(path.glob("**/*.dcm"))] for path in
+                               (chosen.images, chosen.objects))  # fmt: skip
+            passed.append(open_all(viewer, peer, images, objects, chosen.out))
+        for name in () if passed else chosen.case or USUAL_CASES:
+            case = ALL_CASES[name]()
+            for profile in chosen.profile or ("conservative", "ohif"):
+                objects = [each.to_bytes() for each in render(case.result, case.sources, named_profile(profile))]
+                print(f"{name}, {profile}: {len(objects)} objects", flush=True)
+                out = chosen.out / f"{name} {profile}".replace(" ", "-")
+                passed.append(open_all(viewer, peer, map(to_bytes, case.sources), objects, out))
     print(f"{sum(passed)} of {len(passed)} open; screenshots in {chosen.out}")
     return 0 if all(passed) else 1
 
-
-DICOMWEB = {
-    "Enable": True,
-    "Root": "/dicom-web/",
-    "EnableWado": True,
-    "WadoRoot": "/wado",
-    "StudiesMetadata": "Full",
-    "SeriesMetadata": "Full",
-}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,0 +1,203 @@
+"""OHIF in a headless Chromium, used as a person uses it: thumbnails, prompts, panels.
+
+Every wait is for something that the viewer has done, up to `PATIENCE_SECONDS`; nothing is compared pixel by pixel.
+"""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Browser, Error, Locator, Page, Playwright, sync_playwright
+
+from tests.viewer.ohif import BROWSERS
+
+PATIENCE_SECONDS = 120.0
+OPTIONS = [
+    *("--no-sandbox", "--no-first-run", "--disable-sync", "--disable-dev-shm-usage"),
+    *("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"),
+    *("--no-proxy-server", "--disable-background-networking", "--disable-component-update"),
+]
+NO_TOUR = "try { localStorage.setItem('shownTours', '[\"basicViewerTour\"]') } catch {}"
+DRAWN = ", ".join(f"svg.svg-layer {kind}" for kind in ("path", "line", "polyline", "circle", "ellipse"))
+
+INSTANCE_SHOWN = """uid => {
+  const pane = document.querySelector('[data-cy="viewport-pane"] canvas');
+  if (!pane || !window.services) return false;
+  const id = window.services.viewportGridService.getActiveViewportId();
+  const viewport = window.services.cornerstoneViewportService.getCornerstoneViewport(id);
+  return !!viewport?.getCurrentImageId?.()?.includes(uid ? `/instances/${uid}/` : '/instances/');
+}"""
+SERIES_SHOWN = """number => {
+  const shown = [...window.services.viewportGridService.getState().viewports.values()][0].displaySetInstanceUIDs[0];
+  return window.services.displaySetService.getDisplaySetByUID(shown)?.SeriesNumber == number;
+}"""
+SEGMENTATION_LOADED = "() => window.services.segmentationService.getSegmentations().length > 0"
+VOLUMES = """count => {
+  const segments = window.services.segmentationService.getSegmentations()[0].segments;
+  const volumes = Object.values(segments).map(each => [each.label, each.cachedStats?.namedStats?.volume?.value]);
+  return volumes.filter(each => each[1] !== undefined).length >= count && volumes;
+}"""
+VOXELS = """() => {
+  const { imageIds } = window.services.segmentationService.getSegmentations()[0].representationData.Labelmap;
+  return imageIds.map(id => {
+    const image = window.cornerstone.cache.getImage(id);
+    const found = {};
+    image.voxelManager.getScalarData().forEach((segment, place) => {
+      if (segment) {
+        found[segment] ??= [0, 0];
+        found[segment][0] += 1;
+        found[segment][1] += place;
+      }
+    });
+    return [image.referencedImageId.match(/instances\\/([0-9.]+)/)[1], found];
+  });
+}"""
+REPORT_SHOWN = """selector => {
+  const grid = document.querySelector('[data-cy="viewport-grid"]');
+  if (/Measurement Group/.test(grid?.innerText || '')) return grid.innerText;
+  const drawn = document.querySelectorAll(selector).length > 0;
+  return drawn && [...document.querySelectorAll('svg.svg-layer text')].map(each => each.textContent).join('\\n');
+}"""
+TAKEN_OVER = """() => {
+  const labels = window.services.measurementService.getMeasurements().map(each => each.label);
+  return labels.length > 0 && labels;
+}"""
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """A browser of Debian; a start that fails is tried once more."""
+    program = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    assert program is not None, f"none of {', '.join(BROWSERS)} is installed"
+    with sync_playwright() as playwright:
+        browser = _start(playwright, program)
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+def _start(playwright: Playwright, program: str) -> Browser:
+    def start() -> Browser:
+        return playwright.chromium.launch(
+            executable_path=program, args=OPTIONS, timeout=PATIENCE_SECONDS * 1000, chromium_sandbox=False
+        )
+
+    try:
+        return start()
+    except Error:
+        return start()
+
+
+@dataclass(frozen=True)
+class OpenedSegmentation:
+    """What the viewer made of a Segmentation.
+
+    Parameters
+    ----------
+    volumes_mm3 : dict
+        By the label of each segment, as the panel says.
+    voxels : dict
+        SOP Instance UID of an image -> segment -> (voxels, sum of their places in the image): what is drawn where.
+    page : Page
+    """
+
+    volumes_mm3: dict[str, float]
+    voxels: dict[str, dict[int, tuple[int, int]]]
+    page: Page
+
+
+@dataclass(frozen=True)
+class OpenedReport:
+    """What the viewer shows of a report: texts drawn on the image or printed, measurements that it took over."""
+
+    texts: str
+    drawn: bool
+    taken_over: list[str]
+    page: Page
+
+
+@dataclass(frozen=True)
+class Viewer:
+    """OHIF at an address, in a browser."""
+
+    browser: Browser
+    address: str
+
+    @contextmanager
+    def study(self, study_instance_uid: str) -> Iterator[Page]:
+        """A page with the study open and its first image drawn."""
+        context = self.browser.new_context(viewport={"width": 1400, "height": 900})
+        context.set_default_timeout(PATIENCE_SECONDS * 1000)
+        context.add_init_script(NO_TOUR)
+        context.route(lambda url: not url.startswith(self.address), lambda route: route.abort())
+        try:
+            page = context.new_page()
+            page.goto(f"{self.address}/viewer?StudyInstanceUIDs={study_instance_uid}")
+            page.wait_for_function(INSTANCE_SHOWN)
+            yield page
+        finally:
+            context.close()
+
+    @contextmanager
+    def segmentation(self, study: str, series_number: int, labels: Sequence[str]) -> Iterator[OpenedSegmentation]:
+        """A Segmentation opened and taken over, each of its segments listed."""
+        with self.study(study) as page:
+            _thumbnail(page, "SEG", series_number).dblclick()
+            page.locator('[data-cy="yes-hydrate-btn"]').first.click()
+            page.wait_for_function(SEGMENTATION_LOADED)
+            page.locator('[data-cy="panelSegmentation-btn"]').first.click()
+            for label in labels:
+                segment_row(page, label).wait_for()
+            volumes = page.wait_for_function(VOLUMES, arg=len(labels)).json_value()
+            voxels = {
+                uid: {int(number): (count, places) for number, (count, places) in segments.items()}
+                for uid, segments in page.evaluate(VOXELS)
+            }
+            yield OpenedSegmentation(dict(volumes), voxels, page)
+
+    @contextmanager
+    def report(self, study: str, series_number: int, taken_over: bool = False) -> Iterator[OpenedReport]:
+        """A report opened; with `taken_over` its measurements accepted as the viewer's own."""
+        with self.study(study) as page:
+            _thumbnail(page, "SR", series_number).dblclick()
+            texts = page.wait_for_function(REPORT_SHOWN, arg=DRAWN).json_value()
+            drawn = page.locator(DRAWN).count() > 0
+            labels: list[str] = []
+            if taken_over:
+                page.get_by_role("button", name="Yes", exact=True).first.click()
+                labels = page.wait_for_function(TAKEN_OVER).json_value()
+            yield OpenedReport(str(texts), drawn, labels, page)
+
+    @contextmanager
+    def images(self, study: str, series_number: int) -> Iterator[Page]:
+        """A series of images, the first of them shown: a Secondary Capture."""
+        with self.study(study) as page:
+            found = page.locator('[data-cy="study-browser-thumbnail"]').filter(has_text=f"S:{series_number}")
+            found.first.dblclick()
+            page.wait_for_function(SERIES_SHOWN, arg=series_number)
+            yield page
+
+
+def shows_instance(page: Page, sop_instance_uid: str) -> None:
+    """Wait until the active viewport shows this image."""
+    page.wait_for_function(INSTANCE_SHOWN, arg=sop_instance_uid)
+
+
+def segment_row(page: Page, label: str) -> Locator:
+    """The row of a segment in the panel."""
+    return page.get_by_text(label, exact=True).last
+
+
+def picture(page: Page, path: Path) -> Any:
+    """Write what the page shows as PNG."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return page.screenshot(path=path)
+
+
+def _thumbnail(page: Page, modality: str, series_number: int) -> Locator:
+    found = page.locator('[data-cy="study-browser-thumbnail-no-image"]')
+    return found.filter(has_text=f"S:{series_number}").filter(has_text=modality).first
