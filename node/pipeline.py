@@ -19,7 +19,7 @@ from pydicom.dataset import Dataset
 
 from dicom_sr import archive, conformance
 from dicom_sr.errors import EncodingError
-from dicom_sr.findings import Equipment, Predecessor, Result, SourceImage
+from dicom_sr.findings import Equipment, Predecessor, Refusal, Result, SourceImage
 from dicom_sr.profile import DestinationProfile
 from dicom_sr.render import RenderedObject, file_names, render
 from node import __version__
@@ -34,6 +34,9 @@ Progress = Callable[[str, float], None]
 
 LARGEST_HEADER_VALUE = 1 << 16
 """Values longer than this many bytes, as pixels are, stay in the file until they are asked for."""
+
+NOTHING_RAN = "none"
+"""Execution provider of a model that was not run."""
 
 EQUIPMENT = Equipment(
     manufacturer="Overread",
@@ -103,8 +106,12 @@ class Analysis:
     @property
     def summary(self) -> list[dict[str, Any]]:
         """Findings for people and JSON: label, finding, presence, score, answers, and measurements with name, value and
-        unit.
+        unit; of a study that was not analysed why not.
         """
+        refusal = self.result.not_analysed
+        if refusal is not None:
+            label = f"Not analysed, {refusal.code}"
+            return [{"label": label, "finding": refusal.text, "presence": "not-analysed", "measurements": []}]
         names = {segment.number: segment.label for segment in self.result.segments}
         return [
             {
@@ -162,20 +169,46 @@ def run_analysis(
         result = build_result(request, model, inputs, inference)
         headers = headers_of(result, inputs)
         sources = _with_pixels(headers, request.inputs) if profile.needs_pixels else headers
-        rendered = _render_checked(result, sources, profile)
-        staging = folder.with_name(folder.name + ".part")
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(parents=True)
-        objects = tuple(
-            _write_object(each, position, staging / name)
-            for position, (each, name) in enumerate(zip(rendered, file_names(rendered), strict=True))
-        )
-        archive.save_result(result, staging)
+        staging, objects = _write_all(result, sources, folder, profile)
     with _timed(timings, "preview"):
         write_preview(staging / "preview.png", inputs, result)
     _publish(staging, folder)
     progress("encode", 1)
     return Analysis(result=result, objects=objects, timings=timings, embeddings=inference.embeddings)
+
+
+def state_refusal(
+    request: AnalysisRequest, model: Model, refusal: Refusal, folder: Path, profile: DestinationProfile
+) -> Analysis:
+    """Write the statement that the images of a request were not analysed, and why, as `run_analysis` writes a result.
+
+    Raises
+    ------
+    Permanent
+        The statement cannot be written as DICOM.
+    """
+    paths = [path for images in request.inputs.values() for path in images.paths]
+    headers = [dcmread(path, stop_before_pixels=True) for path in paths]
+    study, series = str(headers[0].StudyInstanceUID), str(headers[0].SeriesInstanceUID)
+    result = Result(
+        study_instance_uid=study,
+        series_instance_uid=series,
+        input_digest=request.input_digest,
+        revision=request.revision,
+        created_at=request.created_at,
+        algorithm=model.algorithm(NOTHING_RAN),
+        equipment=EQUIPMENT,
+        source_images=tuple(
+            SourceImage(str(each.SOPClassUID), str(each.SOPInstanceUID), str(each.SeriesInstanceUID))
+            for each in headers
+        ),
+        predecessors=request.predecessors,
+        not_for_clinical_use=model.not_for_clinical_use,
+        not_analysed=refusal,
+    )
+    staging, objects = _write_all(result, headers, folder, profile)
+    _publish(staging, folder)
+    return Analysis(result=result, objects=objects)
 
 
 def load_inputs(
@@ -202,6 +235,22 @@ def load_inputs(
             raise NotAnalysed("several-images", f"input {name}: found {len(images.paths)} images, expected one")
         loaded[name] = load_image(images.paths[0], images.known[0] if images.known else None, decoders)
     return loaded
+
+
+def _write_all(
+    result: Result, sources: Sequence[Dataset], folder: Path, profile: DestinationProfile
+) -> tuple[Path, tuple[WrittenObject, ...]]:
+    """Objects and archive of a result, in a folder that has not its name yet."""
+    rendered = _render_checked(result, sources, profile)
+    staging = folder.with_name(folder.name + ".part")
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    objects = tuple(
+        _write_object(each, position, staging / name)
+        for position, (each, name) in enumerate(zip(rendered, file_names(rendered), strict=True))
+    )
+    archive.save_result(result, staging)
+    return staging, objects
 
 
 def _render_checked(result: Result, headers: Sequence[Dataset], profile: DestinationProfile) -> list[RenderedObject]:

@@ -30,6 +30,7 @@ from node.select.candidates import Priors
 from node.select.completeness import Patience, StudyEvidence, Verdict, assess, may_begin_early
 from node.select.decide import StudyTrace, decide
 from node.settings import Settings
+from node.statements import are_wanted, order_statement, refusals_to_state
 from node.store import catalogue
 from node.store.catalogue import StoredSeries
 from node.store.database import read_transaction, write_transaction
@@ -39,6 +40,10 @@ from node.store.lanes import raised_lane
 from node.store.tables import JobState, SeriesState
 
 _SAME_DEADLINE = timedelta(milliseconds=5)
+_STATED_AGAIN = timedelta(minutes=10)
+"""Refusals of so long ago are looked at again: another process may have taken so long to commit."""
+_STATED_LATE = timedelta(days=1)
+"""Refusals so old are stated when the node starts."""
 _PUT_OFF = timedelta(seconds=10)
 """When a study with which settling failed is tried again."""
 
@@ -213,6 +218,7 @@ class Settler:
         self._ask_again_at: datetime | None = None
         self._looked_at: dict[str, datetime] = {}
         self._begun_at: dict[str, Hashable] = {}
+        self._stated_since = clock() - _STATED_LATE
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="settler", daemon=True)
         self._log = get_logger("select")
@@ -240,7 +246,7 @@ class Settler:
                 looked_for += [uid for uid in self._counted(connection) if uid not in looked_for]
         made = [job for study_instance_uid in looked_for for job in self._settle_alone(study_instance_uid)]
         begun = self._begin_early()
-        if made or begun:
+        if self._state_refusals() or made or begun:
             self._wake.notify(Topic.INFER)
         if any(job.state is JobState.SUCCEEDED for job in made):
             self._wake.notify(Topic.DELIVER)
@@ -344,6 +350,20 @@ class Settler:
         if jobs:
             self._log.info("work_begun_early", study_instance_uid=study_instance_uid, jobs=[job.job_id for job in jobs])
         return len(jobs)
+
+    def _state_refusals(self) -> int:
+        """Make the statements that destinations want about studies that could not be analysed."""
+        if not are_wanted(self._settings):
+            return 0
+        now, manifests = self._clock(), self._manifests()
+        with read_transaction(self._engine) as connection:
+            refusals = refusals_to_state(connection, self._settings, manifests, self._stated_since)
+        self._stated_since = max(self._stated_since, now - _STATED_AGAIN)
+        jobs = []
+        for refusal in refusals:
+            with write_transaction(self._engine) as connection:
+                jobs.append(order_statement(connection, refusal, self._settings, manifests, now))
+        return sum(job is not None for job in jobs)
 
     def _priors(self, study_instance_uid: str, manifests: Mapping[str, Manifest]) -> Priors:
         with read_transaction(self._engine) as connection:

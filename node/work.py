@@ -6,8 +6,8 @@ from pathlib import Path
 
 from sqlalchemy import Connection, Engine
 
-from dicom_sr.findings import Predecessor
-from dicom_sr.profile import CONSERVATIVE, Role
+from dicom_sr.findings import Predecessor, Refusal
+from dicom_sr.profile import CONSERVATIVE, STRUCTURED_REPORTS, Role
 from node.errors import NotAnalysed
 from node.infer import Model, Registry
 from node.infer.analyse import DEGRADED
@@ -16,7 +16,7 @@ from node.jobs.completion import complete_inference
 from node.jobs.heartbeat import Heartbeat
 from node.jobs.job import Job
 from node.jobs.worker import Completion
-from node.pipeline import Analysis, AnalysisRequest, InputImages, run_analysis
+from node.pipeline import Analysis, AnalysisRequest, InputImages, run_analysis, state_refusal
 from node.settings import Settings
 from node.store import catalogue
 from node.store.database import read_transaction
@@ -70,11 +70,16 @@ class InferHandler:
         model = self._model_of(job)
         request = self._request(job)
         folder = Path(RESULTS_FOLDER) / str(job.job_id)
+        data_dir = self._settings.node.data_dir
+        if job.refusal_code is not None:
+            refusal = Refusal(job.refusal_code, job.refusal_text or "")
+            analysis = state_refusal(request, model, refusal, data_dir / folder, CONSERVATIVE)
+            return self._completion(_new_result(job, request, analysis, folder), analysis)
         try:
             analysis = run_analysis(
                 request,
                 model,
-                self._settings.node.data_dir / folder,
+                data_dir / folder,
                 device=self._settings.work.device,
                 threads=self._settings.work.intra_op_threads,
                 profile=CONSERVATIVE,
@@ -84,7 +89,10 @@ class InferHandler:
         except DeviceLost:
             self.device_lost = True
             raise
-        new = _new_result(job, request, analysis, folder)
+        return self._completion(_new_result(job, request, analysis, folder), analysis)
+
+    def _completion(self, new: NewResult, analysis: Analysis) -> Completion:
+        """What is committed with the end of the job."""
         critical = [finding.finding.meaning for finding in analysis.result.findings if finding.is_alarm]
 
         def complete(connection: Connection, current: Job) -> str | None:
@@ -111,7 +119,7 @@ class InferHandler:
             stored = catalogue.instances(connection, [uid for members in chosen.values() for uid in members])
             current = current_result(connection, job.study_instance_uid, str(job.model))
         replaced = current if current is not None and current.revision < (job.revision or 1) else None
-        reports = [each for each in (replaced.objects if replaced else ()) if each.role == Role.REPORT.value]
+        reports = [each for each in (replaced.objects if replaced else ()) if Role(each.role) in STRUCTURED_REPORTS]
         by_uid = {each.sop_instance_uid: each for each in stored}
         data_dir = self._settings.node.data_dir
         return AnalysisRequest(

@@ -50,6 +50,8 @@ class Job:
     revision: int | None
     speculative: bool
     saved_seconds: float | None
+    refusal_code: str | None
+    refusal_text: str | None
     result_id: int | None
     destination: str | None
 
@@ -59,7 +61,8 @@ class InferOrder:
     """What an inference job is to do. `inputs` maps input names of the model to SOP Instance UIDs.
 
     `input_digest` names the set of chosen instances; `destinations` are where the result goes. A `speculative` one is
-    begun before the study is whole (`node.jobs.speculation`).
+    begun before the study is whole (`node.jobs.speculation`). One with a `refusal` (code and sentence) only says why
+    the study is not analysed (`node.statements`); its inputs are images that were looked at.
     """
 
     study_instance_uid: str
@@ -72,6 +75,7 @@ class InferOrder:
     priority: Priority
     maximum_attempts: int
     speculative: bool = False
+    refusal: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)

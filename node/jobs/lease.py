@@ -119,6 +119,8 @@ def _held_by_worker_of(job: Job) -> ColumnElement[bool]:
 
 def _record_not_analysed(connection: Connection, job: Job, code: str, message: str | None, now: datetime) -> None:
     """Why a study that was wanted is not analysed, where its job has failed; early work is tried again anyway."""
+    if job.refusal_code is not None:
+        return
     if job.kind is JobKind.INFER and job.state is JobState.FAILED and not job.speculative:
         outcome = DecisionOutcome.NOT_ANALYSED
         said = (message or "").removeprefix("NotAnalysed: ")

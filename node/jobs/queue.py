@@ -54,6 +54,8 @@ def enqueue_infer(connection: Connection, order: InferOrder, now: datetime) -> J
         destinations=list(order.destinations),
         revision=last + 1,
         speculative=order.speculative,
+        refusal_code=order.refusal[0] if order.refusal else None,
+        refusal_text=order.refusal[1] if order.refusal else None,
     )
     if not order.speculative:
         cancel_earlier(connection, job, now)
@@ -289,7 +291,9 @@ def _refuse_outdated(connection: Connection, job: Job) -> None:
         raise Permanent(f"job {job.job_id} has its result already: requeue its deliveries instead")
     later = connection.scalar(
         select(func.max(job_table.c.revision)).where(
-            job_table.c.study_instance_uid == job.study_instance_uid, job_table.c.model == job.model
+            job_table.c.study_instance_uid == job.study_instance_uid,
+            job_table.c.model == job.model,
+            job_table.c.refusal_code.is_(None),  # what only says that it was not done replaces nothing
         )
     )
     if later and job.revision and later > job.revision:

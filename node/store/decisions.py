@@ -68,6 +68,16 @@ def not_analysed_of_study(connection: Connection, study_instance_uid: str) -> li
     return [each for each in found if each.outcome is DecisionOutcome.NOT_ANALYSED]
 
 
+def refusals_since(connection: Connection, since: datetime) -> list[Decision]:
+    """Answers from then on that say why a study could not be analysed, oldest first."""
+    rows = connection.execute(
+        select(decision)
+        .where(decision.c.outcome == DecisionOutcome.NOT_ANALYSED, decision.c.at >= since)
+        .order_by(decision.c.at, decision.c.id)
+    )
+    return [_decision(row) for row in rows]
+
+
 def recent_decisions(
     connection: Connection, outcome: DecisionOutcome = DecisionOutcome.NOT_ANALYSED, limit: int = 20
 ) -> list[Decision]:

@@ -14,6 +14,9 @@ from node.errors import Permanent
 from node.store.database import insert_on_conflict
 from node.store.tables import ResultState, delivery_status, result, result_object
 
+STATEMENT = "not-analysed"
+"""Role of the object that says why a study was not analysed."""
+
 
 @dataclass(frozen=True)
 class ResultObject:
@@ -55,6 +58,11 @@ class StoredResult(NewResult):
     state: ResultState
     expired_at: datetime | None = None
 
+    @property
+    def is_statement(self) -> bool:
+        """Whether it only says why the study was not analysed."""
+        return bool(self.objects) and all(one.role == STATEMENT for one in self.objects)
+
 
 @dataclass(frozen=True)
 class RecordedResult:
@@ -89,7 +97,7 @@ def hold_result(connection: Connection, new: NewResult) -> int:
 def promote_result(connection: Connection, result_id: int, new: NewResult) -> RecordedResult:
     """Let a held result take effect: as the current one, or as SUPERSEDED where a later revision is current already."""
     current = current_result(connection, new.study_instance_uid, new.model)
-    is_current = current is None or current.revision <= new.revision
+    is_current = current is None or current.revision <= new.revision or current.is_statement
     superseded = supersede(connection, new.study_instance_uid, new.model) if is_current else ()
     state = ResultState.CURRENT if is_current else ResultState.SUPERSEDED
     connection.execute(update(result).where(result.c.id == result_id).values(state=state))

@@ -100,6 +100,8 @@ job = Table(
         comment="begun before the study was whole; its result is HELD",
     ),
     Column("saved_seconds", Float, comment="how much earlier it could be delivered, since it was begun early"),
+    Column("refusal_code", String(64), comment="why the study is not analysed: the job only says so; null: it does it"),
+    Column("refusal_text", Text, comment="the same in a sentence"),
     # DELIVER
     Column("result_id", Integer, ForeignKey("result.id")),
     Column("destination", String(64)),
