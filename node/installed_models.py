@@ -2,7 +2,7 @@
 
 from node.infer import Registry
 from node.infer.packages import check_builds, installed_builds
-from node.infer.pool import SessionPool, keep_large_arrays_apart
+from node.infer.pool import SessionPool, keep_large_arrays_apart, resident_bytes, used_bytes
 from node.infer.providers import Acceleration
 from node.infer.remote import RemoteEngine
 from node.settings import Settings
@@ -25,8 +25,8 @@ def installed_models(settings: Settings, worker: int = 0) -> Registry:
         for each in settings.models.remote
     }
     work = settings.work
-    acceleration = Acceleration(
-        work.accelerators, work.gpus[worker % len(work.gpus)], settings.node.data_dir.absolute() / TENSORRT_FOLDER
-    )
-    pool = SessionPool(work.memory_budget_mb * 1_000_000, engines, acceleration)
+    gpu = work.gpus[worker % len(work.gpus)]
+    acceleration = Acceleration(work.accelerators, gpu, settings.node.data_dir.absolute() / TENSORRT_FOLDER)
+    watched = resident_bytes if work.device == "cpu" else lambda: used_bytes(gpu)
+    pool = SessionPool(work.memory_budget_mb * 1_000_000, engines, acceleration, watched)
     return Registry(settings.models.paths, pool, settings.models.trusted_keys)

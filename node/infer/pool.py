@@ -1,7 +1,8 @@
 """Warm sessions of all models in one process, within a budget of memory.
 
-What a model takes is measured, not declared: the resident memory by which the process grew since the model was opened,
-looked at between jobs, when nothing else is held. Over the budget the models that were not used for longest are closed.
+What a model takes is measured, not declared: the memory, of the process and on its GPU, that was taken since the model
+was opened, looked at between jobs, when nothing else is held. Over the budget the models that were not used for longest
+are closed.
 """
 
 import ctypes
@@ -44,7 +45,7 @@ class SessionPool:
     acceleration : Acceleration
         What networks may run on here.
     resident : callable
-        Resident memory of this process in bytes, None where it cannot be told.
+        Memory in use in bytes, None where it cannot be told: that of this process, and of its GPU.
     """
 
     budget_bytes: int = 0
@@ -121,6 +122,23 @@ def resident_bytes() -> int | None:
     except (OSError, ValueError, IndexError):
         return None
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def gpu_bytes(number: int) -> int:
+    """Memory in use on a GPU of NVIDIA, by whomever; 0 where there is none or its driver's library is not installed."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        return int(pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByIndex(number)).used)
+    except Exception:  # no package, no driver, no such device
+        return 0
+
+
+def used_bytes(gpu: int) -> int | None:
+    """What a worker watches: its own resident memory and its GPU's."""
+    resident = resident_bytes()
+    return None if resident is None else resident + gpu_bytes(gpu)
 
 
 def keep_large_arrays_apart() -> None:

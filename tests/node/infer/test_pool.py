@@ -13,7 +13,7 @@ from pydicom import Dataset
 from node.errors import Permanent
 from node.infer import Registry, analyse
 from node.infer.analyse import MEMORY_FALL_BACK
-from node.infer.pool import Key, SessionPool, resident_bytes
+from node.infer.pool import Key, SessionPool, gpu_bytes, resident_bytes, used_bytes
 from node.infer.remote import RemoteEngine
 from node.infer.session import OutOfMemory, open_session
 from node.volume import Volume
@@ -98,6 +98,13 @@ def test_models_over_the_budget_are_closed_and_memory_does_not_grow(tmp_path: Pa
         sizes.append(resident_bytes())
     assert None not in sizes
     assert max(sizes[1:]) - min(sizes[1:]) < 30 * MEGABYTE
+
+
+def test_a_worker_watches_its_own_memory_and_its_gpus() -> None:
+    """A GPU that is not there takes nothing."""
+    assert gpu_bytes(10_000) == 0
+    used = used_bytes(10_000)
+    assert used is not None and used > MEGABYTE
 
 
 def test_without_a_budget_all_stay_warm(tmp_path: Path, ball: Volume) -> None:
