@@ -5,6 +5,7 @@ times are arguments.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -13,6 +14,7 @@ from sqlalchemy import ColumnElement, Connection, and_, func, select, update
 from node.jobs.job import HeartbeatReply, Job, LeaseLost, to_job
 from node.jobs.state import JobEvent
 from node.jobs.transition import change_job
+from node.store.catalogue import hold_study
 from node.store.decisions import Decision, record_for_model
 from node.store.tables import DecisionOutcome, JobKind, JobState
 from node.store.tables import job as job_table
@@ -38,11 +40,14 @@ def heartbeat(connection: Connection, job: Job, lease_seconds: float, now: datet
 def held(connection: Connection, job: Job) -> Job:
     """The job as it is now, locked until the end of the transaction, if `job` still names its attempt.
 
+    Its study is held first, as by all that decides on a study: none of them waits for another in a circle.
+
     Raises
     ------
     LeaseLost
         If the job was taken from its worker.
     """
+    hold_study(connection, job.study_instance_uid)
     row = connection.execute(select(job_table).where(_held_by_worker_of(job)).with_for_update()).one_or_none()
     if row is None:
         raise LeaseLost(f"job {job.job_id} attempt {job.attempt} is not held by {job.worker} any more")
@@ -97,15 +102,16 @@ def rescue(
     Where the whole node of the worker died the attempt is given back, as often as the job has attempts: it may be what
     takes the node down.
     """
-    rows = connection.execute(
-        select(job_table)
-        .where(job_table.c.state == JobState.RUNNING)
-        .order_by(job_table.c.id)
-        .with_for_update(skip_locked=True)
-    ).all()
-    running = [to_job(row) for row in rows]
-    lost = [job for job in running if _has_lost_worker(job, now, is_dead)]
-    return [_rescue(connection, job, now, is_dead_with_its_node(str(job.worker))) for job in lost]
+    in_order = (job_table.c.study_instance_uid, job_table.c.id)  # of several that rescue none waits for another
+    rows = connection.execute(select(job_table).where(job_table.c.state == JobState.RUNNING).order_by(*in_order)).all()
+    rescued = []
+    for job in map(to_job, rows):
+        if _has_lost_worker(job, now, is_dead):
+            with suppress(LeaseLost):  # somebody else was faster
+                now_held = held(connection, job)
+                if _has_lost_worker(now_held, now, is_dead):
+                    rescued.append(_rescue(connection, now_held, now, is_dead_with_its_node(str(job.worker))))
+    return rescued
 
 
 def _held_by_worker_of(job: Job) -> ColumnElement[bool]:

@@ -2,7 +2,8 @@
 
 Each listener binds a datagram socket of its own in a folder that all processes of the node share; a notice
 is one datagram to each socket of a topic. Nothing depends on its arrival. Where such sockets are
-impossible, `wait` only waits.
+impossible, `wait` only waits. Machines that share the folder do not wake each other: their sockets have other names,
+and what one machine makes another finds when it looks anyway.
 """
 
 import hashlib
@@ -62,7 +63,7 @@ class Wake:
         reached = 0
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
             sender.setblocking(False)
-            for path in self._folder.glob(f"{topic}-*.sock"):
+            for path in self._folder.glob(f"{topic}-{_machine()}-*.sock"):
                 reached += _send(sender, path)
         return reached
 
@@ -74,7 +75,7 @@ class WakeListener:
         self._inside, self._outside = socket.socketpair()
         self._inside.setblocking(False)
         self._outside.setblocking(False)
-        self._path = socket_folder(folder) / f"{topic}-{os.getpid()}-{secrets.token_hex(4)}.sock"
+        self._path = socket_folder(folder) / f"{topic}-{_machine()}-{os.getpid()}-{secrets.token_hex(2)}.sock"
         self._socket = _bind(self._path)
 
     @property
@@ -109,6 +110,11 @@ class WakeListener:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _machine() -> str:
+    """What tells this machine's sockets from those of others, also after it was started anew."""
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:4]
 
 
 def _bind(path: Path) -> socket.socket | None:

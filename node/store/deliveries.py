@@ -269,13 +269,11 @@ def _change(connection: Connection, one: Delivery, **values: Any) -> bool:
 
 
 def _update_state(connection: Connection, before: DestinationState, **values: Any) -> None:
-    if "learned" not in values:
-        values["learned"] = dict(before.learned or {})
-    if "failures" not in values:
-        values["failures"] = before.failures
+    """Change what is given; the rest stays as others may have written it meanwhile."""
+    new = {"learned": {}, "failures": 0, **values}
     connection.execute(
         insert_on_conflict(connection, destination_state)
-        .values(destination=before.destination, **values)
+        .values(destination=before.destination, **new)
         .on_conflict_do_update(index_elements=["destination"], set_=values)
     )
 

@@ -65,12 +65,21 @@ def test_any_number_of_notices_and_interrupts_block_nobody(folder: Path) -> None
 
 
 def test_sockets_that_nobody_holds_are_removed(folder: Path) -> None:
-    stale = folder / f"{Topic.INFER}-1-dead.sock"
+    with WakeListener(folder, Topic.INFER):
+        (stale,) = folder.iterdir()
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as dead:
         dead.bind(str(stale))
     assert stale.exists()
     assert Wake(folder).notify(Topic.INFER) == 0
     assert not stale.exists()
+
+
+def test_sockets_of_another_machine_are_left_alone(folder: Path) -> None:
+    theirs = folder / f"{Topic.INFER}-elsewhere-1-0a0b.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as dead:
+        dead.bind(str(theirs))
+    assert Wake(folder).notify(Topic.INFER) == 0
+    assert theirs.exists()
 
 
 def test_a_closed_listener_leaves_nothing(folder: Path) -> None:

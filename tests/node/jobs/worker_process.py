@@ -1,6 +1,7 @@
-"""A worker process for tests: `worker_process.py URL MODE`, with a line of output for everything that happens.
+"""A worker process for tests: `worker_process.py URL FOLDER MODE`, with a line of output for everything that happens.
 
 drain  waits for a line of input, does jobs until there are none, and prints the number of each
+share  like drain, and waits for another line of input in its first job
 hang   prints the number of its first job and works on it for ever, heeding nobody
 work   like hang, and lets itself be interrupted; SIGTERM stops it
 late   like hang, with a deadline
@@ -17,7 +18,7 @@ from node.jobs.heartbeat import Heartbeat
 from node.jobs.job import Job
 from node.jobs.retry import RetryPolicy
 from node.jobs.wake import Topic, WakeListener
-from node.jobs.worker import Completion, JobLoop, LoopSettings
+from node.jobs.worker import Completion, Handler, JobLoop, LoopSettings
 from node.logs import configure_logs
 from node.store.database import open_database
 from node.store.tables import JobKind
@@ -36,6 +37,20 @@ def do_at_once(job: Job, heartbeat: Heartbeat) -> Completion:
     return nothing
 
 
+class Share:
+    """Waits in its first job for a line of input, so that others have a first job, too."""
+
+    def __init__(self) -> None:
+        self._is_first = True
+
+    def __call__(self, job: Job, heartbeat: Heartbeat) -> Completion:
+        say(job.job_id)
+        if self._is_first:
+            self._is_first = False
+            sys.stdin.readline()
+        return nothing
+
+
 def hang(job: Job, heartbeat: Heartbeat) -> Completion:
     say(job.job_id)
     while True:
@@ -49,8 +64,8 @@ def work(job: Job, heartbeat: Heartbeat) -> Completion:
         time.sleep(0.01)
 
 
-def main(url: str, mode: str) -> None:
-    handler = {"drain": do_at_once, "hang": hang, "work": work, "late": hang}[mode]
+def main(url: str, folder: str, mode: str) -> None:
+    handler: Handler = {"drain": do_at_once, "share": Share(), "hang": hang, "work": work, "late": hang}[mode]
     settings = LoopSettings(
         JobKind.INFER,
         lease_seconds=30,
@@ -59,12 +74,11 @@ def main(url: str, mode: str) -> None:
         deadline_seconds=0.1 if mode == "late" else None,
     )
     configure_logs()
-    folder = Path(url.removeprefix("sqlite:///")).parent / "run"
-    with WakeListener(folder, Topic.INFER) as waiter:
+    with WakeListener(Path(folder), Topic.INFER) as waiter:
         loop = JobLoop(open_database(url), settings, handler, waiter)
         signal.signal(signal.SIGTERM, lambda *_: loop.stop())
         say("ready")
-        if mode == "drain":
+        if mode in ("drain", "share"):
             sys.stdin.readline()
             while loop.step():
                 pass
