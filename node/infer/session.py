@@ -43,7 +43,9 @@ ORT_ERRORS: tuple[type[Exception], ...] = (
 )
 """Everything a session raises; the classes have no common base. ValueError: input names that do not exist."""
 
-OUT_OF_MEMORY = re.compile(r"failed to allocate|bad_alloc|bad allocation|out of memory|available memory", re.IGNORECASE)
+OUT_OF_MEMORY = re.compile(
+    r"failed to allocate|bad_alloc|bad allocation|out of memory|available memory|alloc\w*_failed", re.IGNORECASE
+)
 
 
 GPU_FAILED = re.compile(r"\b(cuda|cudnn|cublas|cufft|tensorrt)\w* (failure|error)", re.IGNORECASE)

@@ -93,6 +93,8 @@ def test_onnx_runtime_never_falls_back_by_itself_in_the_middle_of_a_run(network:
         (CUDA, ort_errors.Fail("CUDNN failure 4: CUDNN_STATUS_INTERNAL_ERROR"), DeviceLost),
         (TENSORRT, ort_errors.EPFail("TensorRT EP execution context enqueue failed."), DeviceLost),
         (CUDA, ort_errors.Fail("CUDA failure 2: out of memory ; GPU=0"), OutOfMemory),
+        (CUDA, ort_errors.Fail("CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED ; GPU=0"), OutOfMemory),
+        (CUDA, ort_errors.Fail("CUDNN_BACKEND_API_FAILED; HOST_ALLOCATION_FAILED"), OutOfMemory),
         (CUDA, ort_errors.InvalidArgument("Got invalid dimensions"), Permanent),
         (CPU, ort_errors.EPFail("gone"), Permanent),
     ],
