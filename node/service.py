@@ -135,6 +135,7 @@ def run_web(settings: Settings, *, life_line: bool = False) -> None:
 
 def _serve(settings: Settings, engine: Engine, trail: AnyTrail, life_line: bool) -> None:
     from node.audit.reception import ReceptionWitness
+    from node.metrics import metrics_route
     from node.notices.page import NoticePage
     from node.notices.witness import witness_of
     from node.store.files import FileStore
@@ -162,7 +163,7 @@ def _serve(settings: Settings, engine: Engine, trail: AnyTrail, life_line: bool)
         FileStore(settings.node.data_dir),
         lambda: wake.notify(Topic.SETTLE),
         witness=witness,
-        further=page.routes(),
+        further=[*page.routes(), *([metrics_route(engine, settings)] if web.metrics else [])],
         invite=invite if settings.process.enabled else None,
     )
     try:

@@ -40,6 +40,9 @@ class WebSettings(Section):
     """`[web]`: the HTTP server."""
 
     enabled: bool = Field(False, description="Whether `overread run` starts the HTTP server.")
+    metrics: bool = Field(
+        False, description="Answer `GET /metrics` for Prometheus, to everybody who reaches the port; numbers only."
+    )
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8042, ge=0, le=65535, description="TCP port to listen on; 0 lets the system choose one.")
     tls_certificate: str = Field(
