@@ -26,7 +26,7 @@ from tests.models import threshold_network, write_model
 from tests.nodes import NodeUnderTest, all_in
 from tests.phantoms import write_series
 
-KILLS = int(os.environ.get("OVERREAD_KILLS", "1000" if os.environ.get("OVERREAD_SOAK") else "15"))
+KILLS = int(os.environ.get("OVERREAD_KILLS", "1000" if os.environ.get("OVERREAD_SOAK") else "30"))
 SLICES = 12
 SHARES = 3
 """The kills are divided among this many nodes, which can run at the same time."""
