@@ -1,4 +1,5 @@
-"""Deletes images when nothing needs them any more: what is due is decided here, and swept while the node is idle.
+"""Deletes images and results when nothing needs them any more: what is due is decided here, and swept while the node is
+idle.
 
 The rows of a study's images go first, in one transaction that checks that nothing has come and nothing wants them;
 their files follow. Files that a crash leaves without a row are found by looking, once they are old enough that nobody
@@ -23,6 +24,7 @@ from node.settings import Settings
 from node.store import expiry
 from node.store.database import read_transaction, write_transaction
 from node.store.expiry import StudyHoldings
+from node.store.result_expiry import FORM_INDEX, FinishedResult, expire_result, expired_folders, finished_results
 from node.store.tables import JobKind, JobState
 
 if sys.platform != "win32":
@@ -40,6 +42,7 @@ class Due:
     studies: tuple[StudyHoldings, ...]
     needed: tuple[StudyHoldings, ...]
     quarantined: int
+    results: tuple[FinishedResult, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ class Swept:
     size_bytes: int = 0
     quarantined: int = 0
     orphans: int = 0
+    results: int = 0
 
 
 def keep_hours(held: StudyHoldings, routes: Mapping[str, Route], images_hours: float) -> float:
@@ -81,12 +85,23 @@ def find_due(engine: Engine, settings: Settings, now: datetime) -> Due:
         quarantined = 0
         if retention.quarantine_hours:
             quarantined = expiry.quarantine_before(connection, now - timedelta(hours=retention.quarantine_hours))
+        ended: Sequence[FinishedResult] = ()
+        if retention.results_hours:
+            ended = finished_results(connection, now - timedelta(hours=retention.results_hours))
     past = [each for each in held if is_past(each, routes, retention.images_hours, now)]
     return Due(
         studies=tuple(each for each in past if not each.open_jobs),
         needed=tuple(each for each in past if each.open_jobs),
         quarantined=quarantined,
+        results=tuple(each for each in ended if is_result_past(each, routes, retention.results_hours, now)),
     )
+
+
+def is_result_past(finished: FinishedResult, routes: Mapping[str, Route], results_hours: float, now: datetime) -> bool:
+    """Whether the time of a result is over: the hours of results, or those of its route where they are longer."""
+    route = routes.get(finished.route or "")
+    wanted = None if route is None else route.retention_hours
+    return wanted != 0 and finished.ended_at + timedelta(hours=max(results_hours, wanted or 0)) <= now
 
 
 def sweep(engine: Engine, settings: Settings, now: datetime, *, orphans_too: bool = True) -> Swept:
@@ -97,6 +112,7 @@ def sweep(engine: Engine, settings: Settings, now: datetime, *, orphans_too: boo
             return Swept()
         due = find_due(engine, settings, now)
         gone = [held for held in due.studies if _delete_study(engine, data_dir, held, now)]
+        results = sum(_delete_result(engine, data_dir, each, now) for each in due.results)
         quarantined = _sweep_quarantine(engine, settings, now) if due.quarantined else 0
         orphans = _sweep_orphans(engine, data_dir, now) if orphans_too else 0
     swept = Swept(
@@ -105,6 +121,7 @@ def sweep(engine: Engine, settings: Settings, now: datetime, *, orphans_too: boo
         size_bytes=sum(each.size_bytes for each in gone),
         quarantined=quarantined,
         orphans=orphans,
+        results=results,
     )
     if swept != Swept():
         get_logger("retention").info("swept", **vars(swept))
@@ -118,6 +135,27 @@ def _delete_study(engine: Engine, data_dir: Path, held: StudyHoldings, now: date
         return False
     _remove(data_dir, paths)
     return True
+
+
+def _delete_result(engine: Engine, data_dir: Path, finished: FinishedResult, now: datetime) -> bool:
+    with write_transaction(engine) as connection:
+        is_over = expire_result(connection, finished, now)
+    if is_over:
+        _empty(data_dir / finished.folder)
+    return is_over
+
+
+def _empty(folder: Path) -> int:
+    """Remove the files of a result, but what says which objects there were: later reports refer to them."""
+    removed = 0
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if path.is_file() and path.name != FORM_INDEX:
+            path.unlink(missing_ok=True)
+            removed += 1
+        elif path.is_dir():
+            with suppress(OSError):  # the index is in it
+                path.rmdir()
+    return removed
 
 
 def _remove(data_dir: Path, paths: Sequence[str]) -> None:
@@ -140,7 +178,7 @@ def _sweep_quarantine(engine: Engine, settings: Settings, now: datetime) -> int:
 
 
 def _sweep_orphans(engine: Engine, data_dir: Path, now: datetime) -> int:
-    """Remove old files of instances that no row knows."""
+    """Remove old files of instances that no row knows, and what a crash left of results that were deleted."""
     removed = 0
     newest = now - timedelta(hours=ORPHAN_HOURS)
     for folder in (data_dir / "instances").glob("*/*"):
@@ -152,7 +190,9 @@ def _sweep_orphans(engine: Engine, data_dir: Path, now: datetime) -> int:
         orphans = [name for name in old if name not in known]
         _remove(data_dir, orphans)
         removed += len(orphans)
-    return removed
+    with read_transaction(engine) as connection:
+        folders = expired_folders(connection)
+    return removed + sum(_empty(data_dir / folder) for folder in folders)
 
 
 def _files(folder: Path) -> list[Path]:

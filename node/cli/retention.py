@@ -1,4 +1,4 @@
-"""`overread retention`: which images may be deleted, and deleting them."""
+"""`overread retention`: which images and results may be deleted, and deleting them."""
 
 from typing import Annotated
 
@@ -20,7 +20,7 @@ def show_and_sweep(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
     json_output: JsonOption = False,
 ) -> None:
-    """Delete the images whose time is over (by retention.images_hours and the routes), as the node does by itself."""
+    """Delete images and results whose time is over (by `[retention]` and the routes), as the node does by itself."""
     settings = read_settings(config)
     configure_logs("text", "warning")
     now = utc_now()
@@ -33,6 +33,7 @@ def show_and_sweep(
                 "due": [vars(each) for each in due.studies],
                 "needed": [vars(each) for each in due.needed],
                 "quarantined": due.quarantined,
+                "results": [vars(each) for each in due.results],
                 "deleted": vars(swept) if swept else None,
             }
         )
@@ -46,13 +47,14 @@ def show_and_sweep(
         images = sum(each.images for each in due.studies)
         console.print(
             f"would delete {images} images ({size:.0f} MB) of {len(due.studies)} studies, "
-            f"and {due.quarantined} objects in quarantine",
+            f"the files of {len(due.results)} results, and {due.quarantined} objects in quarantine",
             highlight=False,
         )
         return
     console.print(
         f"deleted {swept.images} images ({swept.size_bytes / 1e6:.0f} MB) of {swept.studies} studies, "
-        f"{swept.quarantined} objects in quarantine, {swept.orphans} files that nothing knew",
+        f"the files of {swept.results} results, {swept.quarantined} objects in quarantine, "
+        f"{swept.orphans} files that nothing knew",
         highlight=False,
     )
 

@@ -62,6 +62,11 @@ def delivery_handler(
             result = get_result(connection, job.result_id or 0)
         if result.state is not ResultState.CURRENT:
             raise Interrupted(StopReason.CANCELLED)
+        if result.expired_at is not None:
+            raise Permanent(
+                f"the files of result {result.result_id} were deleted on {result.expired_at:%Y-%m-%d} "
+                "(retention.results_hours): it can be sent again only once the study is analysed again"
+            )
         started = time.monotonic()
         if job.attempt == 1:
             witness.begins(route.destination, result)

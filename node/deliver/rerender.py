@@ -18,11 +18,10 @@ from node.jobs.queue import get_job
 from node.store import catalogue
 from node.store.database import read_transaction
 from node.store.deliveries import AcceptedObject, Delivery
+from node.store.result_expiry import FORM_INDEX
 from node.store.results import ResultObject, get_result
 from node.store.tables import ResultState, delivery, job
 from node.store.tables import result as results
-
-_INDEX = "objects.json"
 
 
 def objects_in_profile(engine: Engine, parcel: Parcel, profile: DestinationProfile) -> Sequence[ResultObject]:
@@ -39,7 +38,7 @@ def objects_in_profile(engine: Engine, parcel: Parcel, profile: DestinationProfi
     if profile == CONSERVATIVE:
         return parcel.result.objects
     folder = parcel.data_dir / parcel.result.folder / profile.name
-    if not (folder / _INDEX).exists():
+    if not (folder / FORM_INDEX).exists():
         _write(engine, parcel, profile, folder)
     return _listed(folder)
 
@@ -92,7 +91,7 @@ def _write(engine: Engine, parcel: Parcel, profile: DestinationProfile, folder: 
                 sha256=hashlib.sha256(content).hexdigest(),
             )
         )
-    (staging / _INDEX).write_text(json.dumps([vars(one) for one in listed]), encoding="utf-8")
+    (staging / FORM_INDEX).write_text(json.dumps([vars(one) for one in listed]), encoding="utf-8")
     try:
         staging.rename(folder)
     except OSError:  # another thread was faster, with the same bytes
@@ -130,9 +129,9 @@ def _taken(connection: Connection, result_id: int) -> set[str]:
 
 def _listed(folder: Path) -> list[ResultObject]:
     """The objects of a form that was written; none where it never was."""
-    if not (folder / _INDEX).exists():
+    if not (folder / FORM_INDEX).exists():
         return []
-    return [ResultObject(**one) for one in json.loads((folder / _INDEX).read_text(encoding="utf-8"))]
+    return [ResultObject(**one) for one in json.loads((folder / FORM_INDEX).read_text(encoding="utf-8"))]
 
 
 def sent_files(engine: Engine, data_dir: Path, delivery: Delivery) -> list[tuple[AcceptedObject, Path]]:
@@ -140,7 +139,7 @@ def sent_files(engine: Engine, data_dir: Path, delivery: Delivery) -> list[tuple
     with read_transaction(engine) as connection:
         result = get_result(connection, get_job(connection, delivery.job_id).result_id or 0)
     listed = [*result.objects]
-    for index in sorted((data_dir / result.folder).glob(f"*/{_INDEX}")):
+    for index in sorted((data_dir / result.folder).glob(f"*/{FORM_INDEX}")):
         listed += [ResultObject(**one) for one in json.loads(index.read_text(encoding="utf-8"))]
     paths = {one.sop_instance_uid: data_dir / one.path for one in listed}
     return [(one, paths[one.sop_instance_uid]) for one in delivery.objects if one.sop_instance_uid in paths]
