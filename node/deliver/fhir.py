@@ -1,13 +1,18 @@
 """FHIR R4 of a statement: one transaction that changes nothing when it is sent again. Pure.
 
-Device (the algorithm), ImagingStudy (the images), one Observation for each measurement, DiagnosticReport (preliminary,
-with the draft text) and Provenance. Each is created only if none with its identifier (or tag) exists (R4 3.1.0.8.1).
+Device (the algorithm), ImagingStudy (the images), an Observation for each finding and one for each of its measurements,
+DiagnosticReport (preliminary, with the draft text) and Provenance. Each is created only if none with its identifier (or
+tag) exists (R4 3.1.0.8.1).
 """
 
+from collections.abc import Mapping
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
-from node.deliver.statement import Statement
+from pydicom.sr.coding import Code
+
+from dicom_sr.findings import Finding, Likelihood, Measurement, Presence
+from node.deliver.statement import LATERALITY, NO_UNITS, PRESENCE, Statement
 
 SYSTEMS = {
     "SCT": "http://snomed.info/sct",
@@ -17,6 +22,12 @@ SYSTEMS = {
 UCUM = "http://unitsofmeasure.org"
 DICOM_UID = "urn:dicom:uid"
 OVERREAD = "urn:ietf:rfc:3986"
+_INTERPRETATION = "http://terminology.hl7.org/CodeSystem/v3-ObservationInterpretation"
+_INTERPRETATIONS = {
+    Presence.PRESENT: ("POS", "Positive"),
+    Presence.ABSENT: ("NEG", "Negative"),
+    Presence.INDETERMINATE: ("IND", "Indeterminate"),
+}
 TAG = "https://overread.dev/fhir/result"
 
 
@@ -28,10 +39,9 @@ def build_bundle(statement: Statement, patient_system: str, accession_system: st
     study = _entry("ImagingStudy", statement.order.study_instance_uid, images)
     shared = {"subject": subject, "device": {"reference": device["fullUrl"]}, "study": {"reference": study["fullUrl"]}}
     observations = [
-        _entry("Observation", f"{statement.identifier}.{number}", _observation(statement, finding, measurement, shared))
-        for number, (finding, measurement) in enumerate(
-            ((f, m) for f in statement.findings for m in f.measurements), start=1
-        )
+        one
+        for number, finding in enumerate(statement.findings, start=1)
+        for one in _observations(statement, number, finding, shared)
     ]
     written = _report(statement, shared, observations, accession_system)
     report = _entry("DiagnosticReport", statement.identifier, written)
@@ -75,26 +85,84 @@ def _imaging_study(statement: Statement, subject: dict[str, Any], accession_syst
     }
 
 
-def _observation(statement: Statement, finding: Any, measurement: Any, shared: dict[str, Any]) -> dict[str, Any]:
+def _observations(
+    statement: Statement, number: int, finding: Finding, shared: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """The Observation of a finding, and one for each of its measurements, which are its members."""
+    measured = [
+        _entry("Observation", f"{statement.identifier}.{number}.{position}", _measured(statement, finding, one, shared))
+        for position, one in enumerate(finding.measurements, start=1)
+    ]
+    found = _found(statement, finding, shared)
+    found["hasMember"] = [{"reference": one["fullUrl"]} for one in measured]
+    return [_entry("Observation", f"{statement.identifier}.{number}.0", _without_empty(found)), *measured]
+
+
+def _found(statement: Statement, finding: Finding, shared: Mapping[str, Any]) -> dict[str, Any]:
+    """Whether a finding is there, how likely, on which side, and what else is said of it."""
+    interpretations = [_INTERPRETATIONS[finding.presence]]
+    if finding.is_alarm:
+        interpretations.append(("AA", "Critical abnormal"))
+    components = [
+        {"code": _concept(one.concept), "valueCodeableConcept": _concept(one.value)} for one in finding.qualifiers
+    ]
+    if finding.laterality is not None:
+        components.insert(0, {"code": _concept(LATERALITY), "valueCodeableConcept": _concept(finding.laterality)})
+    if finding.likelihood is not None:
+        components.append(_likelihood(finding.likelihood))
+    return {
+        **_observation(statement, finding, shared),
+        "code": {**_concept(finding.finding), "text": finding.tracking_identifier},
+        "valueCodeableConcept": _concept(PRESENCE[finding.presence]),
+        "interpretation": [_coded(_INTERPRETATION, code, words) for code, words in interpretations],
+        "component": components,
+    }
+
+
+def _likelihood(score: Likelihood) -> dict[str, Any]:
+    """A score from 0 to 1, and from where on it counts as present."""
+    component: dict[str, Any] = {"code": _concept(score.meaning), "valueQuantity": _quantity(score.value, NO_UNITS)}
+    if score.operating_point is not None:
+        low = _quantity(score.operating_point, NO_UNITS)
+        component["referenceRange"] = [{"low": low, "text": "counts as present from here on"}]
+    return component
+
+
+def _measured(
+    statement: Statement, finding: Finding, measurement: Measurement, shared: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A number that was measured of a finding."""
+    concept = measurement.concept
+    return _without_empty(
+        {
+            **_observation(statement, finding, shared),
+            "code": {**_concept(concept), "text": f"{finding.tracking_identifier}: {concept.meaning}"},
+            "valueQuantity": _quantity(measurement.value, measurement.unit),
+        }
+    )
+
+
+def _observation(statement: Statement, finding: Finding, shared: Mapping[str, Any]) -> dict[str, Any]:
+    """What all Observations have."""
     return {
         "status": "preliminary",
         "category": [_category("imaging", "Imaging")],
-        "code": {
-            **_concept(measurement.concept),
-            "text": f"{finding.tracking_identifier}: {measurement.concept.meaning}",
-        },
         "subject": shared["subject"],
         "effectiveDateTime": statement.created_at.isoformat(),
-        "valueQuantity": {
-            "value": measurement.value,
-            "unit": measurement.unit.meaning,
-            "system": UCUM,
-            "code": measurement.unit.value,
-        },
-        "bodySite": _concept(finding.finding_site or finding.finding),
+        "note": [{"text": statement.standing}],
+        "bodySite": _concept(finding.finding_site) if finding.finding_site else None,
         "device": shared["device"],
         "derivedFrom": [shared["study"]],
     }
+
+
+def _without_empty(resource: dict[str, Any]) -> dict[str, Any]:
+    """FHIR has no empty elements (R4 2.1.0)."""
+    return {name: value for name, value in resource.items() if value not in (None, [])}
+
+
+def _quantity(value: float, unit: Code) -> dict[str, Any]:
+    return {"value": value, "unit": unit.meaning, "system": UCUM, "code": unit.value}
 
 
 def _report(

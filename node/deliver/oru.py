@@ -7,19 +7,13 @@ from datetime import datetime
 
 from pydicom.sr.coding import Code
 
-from dicom_sr.findings import Finding, Presence
+from dicom_sr.findings import Finding
 from node.deliver.oru_template import Each, OruTemplate, Values
-from node.deliver.statement import Order, Statement
+from node.deliver.statement import FINDING_SITE, LATERALITY, NO_UNITS, PRESENCE, Order, Statement
 
 _ESCAPES = {"\\": "\\E\\", "|": "\\F\\", "^": "\\S\\", "&": "\\T\\", "~": "\\R\\"}
 _SYSTEMS = {"SCT": "SCT", "DCM": "DCM", "LN": "LN", "UCUM": "UCUM"}
 """HL7 table 0396 for DICOM coding scheme designators; all others are local."""
-_PRESENCE = {
-    Presence.PRESENT: Code("52101004", "SCT", "Present"),
-    Presence.ABSENT: Code("2667000", "SCT", "Absent"),
-    Presence.INDETERMINATE: Code("82334004", "SCT", "Indeterminate"),
-}
-_NO_UNITS = Code("1", "UCUM", "no units")
 CRITICALLY_ABNORMAL = "AA"
 """Abnormal flag (HL7 table 0078)."""
 
@@ -115,7 +109,7 @@ def _items_of_finding(finding: Finding, each: Each) -> Iterator[Values]:
         "flag": CRITICALLY_ABNORMAL if finding.is_alarm else "",
         "site": _coded(finding.finding_site),
         "laterality": _coded(finding.laterality),
-        "presence": _coded(_PRESENCE[finding.presence]),
+        "presence": _coded(PRESENCE[finding.presence]),
     }
     match each:
         case "finding":
@@ -126,13 +120,15 @@ def _items_of_finding(finding: Finding, each: Each) -> Iterator[Values]:
         case "likelihood" if finding.likelihood is not None:
             score = finding.likelihood
             point = "" if score.operating_point is None else float(score.operating_point)
-            values = {**shared, **_concept(score.meaning), **_unit(_NO_UNITS), "value": float(score.value)}
+            values = {**shared, **_concept(score.meaning), **_unit(NO_UNITS), "value": float(score.value)}
             yield {**values, "operating_point": point}
+        case "location":
+            for concept, place in ((FINDING_SITE, finding.finding_site), (LATERALITY, finding.laterality)):
+                if place is not None:
+                    yield {**shared, **_concept(concept), **_answer(place)}
         case "qualifier":
             for qualifier in finding.qualifiers:
-                answer = qualifier.value
-                values = {**shared, **_concept(qualifier.concept), "answer": _coded(answer)}
-                yield {**values, "answer_code": _text(answer.value), "answer_text": _text(answer.meaning)}
+                yield {**shared, **_concept(qualifier.concept), **_answer(qualifier.value)}
 
 
 @dataclass(frozen=True)
@@ -168,6 +164,10 @@ def _filler(order: Order) -> str:
 
 def _concept(code: Code) -> dict[str, str | float]:
     return {"concept": _coded(code), "concept_code": _text(code.value), "concept_text": _text(code.meaning)}
+
+
+def _answer(code: Code) -> dict[str, str | float]:
+    return {"answer": _coded(code), "answer_code": _text(code.value), "answer_text": _text(code.meaning)}
 
 
 def _unit(code: Code) -> dict[str, str | float]:

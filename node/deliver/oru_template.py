@@ -12,7 +12,7 @@ from node.errors import Permanent
 
 STANDARD = Path(__file__).parent / "oru_templates" / "standard.toml"
 
-Each = Literal["once", "measurement", "finding", "likelihood", "qualifier", "impression", "document"]
+Each = Literal["once", "measurement", "finding", "likelihood", "location", "qualifier", "impression", "document"]
 Values = Mapping[str, str | float]
 
 _ORDER = frozenset(
@@ -45,6 +45,7 @@ NAMES: Mapping[Each, frozenset[str]] = {
     "measurement": _ORDER | _CODED | {"value", "unit", "unit_code"},
     "finding": _ORDER | _CODED,
     "likelihood": _ORDER | _CODED | {"value", "unit", "unit_code", "operating_point"},
+    "location": _ORDER | _CODED | {"answer", "answer_code", "answer_text"},
     "qualifier": _ORDER | _CODED | {"answer", "answer_code", "answer_text"},
     "impression": _ORDER | {"line", "line_number"},
     "document": _ORDER | {"base64"},

@@ -6,15 +6,26 @@ from datetime import datetime
 from pathlib import Path
 
 from pydicom import Dataset, dcmread
+from pydicom.sr.coding import Code
 
 from dicom_sr import archive
 from dicom_sr.errors import ArchiveError
-from dicom_sr.findings import Algorithm, Finding, Result
+from dicom_sr.findings import Algorithm, Finding, Presence, Result
 from dicom_sr.identity import derived_uid, device_uid
 from dicom_sr.impression import draft_impression
+from dicom_sr.provenance import standing_of
 from node.deliver.transport import Parcel
 from node.errors import Permanent
 from node.store.results import ResultObject
+
+PRESENCE = {
+    Presence.PRESENT: Code("52101004", "SCT", "Present"),
+    Presence.ABSENT: Code("2667000", "SCT", "Absent"),
+    Presence.INDETERMINATE: Code("82334004", "SCT", "Indeterminate"),
+}
+FINDING_SITE = Code("363698007", "SCT", "Finding Site")
+LATERALITY = Code("272741003", "SCT", "Laterality")
+NO_UNITS = Code("1", "UCUM", "no units")
 
 
 @dataclass(frozen=True)
@@ -57,12 +68,14 @@ class Statement:
         return any(finding.is_alarm for finding in self.findings)
 
     @property
+    def standing(self) -> str:
+        """What may be done with it, in the words of the DICOM objects."""
+        return standing_of(not_for_clinical_use=self.not_for_clinical_use)
+
+    @property
     def impression(self) -> tuple[str, ...]:
-        """Lines for a draft report; the last says that nobody has verified it."""
-        use = " Not for clinical use." if self.not_for_clinical_use else ""
-        source = f"{self.algorithm.name} {self.algorithm.version}"
-        caution = f"Preliminary result of {source}, made by software and not verified by a physician.{use}"
-        return (*self.draft, *self.remarks, caution)
+        """Lines for a draft report; the first says what may be done with it, and that nobody has verified it."""
+        return (self.standing, *self.draft, *self.remarks)
 
 
 def read_statement(parcel: Parcel, documents: tuple[bytes, ...] = ()) -> Statement:

@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from sqlalchemy import Connection, select
 
+from dicom_sr.profile import Role
 from node.jobs.history import list_jobs
 from node.jobs.job import Job
 from node.store.decisions import Decision, decisions_of_study
@@ -54,10 +55,15 @@ def read_facts(connection: Connection, study_instance_uid: str) -> Facts:
     return Facts(
         series=[SeriesState(state) for state in states],
         jobs=[job for job in jobs if job.kind is JobKind.INFER],
-        results=[result for result in results if result.state is ResultState.CURRENT],
+        results=[one for one in results if one.state is ResultState.CURRENT and not _only_says_why_not(one)],
         deliveries=[job for job in jobs if job.kind is JobKind.DELIVER],
         decisions=decisions_of_study(connection, study_instance_uid),
     )
+
+
+def _only_says_why_not(result: StoredResult) -> bool:
+    """Whether a result says only why the study was not analysed."""
+    return bool(result.objects) and all(one.role == Role.NOT_ANALYSED.value for one in result.objects)
 
 
 def judge(request: ProcessRequest, facts: Facts, now: datetime, image_wait_minutes: float) -> Standing:

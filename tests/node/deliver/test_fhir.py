@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from fhir.resources.R4B.bundle import Bundle
+from pydicom.sr.coding import Code
 from structlog.testing import capture_logs
 
+from dicom_sr.findings import Finding, Likelihood, Presence, Qualifier
 from node.deliver.fhir import build_bundle, read_issues
 from node.deliver.statement import Statement
 from node.destination_settings import FhirDestination
@@ -25,7 +28,7 @@ def test_bundle_is_valid_fhir_and_the_same_every_time(statement: Statement):
     assert read.type == "transaction"
     assert bundle == build_bundle(statement, "urn:oid:1.2.3", "urn:oid:1.2.4")
     kinds = [entry["resource"]["resourceType"] for entry in bundle["entry"]]
-    observations = sum(len(finding.measurements) for finding in statement.findings)
+    observations = sum(1 + len(finding.measurements) for finding in statement.findings)
     assert kinds == ["Device", "ImagingStudy", *["Observation"] * observations, "DiagnosticReport", "Provenance"]
     assert all(entry["request"]["ifNoneExist"] for entry in bundle["entry"])
     assert len({entry["fullUrl"] for entry in bundle["entry"]}) == len(bundle["entry"])
@@ -47,6 +50,48 @@ def test_references_of_the_bundle_lead_to_its_entries(statement: Statement):
     assert set(references(bundle)) <= there
     report = next(e["resource"] for e in bundle["entry"] if e["resource"]["resourceType"] == "DiagnosticReport")
     assert report["status"] == "preliminary" and "not verified by a physician" in report["conclusion"]
+
+
+def test_findings_say_presence_side_score_and_that_they_are_critical(statement: Statement):
+    certainty = Code("111012", "DCM", "Certainty of Finding")
+    hemorrhage, left = Code("1386000", "SCT", "Intracranial hemorrhage"), Code("7771000", "SCT", "Left")
+    findings = (
+        Finding(
+            hemorrhage,
+            "Bleeding",
+            finding_site=Code("12738006", "SCT", "Brain"),
+            laterality=left,
+            likelihood=Likelihood(0.9, certainty, 0.5),
+            qualifiers=(Qualifier(Code("246112005", "SCT", "Severity"), Code("24484000", "SCT", "Severe")),),
+            critical=True,
+        ),
+        Finding(hemorrhage, "Other", presence=Presence.ABSENT, likelihood=Likelihood(0.1, certainty)),
+        Finding(hemorrhage, "Third", presence=Presence.INDETERMINATE),
+    )
+    bundle = build_bundle(replace(statement, findings=findings), "", "")
+    Bundle.model_validate(json.loads(json.dumps(bundle)))
+    made = [entry["resource"] for entry in bundle["entry"] if entry["resource"]["resourceType"] == "Observation"]
+    assert [one["valueCodeableConcept"]["coding"][0]["display"] for one in made] == [
+        "Present",
+        "Absent",
+        "Indeterminate",
+    ]
+    assert [[each["coding"][0]["code"] for each in one["interpretation"]] for one in made] == [
+        ["POS", "AA"],
+        ["NEG"],
+        ["IND"],
+    ]
+    side, severity, score = made[0]["component"]
+    assert side["code"]["coding"][0]["code"] == "272741003" and side["valueCodeableConcept"]["coding"][0] == {
+        "system": "http://snomed.info/sct",
+        "code": "7771000",
+        "display": "Left",
+    }
+    assert severity["valueCodeableConcept"]["coding"][0]["code"] == "24484000"
+    assert (score["valueQuantity"]["value"], score["referenceRange"][0]["low"]["value"]) == (0.9, 0.5)
+    assert made[0]["bodySite"]["coding"][0]["display"] == "Brain" and "bodySite" not in made[1]
+    assert made[1]["component"][0]["valueQuantity"]["value"] == 0.1 and "component" not in made[2]
+    assert all(one["note"][0]["text"].startswith("Not for clinical use.") for one in made)
 
 
 class FhirServer:

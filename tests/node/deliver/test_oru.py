@@ -1,6 +1,7 @@
 """ORU^R01 over MLLP: the message by its template, what acknowledgements mean, TLS."""
 
 import asyncio
+import base64
 import json
 import socket
 import ssl
@@ -40,8 +41,9 @@ EXAMPLE = Path(__file__).parents[3] / "config" / "oru" / "merge-fields.toml"
 
 def test_statement_says_findings_and_that_nobody_verified_them(statement: Statement):
     assert statement.order.patient_id == "CANARY-77"
-    assert statement.impression[0].startswith("DRAFT") or "draft" in statement.impression[0].lower()
-    assert statement.impression[-1].endswith("not verified by a physician. Not for clinical use.")
+    assert statement.impression[0] == ("Not for clinical use. Result of an AI algorithm, not verified by a physician.")
+    assert statement.impression[1].startswith("DRAFT, made from the findings of Brain and ventricles")
+    assert replace(statement, not_for_clinical_use=False).impression[0].startswith("Result of an AI algorithm")
 
 
 def test_oru_is_valid_by_hl7apy(statement: Statement):
@@ -100,7 +102,7 @@ def test_oru_is_received_by_the_mllp_server_of_hl7(node: Node, real: Job):
     thread.start()
     try:
         wait_until(lambda: ready, "server")
-        with capture_logs() as lines, node.outbox(node.settings(hl7_destination(ready[0]))):
+        with capture_logs() as lines, node.outbox(node.settings(hl7_destination(ready[0], template=EXAMPLE))):
             node.wait_for_end(real)
     finally:
         loop.call_soon_threadsafe(stop.set)
@@ -108,6 +110,12 @@ def test_oru_is_received_by_the_mllp_server_of_hl7(node: Node, real: Job):
         loop.close()
     (message,) = received
     assert str(message["PID"][0][3][0][0]) == "CANARY-77"
+    document = next(segment for segment in message.segments("OBX") if str(segment[2]) == "ED")
+    *kind, encoded = str(document[5]).split("^")
+    assert kind == ["", "application", "pdf", "Base64"]
+    assert base64.b64decode(encoded, validate=True).startswith(b"%PDF-")
+    shortened = str(message).replace(encoded, encoded[:100])  # hl7apy takes ED.5 for ST, of 199 characters at most
+    parse_message(shortened, VALIDATION_LEVEL.STRICT, find_groups=True).validate()
     assert "canary" not in json.dumps(lines, default=str).lower()
 
 
@@ -184,15 +192,19 @@ def test_everything_of_a_finding_is_a_valid_observation(statement: Statement):
         "Bleeding",
         presence=Presence.ABSENT,
         likelihood=Likelihood(0.123456, Code("111012", "DCM", "Certainty of Finding"), 0.5),
+        finding_site=Code("12738006", "SCT", "Brain"),
+        laterality=Code("7771000", "SCT", "Left"),
         qualifiers=(Qualifier(Code("246112005", "SCT", "Severity"), Code("24484000", "SCT", "Severe")),),
     )
     text = oru.encode_oru(replace(statement, findings=(finding,)), NAMES, STANDARD, NOW)
     parse_message(text, VALIDATION_LEVEL.STRICT, find_groups=True).validate()
     rows = [row.split("|") for row in text.split("\r") if row.startswith("OBX|")]
-    assert [row[1:6] for row in rows[:3]] == [
+    assert [row[1:6] for row in rows[:5]] == [
         ["1", "CWE", "1386000^Intracranial hemorrhage^SCT", "Bleeding", "2667000^Absent^SCT"],
         ["2", "NM", "111012^Certainty of Finding^DCM", "Bleeding", "0.123"],
-        ["3", "CWE", "246112005^Severity^SCT", "Bleeding", "24484000^Severe^SCT"],
+        ["3", "CWE", "363698007^Finding Site^SCT", "Bleeding", "12738006^Brain^SCT"],
+        ["4", "CWE", "272741003^Laterality^SCT", "Bleeding", "7771000^Left^SCT"],
+        ["5", "CWE", "246112005^Severity^SCT", "Bleeding", "24484000^Severe^SCT"],
     ]
 
 
