@@ -16,8 +16,9 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,19 @@ PATIENCE = 3.0
 """Machines that run tests are busy: a wait may last this many times its seconds. A test that passes never does."""
 
 
+_PORTS = range(10_000, 32_000)
+"""Below those that the system gives to whoever asks for any port, and to connections that go out."""
+_TRIED = count(os.getpid() * 7919)  # processes that run tests beside each other begin far apart
+
+
 def free_port() -> int:
-    """A TCP port that is free on loopback now."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
+    """A TCP port that is free on loopback now, and that nothing takes by chance before it is used."""
+    for number in islice(_TRIED, len(_PORTS)):
+        port = _PORTS[number % len(_PORTS)]
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind((LOOPBACK, port))
+            return port
+    raise AssertionError("no TCP port is free")
 
 
 def wait_until(condition: Callable[[], Any], what: str, seconds: float = 20.0) -> Any:
