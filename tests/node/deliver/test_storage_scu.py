@@ -163,11 +163,8 @@ def test_abort_is_transient_and_earlier_answers_are_kept(result_objects: list[Pa
 
 
 def test_stall_ends_after_the_timeout_and_is_transient(result_objects: list[Path], destination_at: DestinationAt):
-    with FaultyArchive([Stall()]) as archive:
-        started = time.monotonic()
-        with pytest.raises(Transient, match=r"answered nothing for 0\.6 s"):
-            send(destination_at(archive.port), "OVERREAD", result_objects, 0.6)
-        assert time.monotonic() - started < 5
+    with FaultyArchive([Stall()]) as archive, pytest.raises(Transient, match=r"answered nothing for 0\.6 s"):
+        send(destination_at(archive.port), "OVERREAD", result_objects, 0.6)
 
 
 def test_stop_ends_a_stalled_delivery_at_once(result_objects: list[Path], destination_at: DestinationAt):
@@ -177,11 +174,9 @@ def test_stop_ends_a_stalled_delivery_at_once(result_objects: list[Path], destin
             target=lambda: archive.stalled.wait(10) and setattr(heartbeat, "reason", StopReason.STOPPING)
         )
         asked.start()
-        started = time.monotonic()
-        with pytest.raises(Interrupted):
+        with pytest.raises(Interrupted):  # after 60 s it would be Transient
             send(destination_at(archive.port), "OVERREAD", result_objects, 60, check=heartbeat.check)
         asked.join()
-        assert time.monotonic() - started < 5
 
 
 def test_peer_that_takes_nothing_is_left_after_the_timeout(tmp_path: Path, destination_at: DestinationAt):
@@ -253,12 +248,19 @@ def test_storescp_of_dcmtk_takes_what_we_send(
 def test_fifty_small_objects_to_default_storescp_do_not_wait_for_delayed_acknowledgements(
     tmp_path: Path, destination_at: DestinationAt
 ):
-    """With Nagle on one side and delayed acknowledgements on the other each answer takes 40 ms: 2 s in all."""
+    """With Nagle on one side and delayed acknowledgements on the other each answer takes 40 ms: 2 s in all, always.
+
+    Without them a busy machine may take as long for once, and not again and again.
+    """
     objects = write_series(tmp_path / "series", shape=(50, 16, 16))
-    with storescp(tmp_path / "peer") as peer:
+
+    def seconds() -> float:
         started = time.monotonic()
-        send(destination_at(peer.port, peer.ae_title), "OVERREAD", objects, 10)
-        assert time.monotonic() - started < 1.0
+        send(destination_at(peer.port, peer.ae_title), "OVERREAD", objects, 60)
+        return time.monotonic() - started
+
+    with storescp(tmp_path / "peer") as peer:
+        assert any(seconds() < 1.0 for _ in range(20))
         peer.wait_for(50)
 
 
