@@ -4,6 +4,7 @@ Every step stands in the database, so that a restart goes on where it was; a cra
 the same recipient once more, never none.
 """
 
+import json
 import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -12,6 +13,8 @@ from typing import Any
 from pydicom import dcmread
 from sqlalchemy import Engine
 
+from dicom_sr.archive import RESULT_FILE
+from dicom_sr.provenance import standing_of
 from node.deliver.statement import read_order
 from node.errors import OverreadError
 from node.logs import describe_error, get_logger
@@ -130,7 +133,18 @@ class NoticeDesk:
             secret = read_secret(settings.secret_file)
             link = make_link(settings.acknowledge_url, secret, notice.reference, recipient.name, until)
         facts = {str(name): value for name, value in self._facts(notice).items() if name in settings.say}
-        return Words(notice.reference, facts, link, is_repeated=notice.step >= len(settings.recipients))
+        standing = self._standing(notice)
+        return Words(notice.reference, standing, facts, link, is_repeated=notice.step >= len(settings.recipients))
+
+    def _standing(self, notice: Notice) -> str:
+        """What may be done with the result; the most careful words where it cannot be read any more."""
+        with read_transaction(self._engine) as connection:
+            folder = get_result(connection, notice.result_id).folder
+        try:
+            stored = json.loads((self._settings.node.data_dir / folder / RESULT_FILE).read_text(encoding="utf-8"))
+            return standing_of(not_for_clinical_use=stored["result"]["not_for_clinical_use"] is not False)
+        except (OSError, ValueError, KeyError, TypeError):
+            return standing_of(not_for_clinical_use=True)
 
     def _facts(self, notice: Notice) -> dict[str, str]:
         """Everything that may be said; the patient is looked up only where the configuration says so."""

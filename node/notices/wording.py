@@ -15,14 +15,15 @@ TITLES = {
     "birth_date": "Date of birth",
     "sex": "Sex",
 }
-CAUTION = "Preliminary result of software, not verified by a physician."
 
 
 @dataclass(frozen=True)
 class Words:
-    """One notice to one recipient. `facts` are by the names of `notices.say`; `link` is empty when there is none."""
+    """One notice to one recipient. `standing` is what may be done with the result; `facts` are by the names of
+    `notices.say`; `link` is empty when there is none."""
 
     reference: str
+    standing: str
     facts: Mapping[str, str]
     link: str
     is_repeated: bool
@@ -42,7 +43,7 @@ def as_mail(words: Words, sender: str, address: str, message_id: str) -> EmailMe
     lines += ["", "Look at the study now, then say that you know:"]
     lines += [words.link] if words.link else []
     lines += [f"{'or on the node: ' if words.link else ''}overread notices acknowledge {words.reference} --by NAME"]
-    mail.set_content("\n".join([*lines, "", CAUTION, ""]))
+    mail.set_content("\n".join([*lines, "", words.standing, ""]))
     return mail
 
 
@@ -53,6 +54,6 @@ def as_json(words: Words) -> dict[str, Any]:
         "reference": words.reference,
         "again": words.is_repeated,
         "acknowledge_url": words.link or None,
-        "caution": CAUTION,
+        "caution": words.standing,
         **{name: value for name, value in words.facts.items() if value},
     }

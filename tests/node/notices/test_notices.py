@@ -16,6 +16,7 @@ from node.notices.desk import acknowledge
 from node.notices.links import LinkRefused, make_link, read_link
 from node.store.database import read_transaction
 from node.store.notices import list_notices
+from node.store.results import get_result
 from node.store.tables import NoticeState
 from tests.certificates import make_authority
 from tests.counterparts import LOOPBACK, free_port
@@ -76,6 +77,27 @@ def test_notice_says_what_is_asked_for(node: Node, mail_server: MailServer):
     (text,) = mail_server.texts
     assert "Patient ID: CANARY-77" in text and f"Finding: {HEMORRHAGE}" in text
     assert "Carla" not in text and job.study_instance_uid not in text and "Accession" not in text
+
+
+@pytest.mark.parametrize(
+    ("stored", "is_for_use"),
+    [
+        ('{"result": {"not_for_clinical_use": false}}', True),
+        ('{"result": {"not_for_clinical_use": true}}', False),
+        ("", False),
+    ],
+)
+def test_notice_says_of_its_use_what_the_report_says(
+    ward: Ward, mail_server: MailServer, stored: str, is_for_use: bool
+):
+    """Where the result cannot be read, the more careful words."""
+    (job,) = ward.node.add_result("pacs", critical=[HEMORRHAGE])
+    with read_transaction(ward.node.engine) as connection:
+        folder = get_result(connection, job.result_id or 0).folder
+    (ward.node.folder / folder / "result.json").write_text(stored)
+    ward.after()
+    standing = "Result of an AI algorithm, not verified by a physician."
+    assert mail_server.texts[0].splitlines()[-1] == ("" if is_for_use else "Not for clinical use. ") + standing
 
 
 def test_patient_that_cannot_be_read_does_not_stop_a_notice(node: Node, mail_server: MailServer):
