@@ -11,10 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import Browser, Error, Locator, Page, Playwright, sync_playwright
+from playwright.sync_api import TimeoutError as NothingCame
 
 from tests.viewer.ohif import BROWSERS
 
 PATIENCE_SECONDS = 120.0
+ROUNDS_SECONDS = (15.0, 30.0, 60.0, PATIENCE_SECONDS)
+SETTLED_MS = 3000
+"""What `make viewer` gives the viewer to fade in what it shows; `make test` waits for events only."""
 OPTIONS = [
     *("--no-sandbox", "--no-first-run", "--disable-sync", "--disable-dev-shm-usage"),
     *("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"),
@@ -34,6 +38,7 @@ SERIES_SHOWN = """number => {
   const shown = [...window.services.viewportGridService.getState().viewports.values()][0].displaySetInstanceUIDs[0];
   return window.services.displaySetService.getDisplaySetByUID(shown)?.SeriesNumber == number;
 }"""
+ASKED = """() => !!document.querySelector('[data-cy="yes-hydrate-btn"]')"""
 SEGMENTATION_LOADED = "() => window.services.segmentationService.getSegmentations().length > 0"
 VOLUMES = """count => {
   const segments = window.services.segmentationService.getSegmentations()[0].segments;
@@ -61,10 +66,7 @@ REPORT_SHOWN = """selector => {
   const drawn = document.querySelectorAll(selector).length > 0;
   return drawn && [...document.querySelectorAll('svg.svg-layer text')].map(each => each.textContent).join('\\n');
 }"""
-TAKEN_OVER = """() => {
-  const labels = window.services.measurementService.getMeasurements().map(each => each.label);
-  return labels.length > 0 && labels;
-}"""
+TAKEN_OVER = "() => window.services.measurementService.getMeasurements().length"
 
 
 @contextmanager
@@ -112,11 +114,10 @@ class OpenedSegmentation:
 
 @dataclass(frozen=True)
 class OpenedReport:
-    """What the viewer shows of a report: texts drawn on the image or printed, measurements that it took over."""
+    """What the viewer shows of a report: texts, drawn on the image or printed."""
 
     texts: str
     drawn: bool
-    taken_over: list[str]
     page: Page
 
 
@@ -146,7 +147,7 @@ class Viewer:
     def segmentation(self, study: str, series_number: int, labels: Sequence[str]) -> Iterator[OpenedSegmentation]:
         """A Segmentation opened and taken over, each of its segments listed."""
         with self.study(study) as page:
-            _thumbnail(page, "SEG", series_number).dblclick()
+            _open(page, _thumbnail(page, "SEG", series_number), ASKED)
             page.locator('[data-cy="yes-hydrate-btn"]').first.click()
             page.wait_for_function(SEGMENTATION_LOADED)
             page.locator('[data-cy="panelSegmentation-btn"]').first.click()
@@ -160,31 +161,38 @@ class Viewer:
             yield OpenedSegmentation(dict(volumes), voxels, page)
 
     @contextmanager
-    def report(self, study: str, series_number: int, taken_over: bool = False) -> Iterator[OpenedReport]:
-        """A report opened; with `taken_over` its measurements accepted as the viewer's own."""
+    def report(self, study: str, series_number: int) -> Iterator[OpenedReport]:
+        """A report opened; what the viewer offers to take over is not taken yet."""
         with self.study(study) as page:
-            _thumbnail(page, "SR", series_number).dblclick()
-            texts = page.wait_for_function(REPORT_SHOWN, arg=DRAWN).json_value()
+            texts = _open(page, _thumbnail(page, "SR", series_number), REPORT_SHOWN, DRAWN)
             drawn = page.locator(DRAWN).count() > 0
-            labels: list[str] = []
-            if taken_over:
-                page.get_by_role("button", name="Yes", exact=True).first.click()
-                labels = page.wait_for_function(TAKEN_OVER).json_value()
-            yield OpenedReport(str(texts), drawn, labels, page)
+            yield OpenedReport(str(texts), drawn, page)
 
     @contextmanager
     def images(self, study: str, series_number: int) -> Iterator[Page]:
         """A series of images, the first of them shown: a Secondary Capture."""
         with self.study(study) as page:
             found = page.locator('[data-cy="study-browser-thumbnail"]').filter(has_text=f"S:{series_number}")
-            found.first.dblclick()
-            page.wait_for_function(SERIES_SHOWN, arg=series_number)
+            _open(page, found.first, SERIES_SHOWN, series_number)
             yield page
 
 
 def shows_instance(page: Page, sop_instance_uid: str) -> None:
     """Wait until the active viewport shows this image."""
     page.wait_for_function(INSTANCE_SHOWN, arg=sop_instance_uid)
+
+
+def take_over(page: Page) -> int | None:
+    """Measurements that the viewer took over as its own; None where it does not offer to.
+
+    The viewer ignores who answers before it has finished drawing, which nothing tells; people are slower than that.
+    """
+    page.wait_for_timeout(SETTLED_MS)
+    yes = page.get_by_role("button", name="Yes", exact=True)
+    if not yes.count():
+        return None
+    yes.first.click()
+    return int(page.wait_for_function(TAKEN_OVER).json_value())
 
 
 def segment_row(page: Page, label: str) -> Locator:
@@ -196,6 +204,22 @@ def picture(page: Page, path: Path) -> Any:
     """Write what the page shows as PNG."""
     path.parent.mkdir(parents=True, exist_ok=True)
     return page.screenshot(path=path)
+
+
+def _open(page: Page, thumbnail: Locator, shown: str, argument: Any = None) -> Any:
+    """Double-click a thumbnail until the page shows what it stands for, and give what `shown` says of it.
+
+    The viewer lays out the study once more when the last series has come, and forgets what was opened before; so it is
+    asked again, each time after twice as long a wait.
+    """
+    for seconds in ROUNDS_SECONDS:
+        thumbnail.dblclick()
+        try:
+            return page.wait_for_function(shown, arg=argument, timeout=seconds * 1000).json_value()
+        except NothingCame:
+            if seconds == ROUNDS_SECONDS[-1]:
+                raise
+    raise AssertionError("unreachable")
 
 
 def _thumbnail(page: Page, modality: str, series_number: int) -> Locator:

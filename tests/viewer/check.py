@@ -5,7 +5,8 @@
 
 The second form opens any Segmentations and reports of one study, as `overread render` writes them. A series takes 10
 to 60 seconds, most of it the browser's drawing without a graphics card. It fails where a segment is not listed, or a
-report is neither drawn nor printed; whether it is right is for people to say, by the screenshots.
+report is neither drawn nor printed, or not taken over as the viewer offers; whether it is right is for people to say,
+by the screenshots.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from dicom_sr.render import render
 from tests.counterparts import OrthancPeer, orthanc
 from tests.dicom_sr.cases import CASES
 from tests.viewer import ohif
-from tests.viewer.browser import Viewer, chromium, picture, segment_row
+from tests.viewer.browser import Viewer, chromium, picture, segment_row, take_over
 from tests.viewer.head import painted_head
 from tests.viewer.site import viewer_site
 
@@ -60,8 +61,10 @@ def _open(viewer: Viewer, item: Dataset, out: Path) -> str:
     place = out / f"{item.Modality}-{item.SeriesNumber}.png"
     if item.Modality == "SR":
         with viewer.report(item.StudyInstanceUID, item.SeriesNumber) as report:
+            taken = take_over(report.page)
             picture(report.page, place)
-            return ("drawn: " if report.drawn else "printed: ") + " ".join(report.texts.split())[:160]
+            shown = ("drawn: " if report.drawn else "printed: ") + " ".join(report.texts.split())[:160]
+            return shown if taken is None else f"{shown}; {taken} taken over"
     labels = [segment.SegmentLabel for segment in item.SegmentSequence if segment.SegmentNumber]
     with viewer.segmentation(item.StudyInstanceUID, item.SeriesNumber, labels) as opened:
         segment_row(opened.page, labels[-1]).click()

@@ -24,14 +24,12 @@ from dicom_sr.render import render
 from tests.counterparts import OrthancPeer, orthanc
 from tests.dicom_sr.cases import CERTAINTY, Case
 from tests.viewer import ohif
-from tests.viewer.browser import Viewer, chromium, segment_row
+from tests.viewer.browser import SETTLED_MS, Viewer, chromium, segment_row
 from tests.viewer.check import to_bytes
 from tests.viewer.head import SERIES, painted_head
 from tests.viewer.site import viewer_site
 
 WIDTH, QUALITY = 960, 80
-SETTLED_MS = 2000
-"""A picture is taken when the viewer has had time to fade in what it shows; nothing is decided by it."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +109,9 @@ def radiograph(studio: Studio, file: Path, rendered: Path) -> None:
     """Boxes of a detector on a radiograph."""
     numbers = studio.show([file.read_bytes()], [each.read_bytes() for each in rendered.glob("*.dcm")])
     study = str(dcmread(file, stop_before_pixels=True).StudyInstanceUID)
-    with studio.viewer.report(study, numbers["SR"], taken_over=True) as report:
+    with studio.viewer.report(study, numbers["SR"]) as report:
+        report.page.wait_for_timeout(SETTLED_MS)
+        report.page.get_by_role("button", name="No", exact=True).first.click()  # the question hides the upper edges
         studio.take(report.page, "ohif-boxes")
 
 
