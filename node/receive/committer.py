@@ -1,11 +1,11 @@
 """Group commit: what waits together becomes durable together, and only then is it answered.
 
 One thread at a time leads: it takes everything that waits, gives the files their final names and commits their rows in
-one transaction. Where files and database lie on one file system, the commit is not synced by itself: the lead is handed
-on, and then one sync of the file system makes files, names and rows durable, whatever groups they are of
-(`node.store.file_system`). What a power cut may leave of a group that was not answered yet is for
-`node.store.sync_point`. Elsewhere, and with another durability than "group", files are synced first and a commit is
-durable by itself; the rows of one group are then committed while the files of the next are synced.
+one transaction. Where files and database lie on one file system, the commit is not synced by itself: one sync of the
+file system then makes files, names and rows durable (`node.store.file_system`). What a power cut may leave of a group
+that was not answered yet is for `node.store.sync_point`. Elsewhere, and with another durability than "group", files are
+synced first and a commit is durable by itself; the rows of one group are then committed while the files of the next are
+synced.
 
 A thread that arrives when nobody leads does all this itself, so a lone association pays no hand-over.
 """
@@ -184,23 +184,24 @@ class Committer:
         self._notify()
 
     def _carry_with_one_sync(self, group: Sequence[_Waiting]) -> None:
-        """Rows first, and one sync for them and the files. The next group writes its rows meanwhile."""
+        """Rows first, and one sync for them and the files. The lead is kept until then, so that a large group forms:
+        that is faster than to write the rows of a small one meanwhile."""
         try:
             placed = self._place(group)
             if placed:
                 self._commit(placed)
-            committed = [item for item in placed if item.outcome is not None]
-            point = self._stamp
+            if committed := [item for item in placed if item.outcome is not None]:
+                self._sync_committed(committed)
         finally:
             self._hand_on()
-        if not committed:
-            return
+
+    def _sync_committed(self, committed: Sequence[_Waiting]) -> None:
         try:
             self._files.file_system.sync()
         except OSError as error:
             self._withdraw(committed, error)
             return
-        self._sync_point.record(point)
+        self._sync_point.record(self._stamp)
         failed = self._files.file_system.failed_syncs
         if doubtful := [item for item in committed if item.failed_before != failed]:
             self._withdraw(doubtful, OSError(errno.EIO, os.strerror(errno.EIO)))

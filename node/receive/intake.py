@@ -221,24 +221,24 @@ class IncomingObject:
     def flush(self) -> None:
         """Write what was added, so that its views may become void. A failing disk is answered at the end.
 
-        Meanwhile the digest is taken, and the disk begins to write while the header is read from memory.
+        The disk begins to write while the digest is taken and the header is read from memory.
         """
         if self._refusal is not None:
             return
         fragments, self._fragments = self._fragments, []
         is_first = self._descriptor < 0
-        wait_for_digest = self._intake.files.digests.begin(self._digest, fragments)
         try:
             if is_first:
                 self._descriptor, self._path = self._intake.files.new_temporary()
             _write_all(self._descriptor, [self._file_meta, *fragments] if is_first else fragments)
             self._intake.files.begin_write_back(self._descriptor)
-            if is_first and fragments:
-                self._header = read_beginning(fragments[0], self._transfer_syntax_uid)
         except OSError as error:
             self.refuse(Refused(OUT_OF_RESOURCES, "disk-failed", f"writing failed ({error.strerror})"))
-        finally:
-            wait_for_digest()
+            return
+        for fragment in fragments:
+            self._digest.update(fragment)
+        if is_first and fragments:
+            self._header = read_beginning(fragments[0], self._transfer_syntax_uid)
 
     def complete(self) -> None:
         """The data set is complete: make it durable. Raises `Refused` with the status to answer."""

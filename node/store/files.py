@@ -25,7 +25,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from node.store.beside import DigestThread
 from node.store.file_system import FileSystem
 
 if sys.platform != "win32":
@@ -57,7 +56,6 @@ class FileStore:
         self._known_folders: dict[str, str] = {}  # by Series Instance UID
         self._begin_write_back = _find_sync_file_range()
         self.file_system = FileSystem(data_dir)
-        self.digests = DigestThread()
 
     def result_folder(self, job_id: int) -> Path:
         """Where the Result of a job and its objects are kept; not made here."""
@@ -98,7 +96,6 @@ class FileStore:
     def close_session(self) -> None:
         """Give the folder for temporary files back, with what is still in it."""
         self.file_system.close()
-        self.digests.close()
         if self._session is None or self._session_lock is None:
             return
         shutil.rmtree(self._session, ignore_errors=True)

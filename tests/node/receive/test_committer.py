@@ -16,6 +16,7 @@ from node.receive.intake import IncomingObject, Intake, Sender
 from node.store import tables
 from node.store.database import open_database, read_transaction, write_transaction
 from node.store.files import FileStore
+from tests.counterparts import wait_until
 from tests.node.receive.wire import Encoded
 
 PATIENCE = 30
@@ -150,13 +151,12 @@ def test_those_who_wait_for_a_sync_share_the_next(
     assert is_syncing.wait(PATIENCE)
     for thread in threads[1:]:
         thread.start()
-    while rows(engine) < len(images):  # their rows are written while the first syncs
-        assert threads[0].is_alive()
+    wait_until(lambda: len(intake.committer._waiting) == len(images) - 1, "others that wait")
     may_end.set()
     for thread in threads:
         thread.join(PATIENCE)
         assert not thread.is_alive()
-    assert files.syncs in range(2, len(images))
+    assert files.syncs == 2 and rows(engine) == len(images)
 
 
 def test_damaged_file_is_healed_when_its_object_comes_again(
