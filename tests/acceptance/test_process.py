@@ -104,9 +104,9 @@ def test_platform_is_told_of_what_it_asked_for_until_it_acknowledges(tmp_path: P
                 links = [one for result in stands(0)["results"] for one in result["objects"]]
                 given = [web.get(one["url"]) for one in links]
                 said = [one.text for one in asked] + [json.dumps(stands(number)) for number in range(3)]
+                before = len(callbacks)
                 again = web.post("/process", json={"study_instance_uid": str(sent[0].StudyInstanceUID)})
                 assert again.json()["id"] == identifiers[0]
-                before = len(callbacks)
                 wait_until(lambda: len(callbacks) > before, "callback that is repeated", 60)
             archive.wait_for(4, 60)
             assert node.stop() == 0
