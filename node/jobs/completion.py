@@ -10,7 +10,7 @@ from node.jobs.queue import Job
 from node.jobs.transition import AGEING_PER_LANE
 from node.store.lanes import raise_lane
 from node.store.notices import follow_result
-from node.store.results import NewResult, RecordedResult, hold_result, record_result
+from node.store.results import NewResult, RecordedResult, hold_result, record_result, withdraw_results
 from node.store.tables import Priority
 
 
@@ -27,12 +27,15 @@ def complete_inference(
     `job` is the job as it is in this transaction (destinations may have been added while it ran). A result
     that comes after a later revision is kept and delivered nowhere. With `critical_findings` (their names) it is
     delivered ahead of everything, a notice is raised, and all other work of the study is STAT from now on. That of a
-    speculative job is held, and does nothing else yet.
+    speculative job is held, and does nothing else yet; it is withdrawn where the job was given up meanwhile.
     """
     if critical_findings:
         raise_lane(connection, job.study_instance_uid, Priority.STAT, AGEING_PER_LANE)
     if job.speculative:
-        return RecordedResult(hold_result(connection, new), is_current=False, superseded=())
+        result_id = hold_result(connection, new)
+        if job.cancel_requested:  # too late to stop it
+            withdraw_results(connection, [job.job_id])
+        return RecordedResult(result_id, is_current=False, superseded=())
     recorded = record_result(connection, new)
     publish(connection, job, new, recorded, delivery_attempts, now, critical_findings)
     return recorded

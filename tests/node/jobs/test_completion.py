@@ -54,6 +54,16 @@ def test_a_result_is_kept_with_one_delivery_for_each_destination(connection: Con
     assert {(one.priority, one.maximum_attempts, one.result_id) for one in deliveries} == {(Priority.STAT, 200, 1)}
 
 
+def test_early_work_that_is_given_up_too_late_to_stop_it_is_withdrawn(connection: Connection) -> None:
+    for number, (is_given_up, state) in enumerate(((False, ResultState.HELD), (True, ResultState.WITHDRAWN))):
+        job = running(connection, f"1.{number}", speculative=True)
+        if is_given_up:
+            queue.cancel(connection, job.job_id, later(5))
+        complete(connection, queue.get_job(connection, job.job_id))
+        result = result_of_job(connection, job.job_id)
+        assert result is not None and result.state is state
+
+
 def test_a_delivery_is_made_once(connection: Connection) -> None:
     complete(connection, running(connection))
     (delivery,) = list_jobs(connection, kind=DELIVER)
