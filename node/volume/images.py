@@ -19,6 +19,7 @@ from node.volume.decoders import Decoders
 from node.volume.groups import base_header, frame_header, has_groups
 from node.volume.instance import Instance, open_instance, read_instance
 from node.volume.known import KnownInstance
+from node.volume.load import log_corrections
 from node.volume.pixels import PALETTE, PixelFormat, read_image_format
 from node.volume.presentation import Presentation, read_presentation
 from node.volume.reason import Reason, refusal
@@ -120,11 +121,13 @@ def load_image(path: Path, known: KnownInstance | None = None, decoders: Decoder
         rescales = [read_rescale(header, instance.name) for header in headers]
         try:
             stored = _read_frames(instance, form, decoders)
-            return _image_set(instance, form, headers, rescales, stored)
+            images = _image_set(instance, form, headers, rescales, stored)
         except MemoryError:
             raise Transient(f"not enough memory for {form.frames} frames of {instance.name}") from None
         except OSError as error:
             raise Transient(f"{instance.name} cannot be read: {error.strerror or type(error).__name__}") from None
+        log_corrections(images.header, images.corrections)
+        return images
 
 
 def _check_instance(instance: Instance, known: KnownInstance | None) -> None:

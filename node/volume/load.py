@@ -5,6 +5,7 @@ else.
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
 from node.errors import NotAnalysed, Transient
+from node.logs import get_logger
 from node.volume.decoders import Decoders, Reader
 from node.volume.geometry import Plane, Stack, stack_planes
 from node.volume.instance import Instance, read_instance
@@ -20,7 +22,7 @@ from node.volume.known import KnownInstance, NotAsKnown, read_known, reading_thr
 from node.volume.pixels import PixelFormat, is_given, numbers
 from node.volume.reason import Reason, refusal
 from node.volume.slices import Slice, shared, slices_of
-from node.volume.split import DISTINGUISHING, raw_value, split_slices
+from node.volume.split import DISTINGUISHING, choose_part, raw_value, split_slices
 from node.volume.suv import SuvScale, suv_scale
 from node.volume.values import RESCALE_TAGS, Rescale, read_rescale
 from node.volume.volume import Volume
@@ -67,14 +69,17 @@ def load_volume(
     Raises
     ------
     NotAnalysed
-        With a code of `Reason`, the value found and the value wanted; also where the images make several volumes.
+        With a code of `Reason`, the value found and the value wanted; also where single-frame images make several
+        volumes. Of those that multi-frame ones make one is taken, and `corrections` say which.
     Transient
         When a file cannot be read, or memory does not suffice.
     """
     _check_any(paths)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom's quote values of the data set
-        return (_load_known(known, decoders, check) if known else None) or _load(paths, decoders, check)
+        volume = (_load_known(known, decoders, check) if known else None) or _load(paths, decoders, check)
+    log_corrections(volume.headers[0], volume.corrections)
+    return volume
 
 
 def load_volumes(paths: Sequence[Path], decoders: Decoders | None = None) -> dict[str, Volume]:
@@ -89,6 +94,13 @@ def load_volumes(paths: Sequence[Path], decoders: Decoders | None = None) -> dic
         return {
             name: _load_slices(part, modality, decoders, lambda: None) for name, part in split_slices(slices).items()
         }
+
+
+def log_corrections(header: Dataset, corrections: Sequence[str]) -> None:
+    """Say in the log, too, what was corrected or has to be known of an input; the words hold no value of a patient."""
+    if corrections:
+        log = get_logger("volume")
+        log.info("input_corrected", series=str(header.SeriesInstanceUID), corrections=list(corrections))
 
 
 def _check_any(paths: Sequence[Path]) -> None:
@@ -121,7 +133,9 @@ def _load_known(known: Sequence[KnownInstance], decoders: Decoders | None, check
 
 def _load(paths: Sequence[Path], decoders: Decoders | None, check: Callable[[], None]) -> Volume:
     modality, slices = _read_headers(paths)
-    return _load_slices(slices, modality, decoders, check)
+    chosen, notes = choose_part(slices)
+    volume = _load_slices(chosen, modality, decoders, check)
+    return replace(volume, corrections=(*notes, *volume.corrections)) if notes else volume
 
 
 def _read_headers(paths: Sequence[Path]) -> tuple[str, list[Slice]]:

@@ -10,6 +10,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from dicom_sr import conformance
+from dicom_sr.findings import Result
 from dicom_sr.profile import CONSERVATIVE
 from dicom_sr.render import render
 from node.infer import Model, Registry, analyse
@@ -17,7 +18,7 @@ from node.pipeline import AnalysisRequest, InputImages, build_result
 from node.volume import load_volume
 from tests.models import network, threshold_network, write_model
 
-Segment = Callable[[Sequence[Path], Path], tuple[str, ...]]
+Segment = Callable[[Sequence[Path], Path], Result]
 SHIFT = (1, 2, 3)
 """Voxels by which the model `shifted` moves what it marks: towards the head, towards the back, to the left."""
 
@@ -36,12 +37,12 @@ def shifting_network() -> onnx.ModelProto:
 
 
 def make_segment(model: Model) -> Segment:
-    """The way from files to a segmentation on disk with this model; gives the remarks of the result.
+    """The way from files to a segmentation on disk with this model.
 
     The steps are those of `node.pipeline.run_analysis`, without the preview and without waiting for the disk.
     """
 
-    def run(paths: Sequence[Path], target: Path) -> tuple[str, ...]:
+    def run(paths: Sequence[Path], target: Path) -> Result:
         request = AnalysisRequest(
             {"image": InputImages(tuple(paths))}, "0" * 64, 1, datetime(2024, 3, 5, 10, 11, tzinfo=UTC)
         )
@@ -52,7 +53,7 @@ def make_segment(model: Model) -> Segment:
         objects = render(result, volume.headers, CONSERVATIVE)
         assert conformance.check([each.dataset for each in objects], volume.headers) == []
         target.write_bytes(objects[0].to_bytes())
-        return result.remarks
+        return result
 
     return run
 

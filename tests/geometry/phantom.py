@@ -8,6 +8,7 @@ import gzip
 import itertools
 import subprocess
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import highdicom as hd
 import numpy as np
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.uid import EnhancedCTImageStorage, EnhancedMRImageStorage
+from pydicom.uid import EnhancedCTImageStorage, EnhancedMRImageStorage, generate_uid
 from scipy.spatial import cKDTree
 
 from tests.conftest import program
@@ -24,6 +25,9 @@ from tests.phantoms import write_series
 CENTRE_MM = np.array([11.3, -17.9, 23.7])
 """Middle of the shape, off centre in every field of view below."""
 BRIGHT, DIM = 1000, 100
+ANY_POSITION_MM = (-1111.111111, -2222.222222, -3333.333333)
+ANY_NUMBER = 1000
+"""What is replaced in each file of a scan."""
 
 
 def is_inside(points_mm: np.ndarray) -> np.ndarray:
@@ -92,25 +96,41 @@ class Scan:
         return replace(self, row_direction=row, column_direction=column)
 
     def write(self, folder: Path) -> list[Path]:
-        """Part 10 files of the scan, in the order of acquisition."""
+        """Part 10 files of the scan, in the order of acquisition. One is written by pydicom; the others are its bytes
+        with their own UID, number, position and pixels, for writing is the longest part of most tests.
+        """
         inside = is_inside(self.centres_mm())
         count = len(self.places_mm)
-        spacing = abs(self.places_mm[1] - self.places_mm[0])
-        return write_series(
+        prefix = generate_uid()[:48].rstrip(".")
+        template = write_series(
             folder,
-            shape=inside.shape,
-            spacing_mm=(spacing, *self.pixel_mm),
+            shape=(1, *inside.shape[1:]),
+            spacing_mm=(abs(self.places_mm[1] - self.places_mm[0]), *self.pixel_mm),
             orientation=(self.row_direction, self.column_direction),
-            voxels=np.where(inside, BRIGHT, DIM).astype(np.int16),
-            positions_mm=[[float(v) for v in p] for p in self.positions_mm()],
-            instance_numbers=list(range(count, 0, -1)) if self.reversed_numbers else None,
+            voxels=np.zeros((1, *inside.shape[1:]), np.int16),
+            positions_mm=[ANY_POSITION_MM],
+            instance_numbers=[ANY_NUMBER],
+            SOPInstanceUID=f"{prefix}.{ANY_NUMBER}",
             PatientPosition=self.patient_position,
             modality=self.modality,
             SliceThickness=self.thickness_mm,
-        )
+        )[0].read_bytes()
+        header = template[: -2 * inside[0].size]
+        paths = []
+        for index, (position, plane) in enumerate(zip(self.positions_mm(), inside, strict=True)):
+            number = count - index if self.reversed_numbers else index + 1
+            own = _replaced(header, f"{prefix}.{ANY_NUMBER}", f"{prefix}.{ANY_NUMBER + index}", times=2)
+            own = _replaced(own, _decimals(ANY_POSITION_MM), _decimals(position))
+            own = _replaced(own, f"IS\4\0{ANY_NUMBER}", f"IS\4\0{number:<4}")
+            paths.append(folder / f"{index:04d}.dcm")
+            paths[-1].write_bytes(own + np.where(plane, BRIGHT, DIM).astype("<i2").tobytes())
+        return paths
 
-    def write_enhanced(self, folder: Path) -> list[Path]:
-        """The same as one Enhanced MR or CT object with functional groups (PS3.3 A.36, A.38)."""
+    def write_enhanced(self, folder: Path, echo_times_ms: Sequence[float] = ()) -> list[Path]:
+        """The same as one Enhanced MR or CT object with functional groups (PS3.3 A.36, A.38).
+
+        With echo times, frames of all echoes lie at the same places, and only the last one shows the shape.
+        """
         images = [dcmread(path) for path in self.write(folder / "frames")]
         enhanced, first = Dataset(), images[0]
         for element in first:
@@ -128,8 +148,16 @@ class Scan:
             place.ImagePositionPatient = image.ImagePositionPatient
             frame.PlanePositionSequence = [place]
             enhanced.PerFrameFunctionalGroupsSequence.append(frame)
+        pixels = b"".join(image.PixelData for image in images)
         enhanced.NumberOfFrames = len(images)
-        enhanced.PixelData = b"".join(image.PixelData for image in images)
+        enhanced.PixelData = pixels
+        if echo_times_ms:
+            frames = enhanced.PerFrameFunctionalGroupsSequence
+            enhanced.PerFrameFunctionalGroupsSequence = [
+                _with_echo(frame, milliseconds) for milliseconds in echo_times_ms for frame in frames
+            ]
+            enhanced.NumberOfFrames = len(images) * len(echo_times_ms)
+            enhanced.PixelData = bytes(len(pixels) * (len(echo_times_ms) - 1)) + pixels
         enhanced.file_meta = first.file_meta
         enhanced.file_meta.MediaStorageSOPClassUID = enhanced.SOPClassUID
         path = folder / "enhanced.dcm"
@@ -140,6 +168,25 @@ class Scan:
         """Where the shape is: the pixel centres inside it, shape (n, 3)."""
         centres = self.centres_mm()
         return np.asarray(centres[is_inside(centres)])
+
+
+def _decimals(values: Sequence[float]) -> str:
+    """DS of a fixed length, padded with spaces (PS3.5 6.2)."""
+    return "\\".join(f"{value:<12.6f}" for value in values)
+
+
+def _replaced(content: bytes, old: str, new: str, times: int = 1) -> bytes:
+    """Text of the same length in the place of another."""
+    assert content.count(old.encode()) == times and len(old) == len(new)
+    return content.replace(old.encode(), new.encode())
+
+
+def _with_echo(frame: Dataset, milliseconds: float) -> Dataset:
+    """The functional groups of a frame, with an echo time (PS3.3 C.8.13.5.4)."""
+    echo, groups = Dataset(), deepcopy(frame)
+    echo.EffectiveEchoTime = milliseconds
+    groups.MREchoSequence = [echo]
+    return groups
 
 
 def signed_axes() -> list[tuple[tuple[float, ...], tuple[float, ...]]]:
@@ -157,10 +204,9 @@ def dice(one_mm: np.ndarray, other_mm: np.ndarray, tolerance_mm: float = 0.01) -
 
 
 def read_by_arithmetic(path: Path) -> np.ndarray:
-    """Voxel centres of a BINARY segmentation: bits and functional groups as they are in the file."""
+    """Voxel centres of a segmentation: pixels and functional groups as they are in the file."""
     seg = dcmread(path)
-    frames = np.unpackbits(np.frombuffer(seg.PixelData, np.uint8), bitorder="little")
-    frames = frames[: seg.NumberOfFrames * seg.Rows * seg.Columns].reshape(-1, seg.Rows, seg.Columns)
+    frames = _pixels(seg)
     shared = seg.SharedFunctionalGroupsSequence[0]
     directions = np.array(shared.PlaneOrientationSequence[0].ImageOrientationPatient, float)
     row_mm, column_mm = (float(v) for v in shared.PixelMeasuresSequence[0].PixelSpacing)
@@ -172,11 +218,18 @@ def read_by_arithmetic(path: Path) -> np.ndarray:
     return np.concatenate(points)
 
 
+def _pixels(seg: Dataset) -> np.ndarray:
+    """Pixels (frame, row, column) of a BINARY segmentation, or of one with a byte for each pixel."""
+    pixels = np.frombuffer(seg.PixelData, np.uint8)
+    if seg.BitsAllocated == 1:
+        pixels = np.unpackbits(pixels, bitorder="little")
+    return pixels[: seg.NumberOfFrames * seg.Rows * seg.Columns].reshape(-1, seg.Rows, seg.Columns)
+
+
 def read_frames_by_arithmetic(path: Path) -> np.ndarray:
-    """The frames of a BINARY segmentation of one segment, from below, boolean (frame, row, column)."""
+    """The frames of a segmentation of one segment, from below, boolean (frame, row, column)."""
     seg = dcmread(path)
-    bits = np.unpackbits(np.frombuffer(seg.PixelData, np.uint8), bitorder="little")
-    frames = bits[: seg.NumberOfFrames * seg.Rows * seg.Columns].reshape(-1, seg.Rows, seg.Columns)
+    frames = _pixels(seg)
     directions = np.array(seg.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence[0].ImageOrientationPatient)
     normal = np.cross(directions[:3].astype(float), directions[3:].astype(float))
     places = [g.PlanePositionSequence[0].ImagePositionPatient for g in seg.PerFrameFunctionalGroupsSequence]
@@ -238,10 +291,7 @@ def read_array_by_dcmqi(path: Path, folder: Path) -> tuple[np.ndarray, np.ndarra
     """What dcmqi and ITK write: the array (slice, row, column) from the first slice with a voxel to the last, the steps
     of its axes (column, row, slice) and its origin in millimetres.
     """
-    folder.mkdir()
-    command = [program("segimage2itkimage"), "--inputDICOM", path, "--outputDirectory", folder, "--outputType", "nrrd"]
-    subprocess.run([str(part) for part in command], check=True, capture_output=True, timeout=60)
-    head, _, content = next(folder.glob("*.nrrd")).read_bytes().partition(b"\n\n")
+    head, _, content = run_dcmqi(path, folder)[0].read_bytes().partition(b"\n\n")
     fields = dict(line.split(": ", 1) for line in head.decode().splitlines()[1:] if ": " in line)
     assert fields["space"] == "left-posterior-superior" and fields["encoding"] == "gzip"
     dtype = {"short": np.int16, "unsigned char": np.uint8, "unsigned short": np.uint16}[fields["type"]]
@@ -249,6 +299,14 @@ def read_array_by_dcmqi(path: Path, folder: Path) -> tuple[np.ndarray, np.ndarra
     steps = np.array([_vector(each) for each in fields["space directions"].split()])
     array = np.frombuffer(gzip.decompress(content), dtype).reshape(sizes[::-1])
     return array, steps, _vector(fields["space origin"])
+
+
+def run_dcmqi(path: Path, folder: Path) -> list[Path]:
+    """The files that dcmqi makes of a segmentation; none where it gives up, which its exit status does not say."""
+    folder.mkdir()
+    command = [program("segimage2itkimage"), "--inputDICOM", path, "--outputDirectory", folder, "--outputType", "nrrd"]
+    subprocess.run([str(part) for part in command], check=True, capture_output=True, timeout=180)
+    return sorted(folder.glob("*.nrrd"))
 
 
 def _vector(text: str) -> np.ndarray:

@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pydicom import dcmread
+from pydicom.dataset import Dataset
+from scipy.spatial import cKDTree
 
 from node.errors import NotAnalysed
 from tests.geometry.conftest import SHIFT, Segment
@@ -28,6 +30,7 @@ from tests.geometry.phantom import (
     read_frames_by_arithmetic,
     read_frames_by_highdicom,
     read_volume_by_highdicom,
+    run_dcmqi,
     signed_axes,
 )
 
@@ -149,7 +152,7 @@ def test_tilted_slices_are_corrected_and_the_result_is_on_them(
 ) -> None:
     scan = TILTED[variant](base(plane, flips))
     paths = scan.write(tmp_path / "series")
-    remarks = segment(paths, tmp_path / "seg.dcm")
+    remarks = segment(paths, tmp_path / "seg.dcm").remarks
     assert f"tilted by {np.degrees(np.arctan(abs(scan.tilt))):.1f} degrees" in remarks[0]
     wanted, found = scan.points_mm(), read_by_arithmetic(tmp_path / "seg.dcm")
     assert dice(wanted, found) >= 0.98
@@ -168,14 +171,25 @@ def test_unevenly_spaced_slices_are_corrected_and_the_result_is_on_them(
     scan = UNEVEN[variant](base(plane, flips))
     paths = scan.write(tmp_path / "series")
     random.Random(variant).shuffle(paths)
-    remarks = segment(paths, tmp_path / "seg.dcm")
-    assert "unevenly spaced" in remarks[0]
+    result = segment(paths, tmp_path / "seg.dcm")
+    assert "unevenly spaced" in result.remarks[0]
     wanted, found = scan.points_mm(), read_by_arithmetic(tmp_path / "seg.dcm")
     assert dice(wanted, found) >= 0.98
     voxel_mm = np.linalg.norm([1.5, *scan.pixel_mm])
     assert np.linalg.norm(wanted.mean(axis=0) - found.mean(axis=0)) < voxel_mm / 2
     headers = [dcmread(path, stop_before_pixels=True) for path in paths]
     assert dice(found, read_by_highdicom(tmp_path / "seg.dcm", headers)) == 1.0
+    assert result.findings[0].measurements[0].value == pytest.approx(volume_ml(scan, found), rel=1e-6)
+
+
+def volume_ml(scan: Scan, points_mm: np.ndarray) -> float:
+    """Of voxels with these centres, each of which reaches half way to the neighbouring slices."""
+    places = np.sort(scan.places_mm)
+    edges = np.concatenate([[2 * places[0] - places[1]], places, [2 * places[-1] - places[-2]]])
+    thicknesses = (edges[2:] - edges[:-2]) / 2
+    along = (points_mm - scan.positions_mm()[int(np.argmin(scan.places_mm))]) @ scan.normal + places[0]
+    slices = np.abs(along[:, None] - places).argmin(axis=1)
+    return float(thicknesses[slices].sum() * np.prod(scan.pixel_mm) / 1000)
 
 
 @pytest.mark.parametrize("plane", PLANES)
@@ -190,18 +204,33 @@ def test_model_sees_tilted_slices_upright(plane: str, segment_shifted: Segment, 
 
 @pytest.mark.counterpart("dcmqi")
 @pytest.mark.parametrize("plane", PLANES)
-@pytest.mark.parametrize("variant", ["tilt", "tilt-oblique"])
-def test_dcmqi_reads_the_slices_of_a_tilted_stack_exactly(
+@pytest.mark.parametrize("variant", [*TILTED, *UNEVEN])
+def test_dcmqi_finds_tilted_and_uneven_slices_as_far_as_its_grid_goes(
     variant: str, plane: str, segment: Segment, tmp_path: Path
 ) -> None:
-    """The grid of ITK cannot be sheared: it puts the slices straight above each other, whatever their positions say,
-    and gives up where they are shifted the other way. On each slice it finds exactly what is there.
+    """The grid of ITK is upright and even. dcmqi puts each slice straight above the lowest one, whatever its position
+    says, and at the nearest multiple of the mean distance; it gives up where slices are shifted against their rows. But
+    for that shift it finds evenly spaced slices exactly, and uneven ones within half a distance.
     """
-    scan = TILTED[variant](base(plane, (1, 1)))
+    scan = {**TILTED, **UNEVEN}[variant](base(plane, FLIPS[len(variant) % 4]))
     segment(scan.write(tmp_path / "series"), tmp_path / "seg.dcm")
-    array, _, _ = read_array_by_dcmqi(tmp_path / "seg.dcm", tmp_path / "nrrd")
-    frames = read_frames_by_arithmetic(tmp_path / "seg.dcm")
-    np.testing.assert_array_equal(without_empty_slices(array > 0), without_empty_slices(frames))
+    if scan.tilt < 0:
+        assert run_dcmqi(tmp_path / "seg.dcm", tmp_path / "nrrd") == []
+        return
+    array, steps, origin = read_array_by_dcmqi(tmp_path / "seg.dcm", tmp_path / "nrrd")
+    distances = np.argwhere(array)[:, :1] * np.linalg.norm(steps[2])
+    shift = distances * scan.tilt * np.array(scan.column_direction)
+    found = np.argwhere(array)[:, ::-1] @ steps + origin + shift
+    wanted = read_by_arithmetic(tmp_path / "seg.dcm")
+    if variant in TILTED:
+        frames = read_frames_by_arithmetic(tmp_path / "seg.dcm")
+        np.testing.assert_array_equal(without_empty_slices(array > 0), without_empty_slices(frames))
+        assert dice(wanted, found) == 1.0
+        return
+    half_mm = np.linalg.norm(steps[2]) / 2 * np.hypot(1, scan.tilt) + 0.01
+    assert cKDTree(found).query(wanted)[0].max() <= half_mm
+    assert cKDTree(wanted).query(found)[0].max() <= half_mm
+    assert np.linalg.norm(wanted.mean(axis=0) - found.mean(axis=0)) <= np.linalg.norm(steps.sum(axis=0)) / 2
 
 
 def without_empty_slices(mask: np.ndarray) -> np.ndarray:
@@ -282,3 +311,22 @@ def test_frames_of_an_enhanced_object_are_found_exactly_where_they_are(
     assert dice(wanted, read_volume_by_highdicom(tmp_path / "seg.dcm")) == 1.0
     assert dice(wanted, read_frames_by_highdicom(tmp_path / "seg.dcm", dcmread(paths[0]))) == 1.0
     assert dice(wanted, read_by_dcmqi(tmp_path / "seg.dcm", tmp_path / "nrrd")) == 1.0
+
+
+@pytest.mark.parametrize("plane", PLANES)
+def test_one_echo_of_an_enhanced_object_is_found_on_its_frames(plane: str, segment: Segment, tmp_path: Path) -> None:
+    scan = base(plane, FLIPS[1])
+    path = scan.write_enhanced(tmp_path, echo_times_ms=(80.0, 5.0))[0]
+    result = segment([path], tmp_path / "seg.dcm")
+    count = len(scan.places_mm)
+    assert f"only that of EchoTime 5 was analysed ({count} of {2 * count} slices)" in result.remarks[0]
+    wanted = scan.points_mm()
+    assert dice(wanted, read_by_arithmetic(tmp_path / "seg.dcm")) == 1.0
+    assert dice(wanted, read_frames_by_highdicom(tmp_path / "seg.dcm", dcmread(path))) == 1.0
+    seg = dcmread(tmp_path / "seg.dcm")
+    assert {source_frame(groups) > count for groups in seg.PerFrameFunctionalGroupsSequence} == {True}
+
+
+def source_frame(groups: Dataset) -> int:
+    """The frame of the source from which a frame of a segmentation was made."""
+    return int(groups.DerivationImageSequence[0].SourceImageSequence[0].ReferencedFrameNumber)

@@ -10,6 +10,7 @@ import pytest
 from pydicom import dcmread, dcmwrite, uid
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, get_frame
+from structlog.testing import capture_logs
 
 from node.errors import NotAnalysed
 from node.volume import load_volume
@@ -205,6 +206,17 @@ def test_padding_of_ct_becomes_the_lowest_value_measured(tmp_path: Path) -> None
     assert volume.corrections == (
         f"{5 * 3 * 36} pixels outside the field of view were given the lowest value measured.",
     )
+
+
+def test_what_was_corrected_is_in_the_log(tmp_path: Path) -> None:
+    positions = [[0.0, 0.5 * number, 2.0 * number] for number in range(6)]
+    paths = write_series(tmp_path, shape=(6, 8, 8), spacing_mm=(2.0, 1.0, 1.0), positions_mm=positions)
+    with capture_logs() as lines:
+        volume = load_volume(paths)
+    (line,) = (line for line in lines if line["event"] == "input_corrected")
+    assert line["corrections"] == list(volume.corrections) and "tilted by 14.0 degrees" in line["corrections"][0]
+    assert line["series"] == str(volume.headers[0].SeriesInstanceUID)
+    assert "Phantom" not in str(lines)
 
 
 def test_tilt_in_the_header_that_positions_do_not_show_is_noted(tmp_path: Path) -> None:

@@ -52,6 +52,10 @@ def write_enhanced(
             echo = Dataset()
             echo.EffectiveEchoTime = image.EchoTime
             groups.MREchoSequence = [echo]
+        if "ImageType" in image:
+            kind = Dataset()
+            kind.FrameType = image.ImageType
+            groups.MRImageFrameTypeSequence = [kind]
         if "DiffusionBValue" in image:
             diffusion = Dataset()
             diffusion.DiffusionBValue = image.DiffusionBValue
@@ -132,11 +136,11 @@ def several(tmp_path: Path, **differing: list[object]) -> tuple[list[Dataset], l
 @pytest.mark.parametrize(
     ("keyword", "values", "names"),
     [
-        ("EchoTime", [2.5, 11.0], ["EchoTime 11", "EchoTime 2.5"]),
+        ("EchoTime", [2.5, 11.0], ["EchoTime 2.5", "EchoTime 11"]),
         ("DiffusionBValue", [0.0, 800.0], ["DiffusionBValue 0", "DiffusionBValue 800"]),
         ("TemporalPositionIdentifier", [1, 2], ["TemporalPositionIdentifier 1", "TemporalPositionIdentifier 2"]),
         ("TriggerTime", [0.0, 40.0], ["TriggerTime 0", "TriggerTime 40"]),
-        ("KVP", [80.0, 140.0], ["KVP 140", "KVP 80"]),
+        ("KVP", [80.0, 140.0], ["KVP 80", "KVP 140"]),
         ("AcquisitionNumber", [1, 2], ["AcquisitionNumber 1", "AcquisitionNumber 2"]),
     ],
 )
@@ -163,13 +167,38 @@ def test_frames_are_split_by_what_differs(tmp_path: Path, keyword: str, values: 
     order = list(range(12))
     random.Random(1).shuffle(order)
     path = write_enhanced(tmp_path / "e.dcm", images, order=order)
-    with pytest.raises(NotAnalysed, match=keyword):
-        load_volume([path])
     found = load_volumes([path])
+    assert list(found) == [f"{keyword} {value:g}" for value in values]
     for value, voxels, first in zip(values, volumes, (0, 6), strict=True):
         volume = found[f"{keyword} {value:g}"]
         np.testing.assert_array_equal(volume.voxels, voxels)
         assert volume.frame_numbers == tuple(order.index(first + index) + 1 for index in range(6))
+    taken = load_volume([path])
+    np.testing.assert_array_equal(taken.voxels, volumes[0])
+    assert taken.frame_numbers == found[f"{keyword} {values[0]:g}"].frame_numbers
+    said = f"The images hold 2 volumes: only that of {keyword} {values[0]:g} was analysed (6 of 12 slices)."
+    assert taken.corrections[0] == said
+
+
+def test_of_several_volumes_what_is_derived_or_shorter_is_not_taken(tmp_path: Path) -> None:
+    kinds = [["DERIVED", "PRIMARY", "M"], ["ORIGINAL", "PRIMARY", "M"]]
+    images, volumes = several(tmp_path, EchoTime=[2.5, 11.0])
+    for index, image in enumerate(images):
+        image.ImageType = kinds[index // 6]
+    path = write_enhanced(tmp_path / "a.dcm", images)
+    np.testing.assert_array_equal(load_volume([path]).voxels, volumes[1])
+    images, volumes = several(tmp_path, EchoTime=[2.5, 11.0])
+    path = write_enhanced(tmp_path / "b.dcm", images[:4] + images[6:])
+    volume = load_volume([path])
+    np.testing.assert_array_equal(volume.voxels, volumes[1])
+    assert "EchoTime 11 was analysed (6 of 10 slices)" in volume.corrections[0]
+
+
+def test_frames_at_one_place_that_nothing_sets_apart_are_refused(tmp_path: Path) -> None:
+    images, _ = several(tmp_path)
+    with pytest.raises(NotAnalysed, match="nothing sets them apart") as caught:
+        load_volume([write_enhanced(tmp_path / "e.dcm", images)])
+    assert caught.value.code == "duplicate-position"
 
 
 def test_one_volume_has_no_name_and_what_nothing_sets_apart_is_refused(tmp_path: Path) -> None:
