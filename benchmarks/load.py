@@ -3,9 +3,11 @@
     python benchmarks/load.py [--slices 300] [--rounds 5] [--syntax plain]
 
 Syntaxes are plain, rle, jpeg-ls, jpeg-lossless, jpeg-2000, htj2k and jpeg-xl (which has no peer). The peer stacks int16
-planes as `pixel_array` gives them, with the decoder that pydicom chooses by itself. Peak memory is that of a process of
-its own that only loads. For compressed slices the wait after the last one is measured too: they arrive 100 in a second,
-in the database and by notice as a listener does it, and are decoded meanwhile.
+planes as `pixel_array` gives them, with the decoder that pydicom chooses by itself, and with each one that it has:
+for JPEG-LS it takes gdcm if that is installed, else pylibjpeg-libjpeg (GPL, so no dependency here: put it on PYTHONPATH
+to measure it), else pyjpegls. The last lines compare with each. Peak memory is that of a process of its own that only
+loads. For compressed slices the wait after the last one is measured too: they arrive 100 in a second, in the database
+and by notice as a listener does it, and are decoded meanwhile.
 """
 
 import argparse
@@ -17,14 +19,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import imagecodecs
 import numpy as np
 from pydicom import dcmread, uid
 from pydicom.encaps import encapsulate
+from pydicom.pixels import get_decoder
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from node.decode_ahead import AheadDecoder
@@ -52,6 +56,7 @@ ENCODERS = {
 }
 """For what pydicom does not encode."""
 WITHOUT_PEER = ("jpeg-xl",)
+PEER_BY = "pixel_array by"
 ARRIVING_PER_SECOND = 100
 
 
@@ -99,9 +104,11 @@ def known_of(path: Path) -> KnownInstance:
     )
 
 
-def peer(paths: list[Path]) -> np.ndarray:
-    """The usual way: stored values, ordered by position."""
+def peer(paths: list[Path], plugin: str = "") -> np.ndarray:
+    """The usual way: stored values, ordered by position; by the decoder that pydicom chooses, or by this one."""
     images = [dcmread(path) for path in paths]
+    for image in images:
+        image.pixel_array_options(decoding_plugin=plugin)
     images.sort(key=lambda image: float(image.ImagePositionPatient[2]))
     return np.stack([image.pixel_array for image in images])
 
@@ -177,18 +184,26 @@ def measure(way: str, folder: Path) -> None:
     known = [known_of(path) for path in paths]
     if way != "nothing":
         with Decoders() as decoders:
-            _ways(paths, known, decoders)[way]()
+            _ways(paths, known, decoders, [way.rpartition(" ")[2]])[way]()
     lines = Path("/proc/self/status").read_text().splitlines()  # ru_maxrss would count the parent's pages
     print(next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1000)
 
 
-def _ways(paths: list[Path], known: list[KnownInstance], decoders: Decoders) -> dict[str, Callable[[], object]]:
+def _plugins(syntax: str) -> tuple[str, ...]:
+    """Decoders that pydicom has for it."""
+    return () if syntax in ("plain", *WITHOUT_PEER) else get_decoder(SYNTAXES[syntax]).available_plugins
+
+
+def _ways(
+    paths: list[Path], known: list[KnownInstance], decoders: Decoders, plugins: Sequence[str] = ()
+) -> dict[str, Callable[[], object]]:
     return {
         "load_volume, known, pool": lambda: load_volume(paths, known, decoders),
         "load_volume, known": lambda: load_volume(paths, known),
         "load_volume": lambda: load_volume(paths),
         "dcmread + pixel_array": lambda: peer(paths),
         "dcmread + pixel_array, HU": lambda: peer_hounsfield(paths),
+        **{f"{PEER_BY} {plugin}": partial(peer, paths, plugin) for plugin in plugins},
     }
 
 
@@ -212,7 +227,7 @@ def compare(folder: Path, syntax: str, slices: int, rounds: int) -> None:
     cache = FrameCache(folder / "decoded", 1 << 32)
     cache.begin(time.time())
     with Decoders(0, cache) as decoders:
-        ways = _ways(paths, known, decoders)
+        ways = _ways(paths, known, decoders, _plugins(syntax))
         if syntax in WITHOUT_PEER:
             ways = {way: load for way, load in ways.items() if not way.startswith("dcmread")}
         else:
@@ -227,12 +242,16 @@ def compare(folder: Path, syntax: str, slices: int, rounds: int) -> None:
         print(f"{slices} x 512 x 512, {syntax}, volume {slices * 512 * 512 * 2 / 1e6:.0f} MB, load {load_average:.1f}")
         usual_way = list(ways)[-1] if syntax in WITHOUT_PEER else "dcmread + pixel_array"
         usual = [statistics.median(column) for column in zip(*taken[usual_way], strict=True)]
+        quickest = next(iter(taken))
         for way, values in taken.items():
             passed, used = (statistics.median(column) for column in zip(*values, strict=True))
             print(
                 f"{way:26} {passed:6.3f} s [{min(values)[0]:.3f}-{max(values)[0]:.3f}] {usual[0] / passed:5.1f}x"
                 f"   processor {used:6.3f} s {usual[1] / used:5.1f}x   peak {peak_mb(folder, way):4.0f} MB"
             )
+        for way in (each for each in taken if each.startswith(PEER_BY)):
+            ratios = [theirs[0] / ours[0] for theirs, ours in zip(taken[way], taken[quickest], strict=True)]
+            print(f"{quickest}, against {way}: {statistics.median(ratios):.1f}x [{min(ratios):.1f}-{max(ratios):.1f}]")
     if syntax != "plain":
         cache.trim(math.inf)
         print(f"decoded as they arrived    {wait_after_last(folder, paths, known, cache):6.3f} s after the last one")
