@@ -121,9 +121,11 @@ def check_after_cut(data_dir: Path, acknowledged: dict[str, str]) -> None:
     that is not there."""
     check(data_dir, acknowledged)
     engine = open_database(f"sqlite:///{data_dir / 'overread.sqlite'}")
+    files = FileStore(data_dir)
     try:
-        drop_lost_objects(engine, FileStore(data_dir), lambda: datetime.now(UTC))
+        drop_lost_objects(engine, files, lambda: datetime.now(UTC))
     finally:
+        files.close_session()  # or its descriptor keeps the file system mounted
         engine.dispose()
     check(data_dir, acknowledged)
     for row_digest, path in stored(data_dir).values():
