@@ -66,6 +66,7 @@ class NodeUnderTest:
     port: int = field(default_factory=free_port)
     ae_title: str = "OVERREAD"
     process: subprocess.Popen[bytes] | None = None
+    database_url: str = ""
 
     @property
     def config(self) -> Path:
@@ -99,7 +100,11 @@ class NodeUnderTest:
                 start_new_session=True,
             )
         if wait:
-            wait_until(lambda: answers(self.port), "answer of the node", 60)
+            self.wait_until_it_answers()
+
+    def wait_until_it_answers(self) -> None:
+        """Until it takes associations."""
+        wait_until(lambda: answers(self.port), "answer of the node", 60)
 
     def stop(self) -> int:
         """SIGTERM, as a service manager does; the exit status."""
@@ -129,7 +134,7 @@ class NodeUnderTest:
     @contextmanager
     def database(self) -> Iterator[Engine]:
         """The node's database."""
-        engine = open_database(f"sqlite:///{self.folder / 'data' / 'overread.sqlite'}")
+        engine = open_database(self.database_url or f"sqlite:///{self.folder / 'data' / 'overread.sqlite'}")
         try:
             yield engine
         finally:
