@@ -4,11 +4,10 @@
 """
 
 import json
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
-from pydantic_core import PydanticUndefined
+from pydantic_core import PydanticUndefined, to_jsonable_python
 
 from node.commitment_settings import Requester
 from node.destination_settings import DESTINATION_KINDS, OAuth2, Tls
@@ -71,13 +70,7 @@ def _type(section: type[BaseModel], key: str) -> str:
 
 
 def _plain(value: Any) -> str:
-    if isinstance(value, BaseModel):
-        return "{}"
-    if isinstance(value, Path):
-        return json.dumps(str(value))
-    if isinstance(value, tuple):
-        return json.dumps([str(item) for item in value])
-    return json.dumps(value)
+    return "{}" if isinstance(value, BaseModel) else json.dumps(to_jsonable_python(value))
 
 
 if __name__ == "__main__":

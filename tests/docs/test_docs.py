@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
 
 from node.cli import COMMANDS
 from node.jobs.state import TRANSITIONS
@@ -38,8 +39,7 @@ def test_shipped_configuration_shows_the_defaults() -> None:
         if isinstance(section, type) and issubclass(section, BaseModel):
             for key, value in tree[name].items():
                 default = section.model_fields[key].default
-                shown = [str(each) for each in default] if isinstance(default, tuple) else default
-                assert value == (str(shown) if isinstance(shown, Path) else shown), f"{name}.{key}"
+                assert value == to_jsonable_python(default), f"{name}.{key}"
 
 
 @pytest.mark.parametrize("section", [Route, Match, Destination])
