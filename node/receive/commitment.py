@@ -157,9 +157,10 @@ class CommitmentScp:
 
     def make_report(self, request: CommitmentRequest, progress: Callable[[], None] = lambda: None) -> Report:
         """Look at every object, on disk; `progress` is called again and again meanwhile. Raises `SQLAlchemyError`."""
+        failed_before = self._files.file_system.failed_syncs
         with read_transaction(self._engine) as connection:
             held = held_objects(connection, [uid for _, uid in request.objects])
-        is_durable = self._make_durable()
+        is_durable = self._make_durable() and self._files.file_system.failed_syncs == failed_before
         committed, failed = [], []
         for sop_class_uid, sop_instance_uid in request.objects:
             one = held.get(sop_instance_uid)

@@ -102,6 +102,8 @@ class Committer:
         self._has_leader = False
         self._notified_at = 0.0
         self._stamp = now()
+        self._log_is_doubtful = False
+        self._not_withdrawn: set[str] = set()  # files that a failed sync left behind: nobody knows what the disk has
         self._log = get_logger("receive")
 
     def commit(self, instance: ReceivedInstance, temporary: Path, failed_before: int | None = None) -> StoreOutcome:
@@ -187,6 +189,8 @@ class Committer:
         """Rows first, and one sync for them and the files. The lead is kept until then, so that a large group forms:
         that is faster than to write the rows of a small one meanwhile."""
         try:
+            if self._log_is_doubtful and not self._empty_log():
+                return
             placed = self._place(group)
             if placed:
                 self._commit(placed)
@@ -199,12 +203,36 @@ class Committer:
         try:
             self._files.file_system.sync()
         except OSError as error:
+            self._log_is_doubtful = True
             self._withdraw(committed, error)
             return
         self._sync_point.record(self._stamp)
-        failed = self._files.file_system.failed_syncs
-        if doubtful := [item for item in committed if item.failed_before != failed]:
+        if doubtful := self._doubtful(committed):
             self._withdraw(doubtful, OSError(errno.EIO, os.strerror(errno.EIO)))
+
+    def _doubtful(self, synced: Sequence[_Waiting]) -> list[_Waiting]:
+        """Those of which bytes may be lost although this sync succeeded: another one has failed since they began."""
+        failed = self._files.file_system.failed_syncs
+        return [item for item in synced if item.failed_before != failed]
+
+    def _empty_log(self) -> bool:
+        """Bring all rows from the log of SQLite into the database, and begin the log anew; whether that was done.
+
+        What could not be written may have been of the log: of what is committed behind such a gap, nothing is found
+        after a power cut."""
+        try:
+            raw = self._engine.raw_connection()
+            try:
+                cursor = raw.cursor()
+                cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                (is_busy, *_) = cursor.fetchone() or (1,)
+            finally:
+                raw.close()
+        except (SQLAlchemyError, self._engine.dialect.loaded_dbapi.Error) as error:
+            self._log.error("log_not_emptied", reason=describe_error(error))
+            return False
+        self._log_is_doubtful = bool(is_busy)
+        return not is_busy
 
     def _carry(self, group: Sequence[_Waiting]) -> None:
         """Files synced first, then their rows. The files of the next group are synced while these rows are written."""
@@ -229,7 +257,11 @@ class Committer:
         placed = self._place(group)
         if self._durability == "object":
             return [[item] for item in placed if self._sync([item])]
-        return [placed] if placed and self._sync(placed) else []
+        if not placed or not self._sync(placed):
+            return []
+        if self._durability == "group" and (doubtful := self._doubtful(placed)):
+            self._give_up(doubtful, OSError(errno.EIO, os.strerror(errno.EIO)))
+        return [[item for item in placed if not item.is_answered]]
 
     def _sync(self, placed: list[_Waiting]) -> bool:
         if self._durability == "none":
@@ -259,9 +291,10 @@ class Committer:
             item.refusal = _no_room("the disk failed: " + describe_error(error))
         try:
             with write_transaction(self._engine) as connection:
-                forget_instances(connection, [item.instance.sop_instance_uid for item in fresh])
+                forget_instances(connection, {item.instance.sop_instance_uid: item.placed for item in fresh})
         except SQLAlchemyError as failure:
             self._log.error("group_not_withdrawn", reason=describe_error(failure), objects=len(fresh))
+            self._not_withdrawn.update(item.placed for item in fresh)
             return
         for item in fresh:
             self._remove(item.placed)
@@ -328,10 +361,12 @@ class Committer:
             known = connection.scalar(select(tables.instance.c.path).where(mine))
         if known is None or known == item.placed:
             return
-        if self._is_whole(known, item.instance.sha256):
+        if known not in self._not_withdrawn and self._is_whole(known, item.instance.sha256):
             self._files.remove(item.placed)
             return
         one = item.instance
+        if self._one_sync:  # on disk before a row names it: the first may be what was acknowledged
+            self._files.sync([item.placed], each=True)
         with write_transaction(self._engine) as connection:
             healed = connection.execute(
                 update(tables.instance)
@@ -393,7 +428,7 @@ class Committer:
 def _share_a_file_system(engine: Engine, files: FileStore) -> bool:
     """Whether one sync is for the files and for the log of the database."""
     database = engine.url.database
-    if engine.dialect.name != "sqlite" or not database or not files.file_system.can_sync:
+    if engine.dialect.name != "sqlite" or not database or not files.file_system.can_commit:
         return False
     return files.file_system.holds(Path(database).resolve().parent)
 

@@ -29,6 +29,7 @@ class FileSystem:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._native = _find_syncfs()
+        self._tells_of_names = _kernel() >= [5, 17]
         self._descriptor = -1
         self._counting = threading.Lock()
         self._syncing = threading.Lock()
@@ -38,8 +39,15 @@ class FileSystem:
 
     @property
     def can_sync(self) -> bool:
-        """False where there is no syncfs that reports errors (other systems than Linux, kernels before 5.8)."""
+        """False where there is no syncfs that reports errors of files (other systems than Linux, kernels before
+        5.8)."""
         return self._native is not None
+
+    @property
+    def can_commit(self) -> bool:
+        """Whether a sync that succeeds says that names are on disk, too. Before Linux 5.17 syncfs kept it to itself
+        when the journal of the file system could not be written."""
+        return self._native is not None and self._tells_of_names
 
     def holds(self, path: Path) -> bool:
         """Whether a path lies on this file system, so that one sync is for both."""
@@ -81,12 +89,17 @@ class FileSystem:
                 self._descriptor = -1
 
 
+def _kernel() -> list[int]:
+    """Version and patch level of the kernel."""
+    release = os.uname().release.split(".")
+    return [int("".join(filter(str.isdigit, part)) or 0) for part in release[:2]]
+
+
 def _find_syncfs() -> Callable[[int], None] | None:
     """syncfs(2), which reports write errors since Linux 5.8; None where there is none."""
     if not sys.platform.startswith("linux"):
         return None
-    release = os.uname().release.split(".")
-    if [int("".join(filter(str.isdigit, part)) or 0) for part in release[:2]] < [5, 8]:
+    if _kernel() < [5, 8]:
         return None
     try:
         native = ctypes.CDLL(None, use_errno=True).syncfs

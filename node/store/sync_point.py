@@ -10,14 +10,14 @@ after it are compared with their files at every start, before anybody works on t
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-from sqlalchemy import Connection, Engine, delete, exists, select
+from sqlalchemy import Connection, Engine, and_, delete, exists, select
 
-from node.logs import get_logger
+from node.logs import describe_error, get_logger
 from node.store.database import read_transaction, write_transaction
 from node.store.files import FileStore, data_set_digest
 from node.store.tables import SeriesState, expired_instance, instance, series, series_release, study
@@ -113,9 +113,11 @@ def drop_lost_objects(engine: Engine, files: FileStore, now: Callable[[], dateti
     return dropped
 
 
-def forget_instances(connection: Connection, sop_instance_uids: Sequence[str]) -> None:
-    """Take rows back that were never acknowledged, and their series where nothing else is of it."""
-    mine = instance.c.sop_instance_uid.in_(sop_instance_uids)
+def forget_instances(connection: Connection, paths: Mapping[str, str]) -> None:
+    """Take rows back that were never acknowledged, and their series where nothing else is of it.
+
+    `paths` has the file of each SOP Instance UID: a row that names another by now stays."""
+    mine = and_(instance.c.sop_instance_uid.in_(paths), instance.c.path.in_(paths.values()))
     touched = set(connection.scalars(select(instance.c.series_instance_uid).where(mine)))
     connection.execute(delete(instance).where(mine))
     uid = series.c.series_instance_uid
@@ -139,21 +141,30 @@ def _newest(engine: Engine, since: datetime) -> list[_Row]:
 
 
 def _is_whole(files: FileStore, row: _Row) -> bool:
+    """Whether nothing speaks against the file. One that cannot be read is left to its sender, who may send it again:
+    not to be able to read it now (rights, too many open files) says nothing of what it holds."""
     file = files.absolute(row.path)
     try:
         return file.stat().st_size == row.size_bytes and data_set_digest(file) == row.sha256
-    except (OSError, ValueError):
+    except (FileNotFoundError, ValueError):
         return False
+    except OSError as error:
+        get_logger("store").error(
+            "object_not_compared", sop_instance_uid=row.sop_instance_uid, reason=describe_error(error)
+        )
+        return True
 
 
 def _drop(engine: Engine, files: FileStore, row: _Row) -> bool:
     """False where the row was taken back or changed by others meanwhile."""
     mine = (instance.c.sop_instance_uid == row.sop_instance_uid, instance.c.path == row.path)
     with write_transaction(engine) as connection:
+        is_there = files.absolute(row.path).exists()
         if connection.scalar(select(instance.c.path).where(*mine)) is None or _is_whole(files, row):
             return False
-        forget_instances(connection, [row.sop_instance_uid])
-    files.remove(row.path)
+        forget_instances(connection, {row.sop_instance_uid: row.path})
+    if is_there:  # a name that was free may have been given to the same object, which came again
+        files.remove(row.path)
     return True
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, delete, func, select, update
+from sqlalchemy.exc import OperationalError
 
 from node.errors import Refused
 from node.receive.command import Command, CommandField
@@ -30,6 +31,7 @@ class WatchedFiles(FileStore):
         self.syncing: Callable[[], None] = lambda: None
         self.syncs = 0
         self.file_system._native = self._sync
+        self.file_system._tells_of_names = True
 
     def _sync(self, descriptor: int) -> None:
         self.syncs += 1
@@ -189,6 +191,88 @@ def test_rows_and_files_on_two_file_systems_are_synced_one_after_the_other(
     assert seen == [0] and rows(engine) == 1
     assert not (files.data_dir / "synced").exists()
     committer.close()
+
+
+def test_other_file_system_bytes_before_a_failed_sync_are_never_acknowledged(
+    engine: Engine, files: WatchedFiles, images: list[Encoded], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with one sync: it may have been a storage commitment to which the failure was told."""
+    monkeypatch.setattr(files.file_system, "holds", lambda path: False)
+    committer = Committer(engine, files, lambda: None, durability="group", quiet_seconds=30)
+    under_way = begin(Intake(files, committer, free_disk_bytes=0), images[0])
+
+    def fail() -> None:
+        raise OSError(5, os.strerror(5))
+
+    files.syncing = fail
+    with pytest.raises(OSError, match="error"):
+        files.file_system.sync()
+    files.syncing = lambda: None
+    with pytest.raises(Refused):
+        under_way.complete()
+    assert rows(engine) == 0 and not placed(files)
+    committer.close()
+
+
+def test_log_that_may_have_a_gap_is_emptied_before_anything_is_acknowledged(
+    engine: Engine, files: WatchedFiles, intake: Intake, images: list[Encoded]
+) -> None:
+    begin(intake, images[0]).complete()
+
+    def fail() -> None:
+        raise OSError(5, os.strerror(5))
+
+    files.syncing = fail
+    with pytest.raises(Refused):
+        begin(intake, images[1]).complete()
+    log = Path(f"{engine.url.database}-wal")
+    grown = log.stat().st_size
+    files.syncing = lambda: None
+    begin(intake, images[1]).complete()
+    assert rows(engine) == 2 and 0 < log.stat().st_size < grown
+
+
+def test_file_that_could_not_be_withdrawn_is_not_trusted(
+    engine: Engine, files: WatchedFiles, intake: Intake, images: list[Encoded], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its bytes can be read from memory, and may never reach the disk."""
+
+    def fail() -> None:
+        raise OSError(5, os.strerror(5))
+
+    def refuse(*arguments: object) -> None:
+        raise OperationalError("", {}, Exception())
+
+    files.syncing = fail
+    with monkeypatch.context() as broken:
+        broken.setattr("node.receive.committer.forget_instances", refuse)
+        with pytest.raises(Refused):
+            begin(intake, images[0]).complete()
+    (doubtful,) = placed(files)
+    assert rows(engine) == 1
+    files.syncing = lambda: None
+    begin(intake, images[0]).complete()
+    (written_anew,) = placed(files)
+    assert written_anew != doubtful and rows(engine) == 1
+
+
+def test_copy_that_heals_is_on_disk_before_a_row_names_it(
+    engine: Engine, files: WatchedFiles, intake: Intake, images: list[Encoded], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin(intake, images[0]).complete()
+    (known,) = placed(files)
+    known.write_bytes(b"")
+
+    def look(relatives: list[str], *, each: bool = False) -> None:
+        with read_transaction(engine) as connection:
+            assert files.absolute(connection.scalar(select(tables.instance.c.path)) or "") == known
+        assert each and known.exists() and [files.absolute(one) for one in relatives] != [known]
+        looked.append(each)
+
+    looked: list[bool] = []
+    monkeypatch.setattr(files, "sync", look)
+    begin(intake, images[0]).complete()
+    assert looked and not known.exists()
 
 
 def test_row_that_vanished_meanwhile_is_no_harm(

@@ -12,7 +12,7 @@ from node.store import tables
 from node.store.catalogue import ReceivedInstance, store_instances
 from node.store.database import read_transaction, write_transaction
 from node.store.files import FileStore
-from node.store.sync_point import SyncPoint, drop_lost_objects
+from node.store.sync_point import SyncPoint, drop_lost_objects, forget_instances
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 META = bytes(128) + b"DICM" + b"\x02\0\0\0UL\x04\0" + (0).to_bytes(4, "little")
@@ -75,6 +75,26 @@ def test_rows_after_the_point_are_compared_with_their_files(engine: Engine, file
     assert drop_lost_objects(engine, files, lambda: NOW + timedelta(minutes=1)) == 3
     assert known(engine) == {"1"}
     assert not short.exists() and not torn.exists()
+
+
+def test_file_that_cannot_be_read_is_no_lost_one(engine: Engine, files: FileStore) -> None:
+    """Rights, too many open files: another time it can be read, and it may have been acknowledged."""
+    later = NOW + timedelta(seconds=1)
+    path = store(engine, files, 1, later)
+    path.rename(path.with_suffix(".aside"))
+    path.mkdir()  # reading it fails for root, too
+    with write_transaction(engine) as connection:
+        connection.execute(tables.instance.update().values(size_bytes=path.stat().st_size))
+    record(files, NOW)
+    assert drop_lost_objects(engine, files, lambda: NOW + timedelta(minutes=1)) == 0
+    assert known(engine) == {"1"}
+
+
+def test_row_that_names_another_file_by_now_is_not_taken_back(engine: Engine, files: FileStore) -> None:
+    store(engine, files, 1, NOW)
+    with write_transaction(engine) as connection:
+        forget_instances(connection, {"1.2.3.1": "instances/another"})
+    assert known(engine) == {"1"}
 
 
 def test_rows_before_the_point_are_not_looked_at(engine: Engine, files: FileStore) -> None:
