@@ -68,7 +68,7 @@ ROW_SPACING = codes.concept("111026", "DCM", "Horizontal Pixel Spacing")
 COLUMN_SPACING = codes.concept("111066", "DCM", "Vertical Pixel Spacing")
 ROW_ORIENTATION = codes.concept("111044", "DCM", "Patient Orientation Row")
 COLUMN_ORIENTATION = codes.concept("111043", "DCM", "Patient Orientation Column")
-MILLIMETERS_PER_PIXEL = codes.unit("um", "um")
+MICROMETERS = codes.unit("um", "um")
 NUMBER_OF_CALCIFICATIONS = "111038"
 PROPERTIES_OF_CALCIFICATIONS = ("111009", "111008", NUMBER_OF_CALCIFICATIONS)
 PROPERTIES_OF_DENSITIES = ("111035", "107644003", "111037")
@@ -262,8 +262,8 @@ def _described(source: Dataset) -> list[Dataset]:
     spacing = source.get("ImagerPixelSpacing") or source.get("PixelSpacing") or ()
     if len(spacing) == 2 and min(float(value) for value in spacing) > 0:
         row_mm, column_mm = (float(value) for value in spacing)
-        found.append(tree.number(tree.ACQUISITION, ROW_SPACING, 1000 * column_mm, MILLIMETERS_PER_PIXEL))
-        found.append(tree.number(tree.ACQUISITION, COLUMN_SPACING, 1000 * row_mm, MILLIMETERS_PER_PIXEL))
+        found.append(tree.number(tree.ACQUISITION, ROW_SPACING, 1000 * column_mm, MICROMETERS))
+        found.append(tree.number(tree.ACQUISITION, COLUMN_SPACING, 1000 * row_mm, MICROMETERS))
     return found
 
 
