@@ -7,7 +7,7 @@ from pydicom.dataset import Dataset
 
 from dicom_sr.conformance_segmentations import Basis, Found, check_geometry
 from dicom_sr.part10 import pixel_bytes
-from dicom_sr.source_frames import plane_of
+from dicom_sr.source_frames import height_mm, measure_slices, plane_of
 
 PLANE_TOLERANCE_MM = 0.01
 """Contour Data has three decimals."""
@@ -81,24 +81,22 @@ def check_structure_set(item: Dataset, basis: Basis) -> Found:
     by_uid = {str(source.SOPInstanceUID): source for source in basis.sources}
     stated = {int(roi.ROINumber): float(roi.get("ROIVolume") or 0) for roi in item.StructureSetROISequence}
     step_mm = basis.spacing_mm[0] if basis.spacing_mm else 0.0
+    heights, shares = measure_slices(basis.sources)
     for region in item.ROIContourSequence:
-        area_mm2 = 0.0
+        volume_ml = 0.0
         for contour in region.get("ContourSequence", ()):
-            area, distance_mm = _area_and_distance(contour, by_uid)
-            area_mm2 += area
+            area_mm2, height, distance_mm = _area_and_place(contour, by_uid)
+            volume_ml += area_mm2 * step_mm * float(shares[np.abs(heights - height).argmin()]) / 1000
             if distance_mm > PLANE_TOLERANCE_MM:
                 yield "geometry", f"a contour lies {distance_mm:.3f} mm beside its image"
                 return
         number = int(region.ReferencedROINumber)
-        if not np.isclose(area_mm2 * step_mm / 1000, stated[number], rtol=VOLUME_TOLERANCE, atol=1e-6):
-            yield (
-                "volume",
-                f"region {number}: contours of {area_mm2 * step_mm / 1000:.4f} ml, stated {stated[number]:.4f}",
-            )
+        if not np.isclose(volume_ml, stated[number], rtol=VOLUME_TOLERANCE, atol=1e-6):
+            yield "volume", f"region {number}: contours of {volume_ml:.4f} ml, stated {stated[number]:.4f}"
 
 
-def _area_and_distance(contour: Dataset, by_uid: Mapping[str, Dataset]) -> tuple[float, float]:
-    """Area in mm2, and how far its points are from the plane of its image at most."""
+def _area_and_place(contour: Dataset, by_uid: Mapping[str, Dataset]) -> tuple[float, float, float]:
+    """Area in mm2, where its image lies along the normal, and how far its points are from that plane at most, in mm."""
     reference = contour.ContourImageSequence[0]
     source = by_uid[str(reference.ReferencedSOPInstanceUID)]
     number = int(reference.ReferencedFrameNumber) if "ReferencedFrameNumber" in reference else None
@@ -109,7 +107,8 @@ def _area_and_distance(contour: Dataset, by_uid: Mapping[str, Dataset]) -> tuple
     way = np.array(contour.ContourData, float).reshape(-1, 3) - position
     x, y = way @ along_row, way @ along_column
     area = abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2
-    return area, float(np.abs(way @ np.cross(along_row, along_column)).max())
+    distance_mm = float(np.abs(way @ np.cross(along_row, along_column)).max())
+    return area, height_mm(position, orientation), distance_mm
 
 
 Rule = Callable[[Dataset, Basis], Found]

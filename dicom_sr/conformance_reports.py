@@ -118,11 +118,9 @@ def _check_volumes(group: Dataset, volume_ml: float, sources: Sequence[Dataset])
         if np.isclose(stated_ml, volume_ml, rtol=LARGEST_DISAGREEMENT):
             continue
         thinnest, thickest = measure_thicknesses(sources)
-        if (
-            not thinnest * (1 - LARGEST_DISAGREEMENT)
-            <= stated_ml / (volume_ml or 1)
-            <= thickest * (1 + LARGEST_DISAGREEMENT)
-        ):
+        least_ml = volume_ml * thinnest * (1 - LARGEST_DISAGREEMENT)
+        most_ml = volume_ml * thickest * (1 + LARGEST_DISAGREEMENT)
+        if not least_ml <= stated_ml <= most_ml:
             yield "volume", f"volume of {value} {unit} in the report, {volume_ml:.6f} ml in the segmentation"
 
 

@@ -17,7 +17,7 @@ from pydicom.valuerep import DA, TM, PersonName
 
 from dicom_sr.errors import SourceMismatch
 from dicom_sr.findings import Result
-from dicom_sr.source_frames import SourceFrame, is_empty, plane_of, spacing_of
+from dicom_sr.source_frames import SourceFrame, is_empty, plane_of, slice_shares, spacing_of
 
 UTF_8 = "ISO_IR 192"
 
@@ -110,10 +110,10 @@ class Evidence:
         return placed and bool(self.frame_of_reference_uid and self.orientation and self.spacing_mm)
 
     @property
-    def voxel_volume_ml(self) -> float:
-        """Volume of one voxel in mL; only of images in space."""
+    def voxel_volumes_ml(self) -> np.ndarray:
+        """Volume of one voxel of each slice in mL, shape (slice,); only of images in space."""
         assert self.spacing_mm is not None
-        return float(np.prod(self.spacing_mm)) / 1000
+        return slice_shares(self.frames, self.orientation) * float(np.prod(self.spacing_mm)) / 1000
 
     def image_of(self, slice_index: int) -> Dataset:
         """The image of a slice."""

@@ -38,7 +38,7 @@ def describe_projection(image: Dataset) -> list[bytes]:
     if view is not None:
         found.append(items.code(items.ACQUISITION, IMAGE_VIEW, view))
     orientation = image.get("PatientOrientation") or ()
-    if len(orientation) == 2 and all(str(each).isascii() for each in orientation):
+    if not isinstance(orientation, str) and len(orientation) == 2 and all(str(each).isascii() for each in orientation):
         for name, value in zip((ROW_ORIENTATION, COLUMN_ORIENTATION), orientation, strict=True):
             found += [items.text(items.ACQUISITION, name, str(value))] if value else []
     return found

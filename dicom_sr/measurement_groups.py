@@ -170,6 +170,8 @@ class GroupWriter:
         groups: list[Group] = []
         for number, region in enumerate(finding.regions, 1):
             drawn = draw(region, self.evidence)
+            if drawn.shape is PlanarShape.MULTIPOINT:
+                raise InvalidResult("a MULTIPOINT, which is no image region of TID 1410: expected a POINT for each")
             shown = None if number == 1 else f"{finding.tracking_identifier}, region {number}"
             common = self._common(finding, shown, own_uid=shown)
             groups.append(self._planar(common, drawn))

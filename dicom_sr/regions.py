@@ -108,9 +108,13 @@ def _draw_spatial(region: SpatialRegion, evidence: Evidence) -> Drawn:
         raise InvalidResult(f"a region in space needs (x, y, z) points, found shape {points.shape}")
     match region.shape:
         case SpatialShape.POINT:
+            if len(points) != 1:
+                raise InvalidResult(f"a POINT with {len(points)} points, expected 1")
             slice_index = _slice(points[0], evidence)
             return Drawn(slice_index, PlanarShape.POINT, _on_slice(points[:1], slice_index, evidence))
         case SpatialShape.POLYGON:
+            if len(points) < 3:
+                raise InvalidResult(f"a POLYGON with {len(points)} points, expected at least 3")
             slice_index = _slice(points.mean(axis=0), evidence)
             return _polygon(slice_index, _closed(_on_slice(points, slice_index, evidence)))
         case SpatialShape.BOX:

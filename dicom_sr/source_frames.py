@@ -86,19 +86,53 @@ def measure_spacing(sources: Sequence[Dataset]) -> tuple[float, float, float] | 
 def measure_thicknesses(sources: Sequence[Dataset]) -> tuple[float, float]:
     """What the thinnest and the thickest slice take up of a stack, as multiples of the mean; 1 and 1 where they are
     alike, or do not say where they lie.
+    """
+    _, shares = measure_slices(sources)
+    return min(1.0, float(shares.min())), max(1.0, float(shares.max()))
+
+
+def measure_slices(sources: Sequence[Dataset]) -> tuple[np.ndarray, np.ndarray]:
+    """Where the images, or frames, of a stack lie along their normal in mm, and what each takes up (`slice_shares`)."""
+    headers, frames = _frames_of(sources)
+    orientation = plane_of(headers[0], frames[0].frame_number, "ImageOrientationPatient")
+    return _heights_of(frames, orientation), slice_shares(frames, orientation)
+
+
+def slice_shares(frames: Sequence[SourceFrame], orientation: tuple[float, ...] | None) -> np.ndarray:
+    """What each slice takes up of a stack, as a multiple of the mean; 1 where they do not say where they lie."""
+    heights = _heights_of(frames, orientation)
+    distance = float(np.ptp(heights)) / max(len(heights) - 1, 1)
+    if distance == 0:
+        return np.ones(len(heights))
+    order = np.argsort(heights, kind="stable")
+    shares = np.empty(len(heights))
+    shares[order] = slice_thicknesses(heights[order]) / distance
+    return shares
+
+
+def slice_thicknesses(places: Sequence[float] | np.ndarray) -> np.ndarray:
+    """What each of at least two slices takes up of a stack, in the unit of their ascending places.
 
     A slice reaches half way to its neighbours, the first and the last one as far outwards as inwards.
     """
-    headers, frames = _frames_of(sources)
-    orientation = plane_of(headers[0], frames[0].frame_number, "ImageOrientationPatient")
-    if len(frames) < 2 or orientation is None or any(frame.position_mm is None for frame in frames):
-        return 1.0, 1.0
+    distances = np.diff(places)
+    return np.concatenate([distances[:1], (distances[:-1] + distances[1:]) / 2, distances[-1:]])
+
+
+def height_mm(position_mm: Sequence[float], orientation: Sequence[float]) -> float:
+    """How far a plane lies along its normal."""
     along_row, along_column = np.array(orientation, float).reshape(2, 3)
-    heights = np.sort(np.array([frame.position_mm for frame in frames], float) @ np.cross(along_row, along_column))
-    distances = np.diff(heights)
-    thicknesses = np.concatenate([distances[:1], (distances[:-1] + distances[1:]) / 2, distances[-1:]])
-    mean = float(distances.mean()) or 1.0
-    return min(1.0, float(thicknesses.min()) / mean), max(1.0, float(thicknesses.max()) / mean)
+    return float(np.cross(along_row, along_column) @ np.array(position_mm, float))
+
+
+def _heights_of(frames: Sequence[SourceFrame], orientation: tuple[float, ...] | None) -> np.ndarray:
+    """Of all frames along their normal in mm; all 0 where they do not say where they lie."""
+    if orientation is None:
+        return np.zeros(len(frames))
+    positions = [frame.position_mm for frame in frames if frame.position_mm is not None]
+    if len(positions) < len(frames):
+        return np.zeros(len(frames))
+    return np.array([height_mm(position, orientation) for position in positions])
 
 
 def _frames_of(sources: Sequence[Dataset]) -> tuple[list[Dataset], list[SourceFrame]]:

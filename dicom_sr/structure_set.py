@@ -111,7 +111,7 @@ def _region(result: Result, evidence: Evidence, place: SegmentPlace, number: int
     roi.ReferencedFrameOfReferenceUID = evidence.frame_of_reference_uid
     roi.ROIName = place.segment.label
     roi.ROIDescription = content_description(result)
-    roi.ROIVolume = DS(place.voxels * evidence.voxel_volume_ml, auto_format=True)
+    roi.ROIVolume = DS(float(place.voxels_of_slices @ evidence.voxel_volumes_ml), auto_format=True)
     roi.ROIGenerationAlgorithm = "AUTOMATIC"
     roi.ROIGenerationDescription = provenance.clean_text(f"{result.algorithm.name} {result.algorithm.version}")[:64]
     return roi

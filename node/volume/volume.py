@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from pydicom.dataset import Dataset
 
+from dicom_sr.source_frames import slice_thicknesses
+
 UPRIGHT_SHEAR = 2e-3
 """Sideways shift of slices per millimetre along their normal up to which a grid counts as upright."""
 
@@ -48,15 +50,8 @@ class Grid:
 
     @property
     def thicknesses(self) -> tuple[float, ...] | None:
-        """What each slice takes up of the stack, as a multiple of the step of axis 0; None where all are alike.
-
-        A slice reaches half way to its neighbours, the first and the last one as far outwards as inwards.
-        """
-        if self.levels is None:
-            return None
-        distances = np.diff(self.levels)
-        inner = (distances[:-1] + distances[1:]) / 2
-        return tuple(float(each) for each in (distances[0], *inner, distances[-1]))
+        """What each slice takes up of the stack, as a multiple of the step of axis 0; None where all are alike."""
+        return None if self.levels is None else tuple(slice_thicknesses(self.levels).tolist())
 
     @property
     def centre_lps(self) -> np.ndarray:

@@ -155,6 +155,16 @@ def test_report_of_a_wrong_volume_does_not_pass(result, sources):
     assert problem.code == "volume"
 
 
+def test_a_volume_of_what_has_no_voxel_does_not_pass(objects, sources):
+    """Of nothing, whatever its size, there is no share that uneven slices allow."""
+    emptied_segment(objects[0])
+    for group in content_tree.measurement_groups(objects[1]):
+        for item in content_tree.children_named(group, "118565006"):
+            item.MeasuredValueSequence[0].FloatingPointValue = 1.0
+            item.MeasuredValueSequence[0].NumericValue = "1"
+    assert "volume" in {problem.code for problem in check(objects, sources)}
+
+
 def test_messages_hold_no_patient_data(objects, sources):
     for source in sources:
         source.PatientID = "CANARY"

@@ -156,4 +156,4 @@ def test_slice_spacing_is_measured(sources, result):
         source.SliceThickness = 1
     evidence = check_evidence(result, sources)
     assert evidence.spacing_mm == pytest.approx((3.0, 1.5, 1.25))
-    assert evidence.voxel_volume_ml == pytest.approx(3.0 * 1.5 * 1.25 / 1000)
+    assert evidence.voxel_volumes_ml == pytest.approx(3.0 * 1.5 * 1.25 / 1000)

@@ -10,7 +10,7 @@ from pydicom.dataset import Dataset
 
 from dicom_sr import codes, content_tree
 from dicom_sr.errors import InvalidResult
-from dicom_sr.findings import Finding, Measurement, Predecessor
+from dicom_sr.findings import Finding, Measurement, PlanarRegion, PlanarShape, Predecessor
 from dicom_sr.identity import tracking_uid
 from dicom_sr.measurement_report import encode_measurement_report
 from dicom_sr.profile import CONSERVATIVE, DestinationProfile, ReportClass, Role
@@ -218,3 +218,11 @@ def test_library_says_no_more_than_the_images_do():
     listed = next(item for item in content_tree.walk(report) if content_tree.concept_value(item) == "126200")
     (entry,) = [item for item in listed.ContentSequence if item.ValueType == "IMAGE"]
     assert [content_tree.concept_value(child) for child in entry.ContentSequence] == ["111044"]
+
+
+def test_several_points_at_once_are_no_image_region(result, sources):
+    """TID 1410 has none of graphic type MULTIPOINT, and readers refuse the whole report."""
+    region = PlanarRegion(str(sources[3].SOPInstanceUID), PlanarShape.MULTIPOINT, ((1.0, 2.0), (3.0, 4.0)))
+    spots = Finding(codes.LUNG, "Spots", regions=(region,))
+    with pytest.raises(InvalidResult, match="MULTIPOINT"):
+        encode_measurement_report(replace(result, labels=None, segments=(), findings=(spots,)), sources, ())

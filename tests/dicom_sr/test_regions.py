@@ -102,6 +102,8 @@ def test_what_cannot_be_drawn_is_refused(evidence, sources):
         (PlanarRegion(uid, PlanarShape.POINT, ((float("nan"), 1.0),)), "no numbers"),
         (SpatialRegion(SpatialShape.POINT, ((0.0, 0.0, 0.0),), "1.2.99"), "frame of reference"),
         (in_space(evidence, SpatialShape.POINT, [(5, 5, 40)]), "beside the images"),
+        (in_space(evidence, SpatialShape.POINT, [(5, 5, 1), (6, 5, 1)]), "POINT with 2 points"),
+        (in_space(evidence, SpatialShape.POLYGON, [(5, 5, 1), (6, 5, 1)]), "POLYGON with 2 points"),
         (in_space(evidence, SpatialShape.BOX, [(5, 5, 1)]), "BOX with 1 points"),
         (in_space(evidence, SpatialShape.ELLIPSOID, [(5, 5, 1)]), "ELLIPSOID with 1 points"),
     )

@@ -9,6 +9,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import ImplicitVRLittleEndian
 
+from dicom_sr.conformance import check
 from dicom_sr.evidence import check_evidence
 from dicom_sr.findings import SourceImage
 from dicom_sr.part10 import to_part10
@@ -76,9 +77,29 @@ def test_regions_are_named_coded_and_coloured(structure_set, sources):
 
 
 def test_volume_is_that_of_the_voxels(structure_set, result, sources):
-    voxel_ml = check_evidence(result, sources).voxel_volume_ml
+    voxel_ml = check_evidence(result, sources).voxel_volumes_ml[0]
     for roi, label in zip(structure_set.StructureSetROISequence, (2, 7), strict=True):
         assert float(roi.ROIVolume) == pytest.approx((result.labels == label).sum() * voxel_ml)
+
+
+def test_volume_of_uneven_slices_is_that_of_each_slice(result, sources):
+    """Each slice reaches half way to its neighbours; contours at the mean distance would enclose another volume."""
+    spread_mm = [3.0 * (index + max(index - 6, 0) / 2) for index in range(12)]
+    reach_mm = np.array([3.0] * 6 + [3.75] + [4.5] * 5)
+    first = sources[0]
+    normal = np.cross(first.ImageOrientationPatient[:3], first.ImageOrientationPatient[3:])
+    start = np.array(first.ImagePositionPatient, float)
+    for source, height_mm in zip(sources, spread_mm, strict=True):
+        source.ImagePositionPatient = [f"{value:.6f}" for value in start + height_mm * normal]
+    structure_set = encode_structure_set(result, sources)
+    for roi, label in zip(structure_set.StructureSetROISequence, (2, 7), strict=True):
+        voxels = (result.labels == label).sum(axis=(1, 2))
+        exact_ml = float(voxels @ reach_mm) * 1.5 * 1.25 / 1000
+        assert float(roi.ROIVolume) == pytest.approx(exact_ml, rel=1e-4)
+        assert float(roi.ROIVolume) != pytest.approx(voxels.sum() * reach_mm.mean() * 1.5 * 1.25 / 1000, rel=1e-3)
+    assert not list(check([structure_set], sources, result=result))
+    structure_set.StructureSetROISequence[0].ROIVolume = exact_ml
+    assert [each.code for each in check([structure_set], sources, result=result)] == ["volume"]
 
 
 def test_every_image_is_referred_to(structure_set, sources):
