@@ -8,7 +8,6 @@ from datetime import time as clock
 from pathlib import Path
 
 import pytest
-from pydicom.uid import generate_uid
 
 from node.deliver.gate import seconds_until_open
 from node.deliver.storage_scu import send
@@ -114,17 +113,21 @@ def test_rejected_association_counts_as_not_reached_and_a_refused_object_does_no
 
 
 def test_connections_deliver_in_parallel_and_each_study_in_order(node: Node, destination_at: DestinationAt):
-    study = generate_uid()
-    first, second = (node.add_result("pacs", study=study if n == 0 else None)[0] for n in range(2))
+    (first,) = node.add_result("pacs")
     with (
         FaultyArchive([Stall()]) as archive,
         node.outbox(node.settings(destination_at(archive.port, connections=2), timeout_seconds=60)),
     ):
-        assert archive.stalled.wait(10)
+        wait_until(archive.stalled.is_set, "stalled association")
+        # Only now: any of those that wait might be the one that stalls.
+        (later,) = node.add_result("pacs", study=first.study_instance_uid)
+        (second,) = node.add_result("pacs")
         node.wait_for_end(second)
         assert node.job(first).state is JobState.RUNNING
+        assert (node.job(later).state, node.job(later).attempt) == (JobState.QUEUED, 0)
         archive.resume()
         node.wait_for_end(first)
+        node.wait_for_end(later)
 
 
 def test_bandwidth_is_limited(result_objects: list[Path], destination_at: DestinationAt):
