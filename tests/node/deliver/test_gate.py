@@ -120,7 +120,7 @@ def test_connections_deliver_in_parallel_and_each_study_in_order(node: Node, des
     ):
         wait_until(archive.stalled.is_set, "stalled association")
         # Only now: any of those that wait might be the one that stalls.
-        (later,) = node.add_result("pacs", study=first.study_instance_uid)
+        (later,) = node.add_result("pacs", study=first.study_instance_uid, digest="d2", model="lung")
         (second,) = node.add_result("pacs")
         node.wait_for_end(second)
         assert node.job(first).state is JobState.RUNNING
