@@ -13,9 +13,14 @@ from pathlib import Path
 
 import pytest
 import structlog
+from hypothesis import HealthCheck, settings
 
 from tests.postgresql import PROGRAMS as POSTGRESQL_PROGRAMS
 from tests.viewer import ohif
+
+# A busy machine is no failure.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 BIN = Path(sys.executable).parent
 COUNTERPARTS = {

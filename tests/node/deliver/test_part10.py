@@ -56,7 +56,7 @@ def test_file_without_data_set_is_refused(tmp_path: Path):
 
 
 @given(noise=st.binary(max_size=300))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=50)
 def test_no_content_makes_reading_fail_otherwise_than_by_not_part10(tmp_path: Path, noise: bytes):
     path = tmp_path / "file"
     path.write_bytes(bytes(128) + b"DICM" + noise)

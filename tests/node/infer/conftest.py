@@ -8,13 +8,9 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from hypothesis import settings
 from onnx import TensorProto, helper, numpy_helper
 
 from node.infer import Model, Registry
-
-settings.register_profile("patient", deadline=None)  # a busy machine is no failure
-settings.load_profile("patient")
 
 MANIFEST = """version = 1
 

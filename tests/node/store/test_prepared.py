@@ -62,7 +62,7 @@ def contents(engine: Engine) -> list[list[object]]:
 
 
 @given(st.lists(st.lists(instances(), min_size=1, max_size=4), max_size=5))
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_same_rows_and_answers(engines: tuple[Engine, Engine], groups: list[list[ReceivedInstance]]) -> None:
     plain, prepared = engines
     connection = PreparedConnection(prepared)
