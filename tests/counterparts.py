@@ -8,6 +8,7 @@ also ends them when the test process dies.
 import hashlib
 import json
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -18,7 +19,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from itertools import count, islice
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +32,22 @@ PATIENCE = 3.0
 
 _PORTS = range(10_000, 32_000)
 """Below those that the system gives to whoever asks for any port, and to connections that go out."""
-_TRIED = count(os.getpid() * 7919)  # processes that run tests beside each other begin far apart
+
+
+def _ports_of_this_process() -> Iterator[int]:
+    """Each worker of a test run has ports that no other worker takes; several runs begin at different places."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    own = _PORTS[worker % workers :: workers]
+    return cycle([*own[(start := random.randrange(len(own))) :], *own[:start]])
+
+
+_TRIED = _ports_of_this_process()
 
 
 def free_port() -> int:
     """A TCP port that is free on loopback now, and that nothing takes by chance before it is used."""
-    for number in islice(_TRIED, len(_PORTS)):
-        port = _PORTS[number % len(_PORTS)]
+    for port in islice(_TRIED, len(_PORTS)):
         with socket.socket() as probe, suppress(OSError):
             probe.bind((LOOPBACK, port))
             return port
