@@ -7,6 +7,7 @@ what is missing is decoded again.
 """
 
 import contextlib
+import functools
 import hashlib
 import os
 import shutil
@@ -49,8 +50,9 @@ class FrameCache:
     folder: Path
     maximum_bytes: int
 
-    @property
+    @functools.cached_property
     def _current(self) -> Path:
+        """Looked up once: processes that are given this cache are of the same start of the machine."""
         return self.folder / f"{_start_of_machine()}-{imagecodecs.__version__}-{LAYOUT}"
 
     def begin(self, now: float) -> None:
@@ -119,18 +121,13 @@ class FrameCache:
             return
         part = entry.with_name(entry.name + PART)
         with file:
+            claimed = None if entry.exists() else Claim(file)
             try:
-                if entry.exists():
-                    yield None
-                    return
-                claimed = Claim(file)
                 yield claimed
-                if claimed.is_kept:
-                    with contextlib.suppress(OSError):  # it was trimmed away meanwhile
-                        part.rename(entry)
             finally:
-                if _is_at(file, part):
-                    part.unlink(missing_ok=True)
+                if _is_at(file, part):  # else it was trimmed away meanwhile, and may be another's
+                    with contextlib.suppress(OSError):
+                        part.rename(entry) if claimed and claimed.is_kept else part.unlink()
 
     def trim(self, now: float) -> int:
         """Take away entries that are too old, and the oldest beyond `maximum_bytes`; the bytes that stay.

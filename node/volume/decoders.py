@@ -41,10 +41,10 @@ SLOW = frozenset(CODECS) - {uid.RLELossless, DEFLATED_FRAME, UNCOMPRESSED_FRAMES
 FEWEST_IMAGES = 24
 """Below it a series is decoded where it is loaded: starting to hand over costs more."""
 
-IMAGES_AHEAD = 16
+IMAGES_AHEAD = 32
 """Images that each process may have waiting, and..."""
 
-IMAGES_AT_ONCE = 8
+IMAGES_AT_ONCE = 16
 """...that it is given at once; fewer towards the end of a series, so that all processes end together."""
 
 TEMPORARY_BYTES = 1 << 30
@@ -249,20 +249,19 @@ def read_once(cache: FrameCache, one: Slice, into: np.ndarray) -> None:
 def decode_images(cache: FrameCache, batch: Sequence[Slice]) -> Refused:
     """Runs in a decoding process; those of the batch that are refused, by their place in it."""
     refused = {}
-    for place, one in enumerate(batch):
-        try:
-            decode_image(cache, one)
-        except NotAnalysed as error:
-            refused[place] = error.code, str(error)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom's quote values of the data set
+        for place, one in enumerate(batch):
+            try:
+                decode_image(cache, one)
+            except NotAnalysed as error:
+                refused[place] = error.code, str(error)
     return refused
 
 
 def decode_image(cache: FrameCache, one: Slice) -> None:
     """Runs in a decoding process: have one image in the cache. Raises NotAnalysed, and Transient without its file."""
-    if _is_in(cache, one):
-        return
-    with warnings.catch_warnings(), cache.claim(one.instance.path, _frame(one)) as claimed:
-        warnings.simplefilter("ignore")  # pydicom's quote values of the data set
+    with cache.claim(one.instance.path, _frame(one)) as claimed:
         if claimed is not None:
             values = np.empty(one.form.frame_shape, one.form.dtype)
             one.read(values)
