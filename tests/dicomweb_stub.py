@@ -20,7 +20,8 @@ from tests.http_stub import Answer, HttpStub, Request
 
 @dataclass
 class DicomwebStub:
-    """`faults` are answers to the next STOW-RS requests, in order, instead of the right ones."""
+    """`faults` are answers to the next STOW-RS requests, in order, instead of the right ones; `read_back` is the answer
+    to every WADO-RS request, `found` the content of every one to QIDO-RS."""
 
     faults: list[Answer | Callable[[], Answer]] = field(default_factory=list)
     instances: dict[str, bytes] = field(default_factory=dict)
@@ -32,6 +33,8 @@ class DicomwebStub:
     problems: list[str] = field(default_factory=list)
     tls: Any = None
     allows_anybody: bool = False
+    read_back: Answer | None = None
+    found: bytes | None = None
 
     def __enter__(self) -> "DicomwebStub":
         self.http = HttpStub(self._answer, self.tls).__enter__()
@@ -66,11 +69,15 @@ class DicomwebStub:
             return refused
         place, query = urlsplit(path).path, parse_qs(urlsplit(path).query)
         if place.endswith("/instances"):
+            if self.found is not None:
+                return 200, {}, self.found
             wanted = query["SOPInstanceUID"][0]
             if wanted not in self.instances:
                 return 204, {}, b""
             found = [{"00080018": {"vr": "UI", "Value": [wanted]}}]
             return 200, {"Content-Type": "application/dicom+json"}, json.dumps(found).encode()
+        if "/instances/" in place and self.read_back is not None:
+            return self.read_back
         if "/instances/" in place:
             stored = self.instances.get(place.rsplit("/", 1)[1])
             if stored is None:

@@ -11,13 +11,15 @@ from pydicom import dcmread
 from node.deliver import stow
 from node.deliver.dimse import StoreOutcome, describe_status, store_outcome
 from node.deliver.forms import Forms
-from node.deliver.http import HttpPeer
+from node.deliver.http import LONGEST_ANSWER_BYTES, HttpPeer
 from node.deliver.rerender import sent_files
 from node.deliver.transport import Check, NeverTaken, NotTaken, Parcel, Receipt, accepted_objects
 from node.destination_settings import DicomwebDestination
 from node.errors import Permanent, Transient
 from node.store.deliveries import AcceptedObject, Delivery
 from node.store.results import ResultObject
+
+_MOST_TIMES_LONGER = 50
 
 
 class DicomwebTransport:
@@ -45,11 +47,17 @@ class DicomwebTransport:
             "POST", "/studies", headers=headers, make_content=lambda: stow.body(paths, boundary, check)
         )
         read = stow.read_answer(answer.content)
-        if read is None or not (read.stored or read.failed):
-            if answer.status_code == 200:  # it stored everything, and does not say what
-                return Receipt(accepted_objects(parcel), {one.sop_instance_uid: 0 for one in parcel.objects})
+        if read is not None and (read.stored or read.failed):
+            return self._receipt(parcel, paths, read)
+        if answer.status_code != 200:
             raise self._peer.problem(answer, "STOW-RS", {})
-        return self._receipt(parcel, paths, read)
+        if read is None and answer.content and not stow.is_dicom_xml(answer.headers.get("Content-Type", "")):
+            raise NotTaken(
+                f"{self._peer.describe()} answered something that is no answer to STOW-RS: check url, and whether "
+                "something before it asks to sign in"
+            )
+        # It stored everything, and does not say what.
+        return Receipt(accepted_objects(parcel), {one.sop_instance_uid: 0 for one in parcel.objects})
 
     def probe(self) -> None:
         self._peer.request("GET", "/studies", headers={"Accept": stow.DICOM_JSON}, params={"limit": "1"})
@@ -59,6 +67,8 @@ class DicomwebTransport:
 
         Raises
         ------
+        Transient
+            It could not be asked.
         Permanent
             The server has another object under one of our UIDs.
         """
@@ -67,10 +77,10 @@ class DicomwebTransport:
         kept = self.has(replace(delivery, objects=tuple(others)), check)
         for one, path in files:
             check()
-            there = self._retrieve(delivery.study_instance_uid, one)
+            there = self._retrieve(delivery.study_instance_uid, one, path)
             if there is None:
                 continue
-            if dcmread(BytesIO(there)) != dcmread(path):
+            if not _is_same(there, path):
                 raise Permanent(
                     f"{self._peer.describe()} gives back another content under {one.sop_instance_uid} than it was "
                     "sent: find out who changes objects there"
@@ -79,17 +89,19 @@ class DicomwebTransport:
         return kept
 
     def has(self, delivery: Delivery, check: Callable[[], None]) -> set[str]:
-        """The SOP Instance UIDs that QIDO-RS finds."""
+        """The SOP Instance UIDs that QIDO-RS finds; `Transient` where it could not be asked."""
         found = set()
         for one in delivery.objects:
             check()
             path = f"/studies/{delivery.study_instance_uid}/series/{one.series_instance_uid}/instances"
             params = {"SOPInstanceUID": one.sop_instance_uid}
             answer = self._peer.request("GET", path, headers={"Accept": stow.DICOM_JSON}, params=params)
-            if answer.status_code == 200 and one.sop_instance_uid in answer.text:
-                found.add(one.sop_instance_uid)
-            elif answer.status_code not in (200, 204, 404):
-                raise Transient(f"{self._peer.describe()} answered HTTP {answer.status_code} to QIDO-RS")
+            if answer.status_code in (204, 404):
+                continue
+            matches = stow.read_matches(answer.content) if answer.status_code == 200 else None
+            if matches is None:
+                raise Transient(f"{self._peer.describe()} answered HTTP {answer.status_code} and no list to QIDO-RS")
+            found |= matches & {one.sop_instance_uid}
         return found
 
     def _receipt(self, parcel: Parcel, paths: Sequence[Path], read: stow.StowAnswer) -> Receipt:
@@ -116,10 +128,13 @@ class DicomwebTransport:
     def _compare(self, parcel: Parcel, one: ResultObject, path: Path, statuses: dict[str, int]) -> str:
         """What is there under this UID must be what we have; returns what the log is to say."""
         place = AcceptedObject(one.sop_class_uid, one.sop_instance_uid, one.series_instance_uid)
-        there = self._retrieve(parcel.result.study_instance_uid, place)
+        try:
+            there = self._retrieve(parcel.result.study_instance_uid, place, path)
+        except (Transient, Permanent):
+            there = None
         if there is None:
             return "was there already, and cannot be read back to compare"
-        if dcmread(BytesIO(there)) != dcmread(path):
+        if not _is_same(there, path):
             raise NeverTaken(
                 f"{self._peer.describe()} has another object under our UID {one.sop_instance_uid}: delete it there, "
                 "then retry the job",
@@ -127,15 +142,25 @@ class DicomwebTransport:
             )
         return "was there already, with the same content"
 
-    def _retrieve(self, study_instance_uid: str, one: AcceptedObject) -> bytes | None:
-        """An instance by WADO-RS; None when the server does not give it."""
+    def _retrieve(self, study_instance_uid: str, one: AcceptedObject, sent: Path) -> bytes | None:
+        """An instance by WADO-RS; None when the server has it not. Raises `Transient` or `Permanent` when it was not
+        told. It may be longer than what was `sent`, where the server keeps it in another transfer syntax."""
         path = f"/studies/{study_instance_uid}/series/{one.series_instance_uid}/instances/{one.sop_instance_uid}"
         accept = 'multipart/related; type="application/dicom"; transfer-syntax=*'
-        try:
-            answer = self._peer.request("GET", path, headers={"Accept": accept})
-        except (Transient, Permanent):
-            return None
-        if answer.status_code != 200:
+        longest = max(LONGEST_ANSWER_BYTES, _MOST_TIMES_LONGER * sent.stat().st_size)
+        answer = self._peer.request("GET", path, headers={"Accept": accept}, longest_bytes=longest)
+        if answer.status_code in (204, 404, 410):
             return None
         start, end = answer.content.find(b"\r\n\r\n"), answer.content.rfind(b"\r\n--")
-        return answer.content[start + 4 : end] if 0 <= start < end else None
+        if answer.status_code != 200 or not 0 <= start < end:
+            raise Transient(f"{self._peer.describe()} answered HTTP {answer.status_code} and no object to WADO-RS")
+        return answer.content[start + 4 : end]
+
+
+def _is_same(content: bytes, sent: Path) -> bool:
+    """Whether these bytes are the object in a file, in whatever transfer syntax."""
+    ours = dcmread(sent)
+    try:
+        return bool(dcmread(BytesIO(content)) == ours)
+    except Exception:  # pydicom raises anything for bytes that are no DICOM file
+        return False

@@ -5,7 +5,7 @@ from datetime import datetime, time, timedelta
 
 from sqlalchemy import Engine
 
-from node.deliver.transport import Transport
+from node.deliver.transport import LONGEST_RETRY_AFTER_SECONDS, Transport
 from node.errors import OverreadError
 from node.logs import describe_error, get_logger
 from node.settings import AnyDestination, DeliverSettings
@@ -64,7 +64,8 @@ class Gate:
         if state.closed_until is None:
             return 0.0
         wait = (state.closed_until - self._now()).total_seconds()
-        return wait if wait > 0 else self._probe()
+        longest = max(LONGEST_RETRY_AFTER_SECONDS, self._settings.probe_seconds)
+        return wait if 0 < wait <= longest else self._probe()  # longer: our clock was set back meanwhile
 
     def reached(self) -> None:
         """A delivery arrived: what waits for the destination need not wait longer."""

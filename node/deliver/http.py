@@ -6,17 +6,22 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
 
 from node.deliver.tls import client_tls, describe_tls_error
-from node.deliver.transport import NeverTaken, NotTaken, Unreachable
+from node.deliver.transport import LONGEST_RETRY_AFTER_SECONDS, NeverTaken, NotTaken, Unreachable
 from node.destination_settings import HttpDestination, OAuth2
 from node.errors import Permanent
 
+LONGEST_ANSWER_BYTES = 1 << 24
 _TOKEN_MARGIN_SECONDS = 60.0
-_LONGEST_RETRY_AFTER_SECONDS = 3600.0
+_MOST_TIMEOUTS = 10
+"""So many times `timeout_seconds` the body of an answer may take in all: one that comes byte by byte has no end."""
+_OF_THE_BODY = ("content-encoding", "content-length", "transfer-encoding")
+"""Headers that are about the body as it was sent, not as it was read."""
 
 
 class HttpPeer:
@@ -32,6 +37,7 @@ class HttpPeer:
         self._clock = clock
         host = httpx.URL(destination.url).host
         verify: Any = client_tls(destination.tls, host, destination.name).context if destination.tls else True
+        self._timeout_seconds = timeout_seconds
         self._client = httpx.Client(verify=verify, timeout=timeout_seconds, follow_redirects=False, trust_env=False)
         self._lock = threading.Lock()
         self._token = ""
@@ -54,23 +60,27 @@ class HttpPeer:
         headers: Mapping[str, str] | None = None,
         make_content: Callable[[], Iterable[bytes] | bytes] | None = None,
         params: Mapping[str, str] | None = None,
+        longest_bytes: int = LONGEST_ANSWER_BYTES,
     ) -> httpx.Response:
         """The answer, whatever its status but 401, 403, 429 and 503.
 
-        `make_content` is called again when the request is repeated with a new token.
+        `make_content` is called again when the request is repeated with a new token; `longest_bytes` is the most that
+        is taken as an answer.
 
         Raises
         ------
         Unreachable
-            No connection, no answer, not authorised, or the destination wants to be left alone for a while.
+            No connection, no answer, one without an end, not authorised, or the destination wants to be left alone for
+            a while.
         """
         for is_last in (False, True):
             content = make_content() if make_content else None
             sent = {**(headers or {}), **self._authorization()}
+            request = self._client.build_request(
+                method, self.destination.url.rstrip("/") + path, headers=sent, content=content, params=params
+            )
             try:
-                answer = self._client.request(
-                    method, self.destination.url.rstrip("/") + path, headers=sent, content=content, params=params
-                )
+                answer = self._whole_answer(request, longest_bytes)
             except httpx.HTTPError as error:
                 raise Unreachable(f"{self.describe()}: {_describe(error)}") from None
             if self._wants_new_token(answer, is_last):
@@ -78,6 +88,20 @@ class HttpPeer:
             self._refuse_unready(answer)
             return answer
         raise AssertionError("unreachable")
+
+    def _whole_answer(self, request: httpx.Request, longest_bytes: int) -> httpx.Response:
+        """The answer with its body, which must be neither longer than this nor without an end."""
+        with contextlib.closing(self._client.send(request, stream=True)) as answer:
+            deadline = self._clock() + _MOST_TIMEOUTS * self._timeout_seconds
+            body = bytearray()
+            for piece in answer.iter_bytes():
+                body += piece
+                if len(body) > longest_bytes:
+                    raise Unreachable(f"{self.describe()} answered with more than {longest_bytes} bytes")
+                if self._clock() > deadline:
+                    raise Unreachable(f"{self.describe()}: no whole answer in time")
+        headers = [(name, value) for name, value in answer.headers.items() if name not in _OF_THE_BODY]
+        return httpx.Response(answer.status_code, headers=headers, content=bytes(body), request=request)
 
     @contextlib.contextmanager
     def stream(self, path: str, headers: Mapping[str, str]) -> Iterator[httpx.Response]:
@@ -129,10 +153,16 @@ class HttpPeer:
 
     def _authorization(self) -> dict[str, str]:
         if self.destination.bearer_token_file is not None:
-            return {"Authorization": f"Bearer {_read_secret(self.destination.bearer_token_file, self.describe())}"}
+            return {"Authorization": f"Bearer {self._token_in(self.destination.bearer_token_file)}"}
         if self.destination.oauth2 is not None:
             return {"Authorization": f"Bearer {self._oauth2_token(self.destination.oauth2)}"}
         return {}
+
+    def _token_in(self, path: Path) -> str:
+        token = read_secret(path, self.describe())
+        if not all(0x20 < byte < 0x7F for byte in token):
+            raise Permanent(f"{self.describe()}: {path} holds no token: one line of printable ASCII is expected")
+        return token.decode("ascii")
 
     def _oauth2_token(self, oauth2: OAuth2) -> str:
         """Client credentials (RFC 6749 4.4); the token is used until a minute before it ends."""
@@ -142,11 +172,12 @@ class HttpPeer:
             form = {
                 "grant_type": "client_credentials",
                 "client_id": oauth2.client_id,
-                "client_secret": _read_secret(oauth2.client_secret_file, self.describe()),
+                "client_secret": read_secret(oauth2.client_secret_file, self.describe()).decode("utf-8", "replace"),
                 **({"scope": oauth2.scope} if oauth2.scope else {}),
             }
+            request = self._client.build_request("POST", oauth2.token_url, data=form)
             try:
-                answer = self._client.post(oauth2.token_url, data=form)
+                answer = self._whole_answer(request, LONGEST_ANSWER_BYTES)
             except httpx.HTTPError as error:
                 raise Unreachable(f"{self.describe()}: no token from oauth2.token_url: {_describe(error)}") from None
             if answer.status_code != 200:
@@ -156,7 +187,10 @@ class HttpPeer:
                 )
             try:
                 granted = answer.json()
-                self._token = str(granted["access_token"])
+                token = str(granted["access_token"])
+                if not token.isascii() or not token.isprintable():
+                    raise ValueError
+                self._token = token
                 lasts = float(granted.get("expires_in", 300))
             except (ValueError, KeyError, TypeError):
                 raise Unreachable(f"{self.describe()}: oauth2.token_url gave no access_token") from None
@@ -170,12 +204,12 @@ def retry_after_seconds(value: str, date: str = "") -> float | None:
     A date is one of the server's clock: it is compared with the Date of the same answer, not with our clock.
     """
     if value.strip().isdigit():
-        return min(float(value), _LONGEST_RETRY_AFTER_SECONDS)
+        return min(float(value), LONGEST_RETRY_AFTER_SECONDS)
     moment = _timestamp(value)
     if moment is None:
         return None
     now = _timestamp(date) or time.time()
-    return min(max(moment - now, 0.0), _LONGEST_RETRY_AFTER_SECONDS)
+    return min(max(moment - now, 0.0), LONGEST_RETRY_AFTER_SECONDS)
 
 
 def _timestamp(date: str) -> float | None:
@@ -185,13 +219,21 @@ def _timestamp(date: str) -> float | None:
         return None
 
 
-def _read_secret(path: Any, who: str) -> str:
-    """A secret from its file, read each time so that it can be renewed without a restart."""
+def read_secret(path: Path, who: str) -> bytes:
+    """A secret from its file, read each time so that it can be renewed without a restart.
+
+    Raises
+    ------
+    Permanent
+        There is none: nothing is signed with an empty key.
+    """
     try:
-        return str(path.read_text(encoding="utf-8")).strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or type(error).__name__
-        raise Permanent(f"{who}: {path} cannot be read ({reason})") from None
+        secret = path.read_bytes().strip()
+    except OSError as error:
+        raise Permanent(f"{who}: {path} cannot be read ({error.strerror or type(error).__name__})") from None
+    if not secret:
+        raise Permanent(f"{who}: {path} is empty: write the secret into it")
+    return secret
 
 
 def _describe(error: httpx.HTTPError) -> str:

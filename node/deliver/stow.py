@@ -50,8 +50,28 @@ def read_answer(content: bytes) -> StowAnswer | None:
             stored=dict(_items(answer, "00081199", "00081196")),
             failed=dict(_items(answer, "00081198", "00081197")),
         )
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
         return None
+
+
+def is_dicom_xml(content_type: str) -> bool:
+    """Whether an answer is the same in the Native DICOM Model, which some servers send whatever they are asked for."""
+    return content_type.partition(";")[0].strip().lower() in ("application/dicom+xml", "text/xml", "application/xml")
+
+
+def read_matches(content: bytes) -> set[str] | None:
+    """The SOP Instance UIDs of an answer to QIDO-RS in DICOM JSON (PS3.18 10.6.3.3); None when it is something else."""
+    try:
+        matches = json.loads(content)
+        return {str(uid) for match in _list(matches) for uid in match["00080018"]["Value"]}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError
+    return value
 
 
 def _items(answer: Any, sequence: str, reason: str) -> Iterator[tuple[str, int]]:

@@ -14,10 +14,13 @@ Check = Callable[[], None]
 """Called again and again while waiting; raises to give up, e.g. because the process is asked to stop."""
 
 
+LONGEST_RETRY_AFTER_SECONDS = 3600.0
+
+
 class Unreachable(Transient):
     """The destination was not reached or took no association: what happened has nothing to do with the result.
 
-    `retry_after_seconds` is how long it wants to be left alone, if it said so.
+    `retry_after_seconds` is how long it wants to be left alone, if it said so: at most `LONGEST_RETRY_AFTER_SECONDS`.
     """
 
     def __init__(self, message: str, retry_after_seconds: float | None = None) -> None:

@@ -16,11 +16,10 @@ from typing import Any
 from sqlalchemy import Engine
 
 from dicom_sr.findings import Finding
-from node.deliver.http import HttpPeer
+from node.deliver.http import HttpPeer, read_secret
 from node.deliver.statement import Statement, read_statement
 from node.deliver.transport import Check, Parcel, Receipt
 from node.destination_settings import HttpDestination, WebhookDestination
-from node.errors import Permanent
 from node.jobs.history import deliveries_of_result
 from node.store.database import read_transaction
 from node.store.deliveries import AcceptedObject, deliveries_of
@@ -80,10 +79,11 @@ class SignedPost:
             It was not; `what` names the receiver in the message.
         """
         body = json.dumps(said).encode("utf-8")
+        who = f"{self._peer.describe()}: secret_file"
         headers = {
             "Content-Type": "application/json",
             "X-Overread-Delivery": identifier,
-            "X-Overread-Signature": sign(body, self._secret(), int(self._now().timestamp())),
+            "X-Overread-Signature": sign(body, read_secret(self._secret_file, who), int(self._now().timestamp())),
         }
         answer = self._peer.request("POST", "", headers=headers, make_content=lambda: body)
         if not 200 <= answer.status_code < 300:
@@ -92,12 +92,6 @@ class SignedPost:
     def probe(self) -> None:
         """Raise `Transient` unless the destination answers at all."""
         self._peer.request("HEAD", "")
-
-    def _secret(self) -> bytes:
-        try:
-            return self._secret_file.read_bytes().strip()
-        except OSError as error:
-            raise Permanent(f"{self._peer.describe()}: secret_file cannot be read ({error.strerror})") from None
 
 
 def sign(body: bytes, secret: bytes, timestamp: int) -> str:

@@ -25,6 +25,8 @@ from node.store.tables import JobKind, JobState, Priority, ResultState, result
 from node.store.tables import job as job_table
 
 _OPEN = (JobState.QUEUED, JobState.RUNNING)
+_MOST_SKEW = timedelta(minutes=10)
+"""So far apart the clocks of several machines may be."""
 
 
 def enqueue_infer(connection: Connection, order: InferOrder, now: datetime) -> Job:
@@ -154,6 +156,17 @@ def next_run_at(connection: Connection, kind: JobKind, lane: Lane = EVERY_DESTIN
             _in_lane(lane),
         )
     )
+
+
+def heed_clock_set_back(connection: Connection, kind: JobKind, longest_seconds: float, now: datetime) -> int:
+    """Let jobs run now that wait longer than anything makes them wait: when they were queued, the clock was ahead of
+    what it says now. How many there were."""
+    ahead = and_(
+        job_table.c.kind == kind,
+        job_table.c.state == JobState.QUEUED,
+        job_table.c.run_after > now + timedelta(seconds=longest_seconds) + _MOST_SKEW,
+    )
+    return connection.execute(update(job_table).where(ahead).values(run_after=now)).rowcount
 
 
 def hold_job(connection: Connection, job_id: int, held: bool) -> Job:

@@ -161,8 +161,12 @@ class JobLoop:
         if time.monotonic() < self._next_rescue:
             return
         self._next_rescue = time.monotonic() + self._settings.lease_seconds
+        kind, longest = self._settings.kind, self._settings.retry.longest_seconds
         with write_transaction(self._engine) as connection:
             rescued = lease.rescue(connection, self._now(), is_dead, is_dead_with_its_node)
+            ahead = queue.heed_clock_set_back(connection, kind, longest, self._now())
+        if ahead:
+            self._log.warning("clock_was_set_back", jobs=ahead)
         for job in rescued:
             self._log.warning("job_rescued", job=job.job_id, attempt=job.attempt, state=str(job.state))
 

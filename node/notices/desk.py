@@ -16,12 +16,12 @@ from sqlalchemy import Engine
 from dicom_sr.archive import RESULT_FILE
 from dicom_sr.provenance import standing_of
 from node.deliver.statement import read_order
-from node.errors import OverreadError
+from node.errors import Permanent
 from node.logs import describe_error, get_logger
 from node.notice_settings import Recipient
 from node.notices.escalation import Escalate, GiveUp, Tell, WaitFor, decide
 from node.notices.links import make_link
-from node.notices.telling import read_secret, tell
+from node.notices.telling import signing_secret, tell
 from node.notices.wording import Words
 from node.settings import Settings
 from node.store.database import read_transaction, write_transaction
@@ -39,7 +39,7 @@ from node.store.tables import NoticeState
 Witness = Callable[[Notice, NoticeEvent, str], None]
 """Told each step after it was noted: the notice, the step, and the recipient or who acknowledged."""
 
-_AT_ONCE = 10
+_AT_ONCE = 1  # telling one may take most of the lease
 _LEASE = timedelta(minutes=2)
 
 
@@ -114,7 +114,7 @@ class NoticeDesk:
         identifier = f"{notice.reference.lower()}.{notice.step}"
         try:
             acknowledged_by = tell(settings, recipient, self._words(notice, recipient), identifier, now)
-        except (OverreadError, ValueError) as error:
+        except Exception as error:  # also one that nobody foresaw: the next recipient is told then
             after = now + timedelta(seconds=settings.retry_seconds)
             message = describe_error(error)
             self._note(notice, NoticeEvent.NOT_TOLD, recipient.name, message, tries=notice.tries + 1, due_at=after)
@@ -130,8 +130,11 @@ class NoticeDesk:
         link = ""
         if settings.acknowledge_url:
             until = self._now() + timedelta(hours=settings.link_hours)
-            secret = read_secret(settings.secret_file)
-            link = make_link(settings.acknowledge_url, secret, notice.reference, recipient.name, until)
+            try:
+                secret = signing_secret(settings)
+                link = make_link(settings.acknowledge_url, secret, notice.reference, recipient.name, until)
+            except Permanent as error:  # a notice goes out without it rather than not at all
+                get_logger("notices").error("notice_without_link", error=describe_error(error))
         facts = {str(name): value for name, value in self._facts(notice).items() if name in settings.say}
         standing = self._standing(notice)
         return Words(notice.reference, standing, facts, link, is_repeated=notice.step >= len(settings.recipients))

@@ -17,7 +17,7 @@ from starlette.routing import Route
 from node.errors import Permanent
 from node.notices.desk import Witness, acknowledge
 from node.notices.links import LinkRefused, read_link
-from node.notices.telling import read_secret
+from node.notices.telling import signing_secret
 from node.settings import Settings
 from node.store.database import read_transaction
 from node.store.notices import Notice, get_notice
@@ -86,7 +86,7 @@ class NoticePage:
         """The page for a link; `name` is None while it is only looked at."""
         now = self._now()
         try:
-            reference, recipient = read_link(request.query_params, read_secret(self._settings.secret_file), now)
+            reference, recipient = read_link(request.query_params, signing_secret(self._settings), now)
             if name is not None:
                 who = f"{recipient} ({name})" if name else recipient
                 notice, _ = acknowledge(self._engine, reference, who, now, self._witness)

@@ -7,7 +7,7 @@ from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 
-from node.deliver.http import HttpPeer
+from node.deliver.http import HttpPeer, read_secret
 from node.deliver.webhook import sign
 from node.destination_settings import HttpDestination
 from node.errors import Permanent, Transient
@@ -34,12 +34,9 @@ def tell(settings: NoticeSettings, recipient: Recipient, words: Words, identifie
     return _post(settings, recipient, words, identifier, now)
 
 
-def read_secret(file: str) -> bytes:
-    """The signing secret, read each time so that it can be renewed; `Permanent` names the file."""
-    try:
-        return Path(file).read_bytes().strip()
-    except OSError as error:
-        raise Permanent(f"notices.secret_file {file} cannot be read ({error.strerror})") from None
+def signing_secret(settings: NoticeSettings) -> bytes:
+    """The secret by which links and webhooks are signed; `Permanent` names its file."""
+    return read_secret(Path(settings.secret_file), "notices.secret_file")
 
 
 def _send_mail(settings: NoticeSettings, recipient: Recipient, words: Words, identifier: str) -> None:
@@ -104,7 +101,7 @@ def _post(settings: NoticeSettings, recipient: Recipient, words: Words, identifi
     headers = {
         "Content-Type": "application/json",
         "X-Overread-Delivery": identifier,
-        "X-Overread-Signature": sign(body, read_secret(settings.secret_file), int(now.timestamp())),
+        "X-Overread-Signature": sign(body, signing_secret(settings), int(now.timestamp())),
     }
     with closing(peer):
         answer = peer.request("POST", "", headers=headers, make_content=lambda: body)

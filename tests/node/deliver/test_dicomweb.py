@@ -3,6 +3,8 @@
 import json
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -11,11 +13,15 @@ import pytest
 from pydicom import dcmread
 from structlog.testing import capture_logs
 
+from dicom_sr.profile import CONSERVATIVE
 from node.deliver import stow
+from node.deliver.dicomweb_transport import DicomwebTransport
+from node.deliver.forms import Forms
 from node.deliver.http import retry_after_seconds
 from node.destination_settings import DicomwebDestination, OAuth2, Tls
+from node.errors import Permanent, Transient
 from node.store.database import read_transaction
-from node.store.deliveries import get_destination_state
+from node.store.deliveries import Delivery, get_destination_state
 from node.store.tables import DeliveryState, JobState
 from tests.certificates import make_authority
 from tests.counterparts import LOOPBACK, free_port, orthanc, wait_until
@@ -176,6 +182,7 @@ def test_host_that_dns_does_not_know_is_tried_again(node: Node, web: Web):
         ((403, {}, b""), "grant them the role"),
         ((500, {}, b"Canary"), "HTTP 500 to STOW-RS"),
         ((502, {}, b"<html>"), "HTTP 502"),
+        ((200, {"Content-Type": "text/html"}, b"<html>Canary, sign in</html>"), "no answer to STOW-RS"),
         ((200, {}, b'{"00081199": {"Value": []}, "00081198": {"Value": []}}'), ""),
     ],
 )
@@ -279,6 +286,43 @@ def test_what_was_sent_is_read_back_and_compared(node: Node, web: Web, changed: 
         delivery = node.delivery(job)
     assert delivery is not None and delivery.state is DeliveryState.DELIVERED
     assert f"another content under {uid}" in (delivery.last_error or "")
+
+
+def delivered(node: Node, destination: DicomwebDestination) -> tuple[DicomwebTransport, Delivery]:
+    """A result that the destination took, and who asks it for what it has."""
+    (job,) = node.add_result("web")
+    with node.outbox(node.settings(destination)):
+        node.wait_for_end(job)
+    found = node.delivery(job)
+    assert found is not None
+    forms = Forms(node.engine, "web", CONSERVATIVE, lambda: datetime.now(UTC))
+    return DicomwebTransport(forms, destination, 5, node.folder), found
+
+
+@pytest.mark.parametrize(
+    ("status", "content"),
+    [(500, b""), (403, b""), (503, b""), (200, b"<html>sign in</html>"), (200, b"--x\r\n\r\nno DICOM\r\n--x--")],
+)
+def test_what_cannot_be_read_back_now_is_not_lost(node: Node, web: Web, status: int, content: bytes):
+    with DicomwebStub() as stub:
+        transport, delivery = delivered(node, web(stub.url))
+        stub.read_back = (status, {}, content)
+        with pytest.raises((Transient, Permanent)):
+            transport.keeps(delivery, lambda: None)
+        stub.read_back = (404, {}, b"")
+        assert transport.keeps(delivery, lambda: None) == set()
+
+
+@pytest.mark.parametrize("answer", [b"<html>you asked for %s</html>", b'{"error": "%s"}', b"[]", b'"%s"'])
+def test_page_that_quotes_the_question_confirms_nothing(node: Node, web: Web, answer: bytes):
+    with DicomwebStub() as stub:
+        transport, delivery = delivered(node, web(stub.url))
+        uid = delivery.objects[0].sop_instance_uid
+        stub.found = answer.replace(b"%s", uid.encode())
+        with suppress(Transient):
+            assert transport.has(delivery, lambda: None) == set()
+        stub.found = json.dumps([{"00080018": {"vr": "UI", "Value": [f"{uid}9"]}}]).encode()
+        assert transport.has(delivery, lambda: None) == set()
 
 
 @pytest.mark.parametrize(("value", "seconds"), [("120", 120), ("999999", 3600), ("", None), ("soon", None)])

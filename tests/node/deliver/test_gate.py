@@ -3,15 +3,20 @@
 import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from datetime import time as clock
 from pathlib import Path
 
 import pytest
 
-from node.deliver.gate import seconds_until_open
+from dicom_sr.profile import CONSERVATIVE
+from node.deliver.folder_transport import FolderTransport
+from node.deliver.forms import Forms
+from node.deliver.gate import Gate, seconds_until_open
 from node.deliver.storage_scu import send
-from node.settings import Destination
+from node.deliver.transport import Unreachable
+from node.destination_settings import FolderDestination
+from node.settings import DeliverSettings, Destination
 from node.store.database import read_transaction, write_transaction
 from node.store.deliveries import backlogs, get_destination_state, hold, release
 from node.store.tables import JobState
@@ -152,6 +157,19 @@ def test_limited_sending_can_be_stopped(result_objects: list[Path], destination_
     with FaultyArchive() as archive, pytest.raises(Stopped):
         threading.Timer(0.5, stop.set).start()
         send(destination_at(archive.port, maximum_kilobytes_per_second=1), "OVERREAD", result_objects, 10, check=check)
+
+
+def test_clock_that_is_set_back_leaves_no_destination_closed(node: Node):
+    """Down by a clock that was a day ahead."""
+    now = [datetime.now(UTC) + timedelta(days=1)]
+    folder = FolderDestination(name="files", folder=node.folder)
+    transport = FolderTransport(folder, Forms(node.engine, "files", CONSERVATIVE, lambda: now[0]))
+    gate = Gate(node.engine, folder, DeliverSettings(), transport, lambda: now[0])
+    for _ in range(3):
+        gate.unreached(Unreachable("away"))
+    assert gate() == DeliverSettings().probe_seconds
+    now[0] -= timedelta(days=1)
+    assert gate() == 0
 
 
 def test_probe_of_nobody_leaves_the_destination_closed(node: Node, destination_at: DestinationAt):

@@ -45,6 +45,15 @@ def test_two_routes_to_one_inference_join_their_destinations(connection: Connect
     assert (joined.priority, joined.claim_order_at) == (Priority.STAT, NOW)
 
 
+def test_what_was_queued_by_a_clock_that_was_ahead_runs_once_that_is_set_back(connection: Connection) -> None:
+    due = queued(connection, "1.1", later(86400))
+    waits = queued(connection, "1.2", later(900))
+    assert queue.heed_clock_set_back(connection, DELIVER, 900, NOW) == 0
+    assert queue.heed_clock_set_back(connection, INFER, 900, NOW) == 1
+    assert queue.get_job(connection, due.job_id).run_after == NOW
+    assert queue.get_job(connection, waits.job_id).run_after == later(900)
+
+
 def test_a_finished_job_stays_as_it_was(connection: Connection) -> None:
     job = lease.finish(connection, running(connection), JobEvent.SUCCEED, later(5))
     assert queue.enqueue_infer(connection, order(destinations=["archive"]), later(9)) == job

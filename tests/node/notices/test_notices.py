@@ -241,6 +241,18 @@ def test_mail_carries_a_link_that_names_notice_and_recipient(node: Node, mail_se
     assert read_link(query, b"s3cret", ward.now) == (ward.notice().reference, "first")
 
 
+def test_link_that_cannot_be_signed_is_left_out_and_the_mail_goes(node: Node, mail_server: MailServer):
+    url = "https://node.example.org/notices/acknowledge"
+    ward = ward_of(node, [by_mail("first")], smtp_port=mail_server.port, acknowledge_url=url)
+    (node.folder / "secret").write_text("\n")
+    node.add_result("pacs", critical=[HEMORRHAGE])
+    with capture_logs() as lines:
+        ward.after()
+    assert len(mail_server.mails) == 1 and url not in mail_server.texts[0]
+    said = [line["error"] for line in lines if line["event"] == "notice_without_link"]
+    assert said and "secret is empty" in said[0]
+
+
 @pytest.mark.parametrize("changed", ["notice", "by", "until", "signature"])
 def test_link_that_was_changed_is_refused(changed: str):
     link = make_link("https://x/y", b"secret", "AB12", "first", NOW + timedelta(hours=1))
