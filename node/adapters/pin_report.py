@@ -13,7 +13,7 @@ from typing import Any
 from pydicom.sr.coding import Code
 
 from dicom_sr.findings import Finding, Presence
-from node.deliver.fhir import SYSTEMS, UCUM
+from node.deliver.fhir import SYSTEMS, UCUM, patient_reference, without_empty
 from node.deliver.statement import Statement
 
 OBSERVATION_SYSTEM = "http://nuancepowerscribe.com/saf"
@@ -54,7 +54,7 @@ def build_manifest(study_instance_uid: str, artifacts: Sequence[Artifact]) -> di
 
 def build_report(statement: Statement, observation_codes: Mapping[str, str]) -> dict[str, Any]:
     """The DiagnosticReport; `observation_codes` maps ``<scheme> <value>`` of a finding to ``<code>^<text>``."""
-    subject = {"identifier": {"value": statement.order.patient_id}, "type": "Patient"}
+    subject = patient_reference(statement.order.patient_id, "")
     observations = [
         _observation(finding, f"finding-{number}", subject, statement, observation_codes)
         for number, finding in enumerate(statement.findings, 1)
@@ -66,7 +66,7 @@ def build_report(statement: Statement, observation_codes: Mapping[str, str]) -> 
         "subject": subject,
         "identifier": [{"system": "urn:dicom:uid", "value": f"urn:oid:{statement.order.study_instance_uid}"}],
     }
-    return {
+    report = {
         "resourceType": "DiagnosticReport",
         "contained": [_device(statement), study, *observations],
         "identifier": [{"system": "urn:ietf:rfc:3986", "value": f"urn:oid:{statement.identifier}"}],
@@ -78,6 +78,7 @@ def build_report(statement: Statement, observation_codes: Mapping[str, str]) -> 
         "result": [{"reference": f"#{one['id']}"} for one in observations],
         "conclusion": "\n".join(statement.impression),
     }
+    return dict(without_empty(report))
 
 
 def _observation(

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from sqlalchemy import Engine
 
 from dicom_sr.profile import DestinationProfile, Role
 from node.adapters.pin_report import Artifact, build_manifest, build_report
+from node.deliver.durable import whole_folder
 from node.deliver.rerender import objects_in_profile
 from node.deliver.statement import Statement, read_statement
 from node.deliver.transport import Check, Parcel, Receipt, Unreachable
@@ -52,21 +52,16 @@ class PinTransport:
             raise FileNotFoundError(2, "there is no such folder")
         if (folder / MANIFEST).exists():
             return
-        staging = folder.with_name(f".{folder.name}.{os.getpid()}.{threading.get_ident()}.part")
-        staging.mkdir(parents=True)
         report = f"{destination.partner_name}-{destination.service_name}-FHIR.json"
         artifacts = [Artifact(report, "application/json")]
-        for one in objects:
-            name = f"{one.sop_instance_uid}.dcm"
-            shutil.copyfile(data_dir / one.path, staging / name)
-            artifacts.append(Artifact(name, "application/dicom", one.series_instance_uid))
-        _put(staging / report, build_report(statement, destination.observation_codes))
-        _put(staging / MANIFEST, build_manifest(statement.order.study_instance_uid, artifacts))
-        staging.rename(folder)
+        with whole_folder(folder) as staging:
+            for one in objects:
+                name = f"{one.sop_instance_uid}.dcm"
+                shutil.copyfile(data_dir / one.path, staging / name)
+                artifacts.append(Artifact(name, "application/dicom", one.series_instance_uid))
+            _put(staging / report, build_report(statement, destination.observation_codes))
+            _put(staging / MANIFEST, build_manifest(statement.order.study_instance_uid, artifacts))
 
 
 def _put(path: Path, value: object) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        json.dump(value, file, ensure_ascii=False, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
+    path.write_text(json.dumps(value, ensure_ascii=False, indent=1), encoding="utf-8")

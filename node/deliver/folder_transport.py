@@ -5,6 +5,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+from node.deliver.durable import sync_folder
 from node.deliver.fallback import Refusals
 from node.deliver.forms import Forms
 from node.deliver.transport import Check, Parcel, Receipt, Unreachable, accepted_objects
@@ -29,6 +30,8 @@ class FolderTransport:
             for one, path in zip(parcel.objects, paths, strict=True):
                 check()
                 _put(path, folder / f"{one.sop_instance_uid}.dcm")
+            sync_folder(folder)
+            sync_folder(folder.parent)
         except OSError as error:
             raise Unreachable(
                 f"destination {self._destination.name!r} ({self._destination.folder}): {error.strerror}; is it "

@@ -2,18 +2,17 @@
 
 import hashlib
 import json
-import os
-import shutil
-import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, Engine, select
 
 from dicom_sr.profile import CONSERVATIVE, STRUCTURED_REPORTS, DestinationProfile, Role
+from node.deliver.durable import whole_folder
 from node.deliver.transport import Parcel
-from node.errors import Permanent
+from node.errors import Permanent, Transient
 from node.jobs.queue import get_job
 from node.store import catalogue
 from node.store.database import read_transaction
@@ -22,6 +21,9 @@ from node.store.result_expiry import FORM_INDEX
 from node.store.results import ResultObject, get_result
 from node.store.tables import ResultState, delivery, job
 from node.store.tables import result as results
+
+if TYPE_CHECKING:
+    from dicom_sr.render import RenderedObject
 
 
 def objects_in_profile(engine: Engine, parcel: Parcel, profile: DestinationProfile) -> Sequence[ResultObject]:
@@ -34,6 +36,8 @@ def objects_in_profile(engine: Engine, parcel: Parcel, profile: DestinationProfi
     ------
     Permanent
         The result or its source images are not on disk any more, or the objects do not pass the conformance gate.
+    Transient
+        There is no room to write them.
     """
     if profile == CONSERVATIVE:
         return parcel.result.objects
@@ -74,28 +78,34 @@ def _write(engine: Engine, parcel: Parcel, profile: DestinationProfile, folder: 
     problems = conformance.check([each.dataset for each in rendered], sources, result=result, profile=profile)
     if problems:
         raise Permanent(f"result {parcel.result.result_id} as {profile.name} does not pass the conformance gate")
-    staging = folder.with_name(f"{folder.name}.{os.getpid()}.{threading.get_ident()}.part")
-    staging.mkdir(parents=True)
-    listed = []
-    for position, (each, name) in enumerate(zip(rendered, file_names(rendered), strict=True)):
-        content = each.to_bytes()
-        (staging / name).write_bytes(content)
-        listed.append(
-            ResultObject(
-                sop_instance_uid=str(each.dataset.SOPInstanceUID),
-                sop_class_uid=str(each.dataset.SOPClassUID),
-                series_instance_uid=str(each.dataset.SeriesInstanceUID),
-                role=each.role.value,
-                position=position,
-                path=str((folder / name).relative_to(parcel.data_dir)),
-                sha256=hashlib.sha256(content).hexdigest(),
-            )
-        )
-    (staging / FORM_INDEX).write_text(json.dumps([vars(one) for one in listed]), encoding="utf-8")
     try:
-        staging.rename(folder)
-    except OSError:  # another thread was faster, with the same bytes
-        shutil.rmtree(staging, ignore_errors=True)
+        with whole_folder(folder) as staging:
+            listed = [
+                _put(each, staging / name, position, str((folder / name).relative_to(parcel.data_dir)))
+                for position, (each, name) in enumerate(zip(rendered, file_names(rendered), strict=True))
+            ]
+            (staging / FORM_INDEX).write_text(json.dumps([vars(one) for one in listed]), encoding="utf-8")
+    except OSError as error:
+        if not (folder / FORM_INDEX).exists():  # another thread may have been faster, with the same bytes
+            raise Transient(
+                f"result {parcel.result.result_id} cannot be kept as {profile.name} ({error.strerror}): has data_dir "
+                "room, and may this node write there?"
+            ) from None
+
+
+def _put(rendered: "RenderedObject", path: Path, position: int, final_path: str) -> ResultObject:
+    """Write one object of a form; its row."""
+    content = rendered.to_bytes()
+    path.write_bytes(content)
+    return ResultObject(
+        sop_instance_uid=str(rendered.dataset.SOPInstanceUID),
+        sop_class_uid=str(rendered.dataset.SOPClassUID),
+        series_instance_uid=str(rendered.dataset.SeriesInstanceUID),
+        role=rendered.role.value,
+        position=position,
+        path=final_path,
+        sha256=hashlib.sha256(content).hexdigest(),
+    )
 
 
 def _reports_before(connection: Connection, parcel: Parcel, profile: DestinationProfile) -> list[ResultObject]:

@@ -1,14 +1,14 @@
 """Retracting at a destination what a later result replaces: a rejection note (IHE IOCM) for what it took before."""
 
 import hashlib
-import os
 from dataclasses import replace
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, select
 
+from node.deliver.durable import write_whole
 from node.deliver.transport import Parcel
-from node.errors import Permanent
+from node.errors import Permanent, Transient
 from node.store.database import read_transaction
 from node.store.deliveries import AcceptedObject, get_delivery
 from node.store.results import ResultObject, StoredResult, get_result
@@ -92,15 +92,16 @@ def _write(parcel: Parcel, earlier: StoredResult, retracted: list[AcceptedObject
             replace(CONSERVATIVE, name=str(parcel.job.destination)),
         )
         content = RenderedObject(Role.REJECTION, note).to_bytes()
-        path.parent.mkdir(exist_ok=True)
-        staging = path.with_suffix(f".{os.getpid()}.part")
-        staging.write_bytes(content)
-        staging.rename(path)
     except (ArchiveError, EncodingError, OSError) as error:
         raise Permanent(
             f"result {earlier.result_id} cannot be retracted ({type(error).__name__}): restore data_dir, then retry "
             "the job"
         ) from error
+    try:
+        path.parent.mkdir(exist_ok=True)
+        write_whole(path, content)
+    except OSError as error:
+        raise Transient(f"the retraction of result {earlier.result_id} cannot be written ({error.strerror})") from None
     return ResultObject(
         sop_instance_uid=str(note.SOPInstanceUID),
         sop_class_uid=str(note.SOPClassUID),

@@ -9,10 +9,9 @@ from sqlalchemy import Engine
 
 from node.adapters.process.standing import Progress, Standing, judge, read_facts
 from node.deliver.statement import read_statement
-from node.deliver.transport import Check, Parcel, Receipt
+from node.deliver.transport import Check, NeverTaken, NotTaken, Parcel, Receipt
 from node.deliver.webhook import SignedPost, describe, read_whereabouts
 from node.destination_settings import CallbackDestination
-from node.errors import OverreadError
 from node.jobs.retry import RetryPolicy
 from node.logs import describe_error, get_logger
 from node.settings import Settings
@@ -62,7 +61,10 @@ class CallbackTransport:
             **describe(statement, whereabouts, self._destination.patient_fields),
             "objects": object_links(request_id, parcel.result.objects),
         }
-        self._post.send(said, statement.identifier, _WHAT)
+        try:
+            self._post.send(said, statement.identifier, _WHAT)
+        except NeverTaken as error:  # the contract is to call until it is acknowledged, whatever is answered before
+            raise NotTaken(str(error)) from None
         return Receipt(())
 
     def probe(self) -> None:
@@ -105,10 +107,10 @@ class FailureTeller:
     ) -> None:
         self._engine = engine
         self._settings = settings
-        self._client = destination.client
+        self._destination = destination
         self._now = now
         self._jitter = jitter
-        self._post = SignedPost(destination, destination.secret_file, settings.deliver.timeout_seconds, now)
+        self._post: SignedPost | None = None
         self._stopping = threading.Event()
 
     def run(self) -> None:
@@ -129,11 +131,11 @@ class FailureTeller:
         """Look at what is due; seconds until there may be more."""
         now = self._now()
         with write_transaction(self._engine) as connection:
-            due = claim_requests(connection, _OPEN, now, now + _LEASE, _AT_ONCE, self._client)
+            due = claim_requests(connection, _OPEN, now, now + _LEASE, _AT_ONCE, self._destination.client)
         for request in due:
             self._attend(request)
         with read_transaction(self._engine) as connection:
-            following = next_due_at(connection, _OPEN, self._client)
+            following = next_due_at(connection, _OPEN, self._destination.client)
         longest = self._settings.deliver.poll_seconds
         if following is None:
             return longest
@@ -163,8 +165,8 @@ class FailureTeller:
         }
         identifier = f"{request.request_id}.{int(request.asked_at.timestamp() * 1000)}"
         try:
-            self._post.send(said, identifier, _WHAT)
-        except OverreadError as error:
+            self._platform().send(said, identifier, _WHAT)
+        except Exception as error:  # also one that nobody foresaw: it is told later, and no other request waits for it
             deliver = self._settings.deliver
             tries = request.tries + 1
             policy = RetryPolicy(deliver.first_retry_seconds, deliver.longest_retry_seconds)
@@ -175,6 +177,13 @@ class FailureTeller:
             log.info("failure_told")
             reason = "; ".join(standing.reasons) or None
             self._note(request, state=RequestState.FAILED, reason=reason, due_at=None, told_at=self._now())
+
+    def _platform(self) -> SignedPost:
+        """Made when it is first needed: certificates that are not there keep nothing else from starting."""
+        if self._post is None:
+            destination, seconds = self._destination, self._settings.deliver.timeout_seconds
+            self._post = SignedPost(destination, destination.secret_file, seconds, self._now)
+        return self._post
 
     def _note(self, request: ProcessRequest, **values: object) -> None:
         with write_transaction(self._engine) as connection:

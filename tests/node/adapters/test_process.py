@@ -12,13 +12,17 @@ import httpx
 import pytest
 from pydicom import Dataset
 from pydicom.uid import generate_uid
+from structlog.testing import capture_logs
 
 from node.adapters.process.asked import Asked, read_asked
 from node.adapters.process.callback import FailureTeller
 from node.adapters.process.desk import ProcessDesk
 from node.adapters.process.fetcher import Fetcher
 from node.adapters.process.standing import Facts, Progress, Standing, judge
-from node.destination_settings import CallbackDestination
+from node.audit.trail import NoTrail
+from node.deliver.outbox import Outbox
+from node.deliver.side_lanes import side_lanes
+from node.destination_settings import CallbackDestination, FolderDestination, Tls
 from node.process_settings import ProcessSettings, ProcessSource
 from node.settings import DeliverSettings, DimseSettings, NodeSettings, Settings, SettleSettings
 from node.store import tables
@@ -337,14 +341,12 @@ def callback_to(url: str, folder: Path) -> CallbackDestination:
 
 
 def test_callback_is_repeated_until_it_is_acknowledged(node: Node, real: Any, tmp_path: Path):  # noqa: F811
-    answers = [500, 503, 302, 200]
+    answers = [500, 503, 302, 404, 200]
     with HttpStub(lambda request: (answers.pop(0) if answers else 204, {}, b"Canary^Carla")) as platform:
         settings = node.settings(callback_to(platform.url, tmp_path), poll_seconds=0.1)
         with write_transaction(node.engine) as connection:
             made = ask(connection, "PLATFORM", real.study_instance_uid, None, NOW)
         with node.outbox(settings):
-            node.wait_for_end(real, JobState.FAILED)  # a redirect is nothing that passes
-            requeued(node, real)
             node.wait_for_end(real)
     posts = [one for one in platform.requests if one.method == "POST"]
     assert len({one.headers["X-Overread-Delivery"] for one in posts}) == 1
@@ -354,6 +356,24 @@ def test_callback_is_repeated_until_it_is_acknowledged(node: Node, real: Any, tm
         f"/process/{made.request_id}/objects/{uid}" for uid in node.uids(real)
     ]
     assert said["findings"] and "Carla" not in posts[-1].content.decode()
+
+
+def test_platform_whose_certificates_are_not_there_keeps_nothing_else_from_running(node: Node, tmp_path: Path):  # noqa: F811
+    destination = callback_to("https://127.0.0.1:1", tmp_path).model_copy(
+        update={"tls": Tls(ca_file=tmp_path / "none.pem")}
+    )
+    (job,) = node.add_result("files")
+    folder = FolderDestination(name="files", folder=tmp_path)
+    settings = node.settings(destination, folder).model_copy(
+        update={"process": ProcessSettings(enabled=True, image_wait_minutes=5)}
+    )
+    with write_transaction(node.engine) as connection:
+        ask(connection, "PLATFORM", "1.2.3", None, NOW)
+    further = side_lanes(node.engine, settings, NoTrail())
+    with capture_logs() as lines, node.running(Outbox(node.engine, settings, node.folder / "run", further=further)):
+        node.wait_for_end(job)
+        said = wait_until(lambda: [line for line in lines if line["event"] == "failure_not_told"], "failure")
+    assert "none.pem" in said[0]["error"]
 
 
 def test_result_that_nobody_asked_for_is_not_sent(node: Node, real: Any, tmp_path: Path):  # noqa: F811
