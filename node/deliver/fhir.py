@@ -5,6 +5,7 @@ DiagnosticReport (preliminary, with the draft text) and Provenance. Each is crea
 tag) exists (R4 3.1.0.8.1).
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
@@ -29,11 +30,13 @@ _INTERPRETATIONS = {
     Presence.INDETERMINATE: ("IND", "Indeterminate"),
 }
 TAG = "https://overread.dev/fhir/result"
+_ISSUE_CODE = re.compile(r"[a-z]{1,20}(-[a-z]{1,20}){0,3}")
+_MOST_ISSUES = 5
 
 
 def build_bundle(statement: Statement, patient_system: str, accession_system: str) -> dict[str, Any]:
     """The transaction Bundle. `patient_system` and `accession_system` are the identifier systems of the site."""
-    subject = {"identifier": _identifier(statement.order.patient_id, patient_system), "type": "Patient"}
+    subject = patient_reference(statement.order.patient_id, patient_system)
     device = _entry("Device", statement.device_uid, _device(statement))
     images = _imaging_study(statement, subject, accession_system)
     study = _entry("ImagingStudy", statement.order.study_instance_uid, images)
@@ -53,10 +56,18 @@ def build_bundle(statement: Statement, patient_system: str, accession_system: st
     }
 
 
+def patient_reference(patient_id: str, system: str) -> dict[str, Any]:
+    """A logical reference to the patient, as far as the images name one."""
+    if not patient_id:
+        return {"type": "Patient", "display": "no Patient ID in the images"}
+    return {"type": "Patient", "identifier": _identifier(patient_id, system)}
+
+
 def _entry(kind: str, uid: str, resource: dict[str, Any]) -> dict[str, Any]:
     """A conditional create by the resource's own identifier."""
     identifier = {"system": DICOM_UID if kind == "ImagingStudy" else OVERREAD, "value": _urn(uid)}
-    whole = {"resourceType": kind, "identifier": [identifier, *resource.pop("identifier", [])], **resource}
+    further = resource.pop("identifier", [])
+    whole = without_empty({"resourceType": kind, "identifier": [identifier, *further], **resource})
     return {
         "fullUrl": f"urn:uuid:{uuid5(NAMESPACE_URL, f'{kind}/{uid}')}",
         "resource": whole,
@@ -95,7 +106,7 @@ def _observations(
     ]
     found = _found(statement, finding, shared)
     found["hasMember"] = [{"reference": one["fullUrl"]} for one in measured]
-    return [_entry("Observation", f"{statement.identifier}.{number}.0", _without_empty(found)), *measured]
+    return [_entry("Observation", f"{statement.identifier}.{number}.0", found), *measured]
 
 
 def _found(statement: Statement, finding: Finding, shared: Mapping[str, Any]) -> dict[str, Any]:
@@ -133,13 +144,11 @@ def _measured(
 ) -> dict[str, Any]:
     """A number that was measured of a finding."""
     concept = measurement.concept
-    return _without_empty(
-        {
-            **_observation(statement, finding, shared),
-            "code": {**_concept(concept), "text": f"{finding.tracking_identifier}: {concept.meaning}"},
-            "valueQuantity": _quantity(measurement.value, measurement.unit),
-        }
-    )
+    return {
+        **_observation(statement, finding, shared),
+        "code": {**_concept(concept), "text": f"{finding.tracking_identifier}: {concept.meaning}"},
+        "valueQuantity": _quantity(measurement.value, measurement.unit),
+    }
 
 
 def _observation(statement: Statement, finding: Finding, shared: Mapping[str, Any]) -> dict[str, Any]:
@@ -156,9 +165,14 @@ def _observation(statement: Statement, finding: Finding, shared: Mapping[str, An
     }
 
 
-def _without_empty(resource: dict[str, Any]) -> dict[str, Any]:
-    """FHIR has no empty elements (R4 2.1.0)."""
-    return {name: value for name, value in resource.items() if value not in (None, [])}
+def without_empty(value: Any) -> Any:
+    """FHIR has no empty elements: no text, list or object without content (R4 2.6.2)."""
+    if isinstance(value, dict):
+        kept = {name: without_empty(each) for name, each in value.items()}
+        return {name: each for name, each in kept.items() if each not in (None, "", [], {})}
+    if isinstance(value, list):
+        return [each for each in map(without_empty, value) if each not in (None, "", {})]
+    return value
 
 
 def _quantity(value: float, unit: Code) -> dict[str, Any]:
@@ -204,11 +218,17 @@ def _provenance(statement: Statement, targets: list[dict[str, Any]], device: dic
 
 
 def read_issues(outcome: Any) -> list[str]:
-    """Severity and code of each issue of an OperationOutcome; its texts may quote a patient and are not read."""
+    """Severity and code of the first issues of an OperationOutcome; its texts may quote a patient and are not read."""
     if not isinstance(outcome, dict) or outcome.get("resourceType") != "OperationOutcome":
         return []
     issues = outcome.get("issue")
-    return [f"{one.get('severity')}: {one.get('code')}" for one in issues or () if isinstance(one, dict)]
+    found = [one for one in issues if isinstance(one, dict)] if isinstance(issues, list) else []
+    return [f"{_token(one.get('severity'))}: {_token(one.get('code'))}" for one in found[:_MOST_ISSUES]]
+
+
+def _token(value: Any) -> str:
+    """A code as FHIR has them for issues; whatever else stands there may quote a patient."""
+    return value if isinstance(value, str) and _ISSUE_CODE.fullmatch(value) else "(no code)"
 
 
 def _urn(uid: str) -> str:

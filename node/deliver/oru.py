@@ -4,6 +4,7 @@ from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from unicodedata import category
 
 from pydicom.sr.coding import Code
 
@@ -14,6 +15,7 @@ from node.deliver.statement import FINDING_SITE, LATERALITY, NO_UNITS, PRESENCE,
 _ESCAPES = {"\\": "\\E\\", "|": "\\F\\", "^": "\\S\\", "&": "\\T\\", "~": "\\R\\"}
 _SYSTEMS = {"SCT": "SCT", "DCM": "DCM", "LN": "LN", "UCUM": "UCUM"}
 """HL7 table 0396 for DICOM coding scheme designators; all others are local."""
+_ACKNOWLEDGEMENT_CODES = frozenset({"AA", "AE", "AR", "CA", "CE", "CR"})
 CRITICALLY_ABNORMAL = "AA"
 """Abnormal flag (HL7 table 0078)."""
 
@@ -69,14 +71,13 @@ def _segments(statement: Statement, template: OruTemplate, now: datetime) -> Ite
 def _shared_values(statement: Statement, now: datetime) -> Values:
     """What may stand in every segment."""
     order, algorithm = statement.order, statement.algorithm
-    observed = order.study_date + order.study_time.partition(".")[0] if order.study_date else ""
-    family, *given = [_text(part) for part in order.patient_name.split("=")[0].split("^")]
     return {
         **{name: _text(value) for name, value in vars(order).items()},
-        "patient_name": "^".join([family, *given]).rstrip("^"),
+        "patient_name": _person(order.patient_name),
+        "birth_date": _date(order.birth_date),
         "sex": order.sex if order.sex in ("M", "F", "O") else "",
         "filler_order_number": _text(_filler(order)),
-        "observed_at": observed or _time(statement.created_at),
+        "observed_at": _observed(order) or _time(statement.created_at),
         "reported_at": _time(statement.created_at),
         "sent_at": _time(now),
         "model": _text(algorithm.name),
@@ -149,10 +150,11 @@ class Acknowledgement:
 
 
 def read_acknowledgement(content: bytes) -> Acknowledgement | None:
-    """The MSA segment of a message; None when it has none. Texts may quote a patient: they are not read."""
+    """The MSA segment of a message; None when it has none with a code of HL7 table 0008. Texts may quote a patient:
+    they are not read."""
     for segment in content.decode("utf-8", "replace").replace("\n", "\r").split("\r"):
         fields = segment.strip().split("|")
-        if fields[0] == "MSA" and len(fields) >= 3:
+        if fields[0] == "MSA" and len(fields) >= 3 and fields[1] in _ACKNOWLEDGEMENT_CODES:
             return Acknowledgement(fields[1], fields[2])
     return None
 
@@ -182,9 +184,27 @@ def _coded(code: Code | None) -> str:
 
 
 def _text(value: str) -> str:
-    """Escaped (HL7 2.7), and without what would end a segment."""
-    escaped = "".join(_ESCAPES.get(character, character) for character in value)
-    return escaped.replace("\r", " ").replace("\n", " ")
+    """Escaped (HL7 2.7); control characters, which end segments and blocks, as blanks."""
+    return "".join(_ESCAPES.get(each, " " if category(each) == "Cc" else each) for each in value)
+
+
+def _person(name: str) -> str:
+    """XPN of a PN (PS3.5 6.2.1.1), of its first component group that is not empty: HL7 has suffix before prefix."""
+    group = next((each for each in name.split("=") if each.strip("^ ")), "")
+    family, given, middle, prefix, suffix = ([_text(part.strip()) for part in group.split("^")] + [""] * 5)[:5]
+    return "^".join((family, given, middle, suffix, prefix)).rstrip("^")
+
+
+def _date(value: str) -> str:
+    """A DA of eight digits; what else stands there is no date for HL7."""
+    return value if len(value) == 8 and value.isascii() and value.isdigit() else ""
+
+
+def _observed(order: Order) -> str:
+    """Date and time of the study as far as they are valid."""
+    date, time = _date(order.study_date), order.study_time.partition(".")[0]
+    is_time = len(time) in (2, 4, 6) and time.isascii() and time.isdigit()
+    return date + time if date and is_time else date
 
 
 def _time(moment: datetime) -> str:

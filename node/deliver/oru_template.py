@@ -3,8 +3,9 @@
 import string
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
 
@@ -152,11 +153,18 @@ def _problem(text: str, names: frozenset[str]) -> str:
 
 
 def _fill(text: str, values: Values) -> str:
-    """The text with its names filled in; a number without a format has nine digits at most."""
+    """The text with its names filled in."""
     filled = []
     for literal, name, form, _ in string.Formatter().parse(text):
         filled.append(literal)
         if name is not None:
-            value: Any = values[name]
-            filled.append(format(value, form or ("" if isinstance(value, str) else ".9g")))
+            value = values[name]
+            filled.append(format(value, form or "") if isinstance(value, str) else _number(value, form or ".9g"))
     return "".join(filled)
+
+
+def _number(value: float, form: str) -> str:
+    """A number without a format has nine digits at most. NM knows no exponent (HL7 2.A.46): only a format that asks for
+    one gets it."""
+    text = format(value, form)
+    return format(Decimal(text), "f") if "e" in text and form.endswith("g") else text

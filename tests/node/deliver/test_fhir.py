@@ -4,8 +4,10 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from threading import Event, Lock
 from typing import Any
 
+import pytest
 from fhir.resources.R4B.bundle import Bundle
 from pydicom.sr.coding import Code
 from structlog.testing import capture_logs
@@ -19,7 +21,7 @@ from node.jobs.queue import requeue
 from node.store.database import write_transaction
 from node.store.tables import JobState
 from tests.http_stub import Answer, HttpStub, Request
-from tests.node.deliver.conftest import Node
+from tests.node.deliver.conftest import Node, add_real_result
 
 
 def test_bundle_is_valid_fhir_and_the_same_every_time(statement: Statement):
@@ -94,6 +96,23 @@ def test_findings_say_presence_side_score_and_that_they_are_critical(statement: 
     assert all(one["note"][0]["text"].startswith("Not for clinical use.") for one in made)
 
 
+def test_what_images_or_model_do_not_say_is_left_out_of_every_resource(statement: Statement):
+    """FHIR has no empty elements (R4 2.6.2): strict servers refuse the whole transaction for one."""
+    order = replace(statement.order, patient_id="", accession_number="")
+    algorithm = replace(statement.algorithm, intended_use="")
+    bundle = build_bundle(replace(statement, order=order, algorithm=algorithm, findings=()), "urn:oid:1.2.3", "")
+    Bundle.model_validate(json.loads(json.dumps(bundle)))
+
+    def values(value: Any) -> Iterator[Any]:
+        yield value
+        for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+            yield from values(each)
+
+    assert not [one for one in values(bundle) if one in ("", [], {}, None)]
+    subjects = [entry["resource"]["subject"] for entry in bundle["entry"] if "subject" in entry["resource"]]
+    assert subjects == [{"type": "Patient", "display": "no Patient ID in the images"}] * 2
+
+
 class FhirServer:
     """Conditional creates by `ifNoneExist`, as R4 3.1.0.8.1 says; `faults` are answered first."""
 
@@ -135,6 +154,33 @@ def test_fhir_server_has_each_resource_once_however_often_it_is_sent(node: Node,
         assert len(stub.requests) == 2 and server.resources == first
 
 
+def test_transactions_that_share_resources_go_one_after_the_other(node: Node):
+    """A server that looks first and writes later, as many do: at once it would make the Device twice."""
+    jobs = [add_real_result(node, "pacs", critical=["Bleeding"] if number else ()) for number in range(3)]
+    at_once, most = 0, 0
+    lock = Lock()
+    server = FhirServer()
+
+    def answer(request: Request) -> Answer:
+        nonlocal at_once, most
+        with lock:
+            at_once += 1
+            most = max(most, at_once)
+        try:
+            Event().wait(0.1)
+            return server(request)
+        finally:
+            with lock:
+                at_once -= 1
+
+    with HttpStub(answer) as stub:
+        destination = FhirDestination(name="pacs", kind="fhir", url=stub.url, connections=3)
+        with node.outbox(node.settings(destination)):
+            for job in jobs:
+                node.wait_for_end(job)
+    assert most == 1
+
+
 OUTCOME = {
     "resourceType": "OperationOutcome",
     "issue": [{"severity": "error", "code": "business-rule", "diagnostics": "Canary^Carla is unknown"}],
@@ -143,11 +189,22 @@ OUTCOME = {
 
 def test_operation_outcome_is_read_without_its_texts(node: Node, real: Job):
     with (
-        HttpStub(FhirServer([(500, None), (422, OUTCOME)])) as stub,
+        HttpStub(FhirServer([(500, None), (409, None), (422, OUTCOME)])) as stub,
         capture_logs() as lines,
         node.outbox(node.settings(FhirDestination(name="pacs", kind="fhir", url=stub.url))),
     ):
         ended = node.wait_for_end(real, JobState.FAILED)
     assert "HTTP 422" in (ended.last_error or "") and "(error: business-rule)" in (ended.last_error or "")
-    assert ended.attempt == 2 and "canary" not in json.dumps(lines, default=str).lower()
+    assert ended.attempt == 3 and "canary" not in json.dumps(lines, default=str).lower()
     assert read_issues({"resourceType": "Patient"}) == read_issues(None) == []
+
+
+@pytest.mark.parametrize("issues", [None, 7, "Canary", {"severity": "error"}, [None, 7, []]])
+def test_outcome_of_any_shape_is_read(issues: Any):
+    assert read_issues({"resourceType": "OperationOutcome", "issue": issues}) == []
+
+
+def test_what_is_no_code_of_an_issue_is_not_repeated():
+    strange = {"severity": "error", "code": "Canary^Carla"}
+    said = read_issues({"resourceType": "OperationOutcome", "issue": [strange, {"code": ["x"]}, *[strange] * 100]})
+    assert said[:2] == ["error: (no code)", "(no code): (no code)"] and len(said) == 5

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import re
 import socket
 import ssl
 import threading
@@ -66,12 +67,72 @@ def test_oru_escapes_what_would_change_its_structure(statement: Statement):
     assert len(message.segments("PID")) == 1
 
 
+def test_control_characters_end_no_segment_and_no_block(statement: Statement):
+    order = replace(
+        statement.order,
+        patient_id="1\x1c",
+        accession_number="A\x0b\x85\x1c",
+        study_date="20300102|X\rOBX|1",
+        study_time="10|11",
+        birth_date="1970.01.01",
+        study_description="\x00",
+    )
+    text = oru.encode_oru(replace(statement, order=order), NAMES, STANDARD, NOW)
+    assert all(character == "\r" or character.isprintable() for character in text)
+    fields = {row.split("|")[0]: row.split("|") for row in text.split("\r") if row[:3] in ("PID", "OBR")}
+    assert len(fields["PID"]) == 6 and fields["OBR"][7] == statement.created_at.strftime("%Y%m%d%H%M%S%z")
+    assert text.count("\rOBX|1|") == 1
+
+
+@pytest.mark.parametrize(
+    ("date", "time", "observed"),
+    [("20300102", "101112.123", "20300102101112"), ("20300102", "10:11", "20300102"), ("20300102", "", "20300102")],
+)
+def test_observed_at_is_the_study_as_far_as_it_is_valid(statement: Statement, date: str, time: str, observed: str):
+    order = replace(statement.order, study_date=date, study_time=time)
+    text = oru.encode_oru(replace(statement, order=order), NAMES, STANDARD, NOW)
+    assert next(row.split("|")[7] for row in text.split("\r") if row.startswith("OBR")) == observed
+
+
+@pytest.mark.parametrize(
+    ("name", "in_hl7"),
+    [
+        ("Adams^John^Robert^Rev.^B.A.", "Adams^John^Robert^B.A.^Rev."),
+        ("Adams^John", "Adams^John"),
+        ("=\u5c71\u7530^\u592a\u90ce=\u3084\u307e\u3060", "\u5c71\u7530^\u592a\u90ce"),
+        ("A^B^C^D^E^F^G", "A^B^C^E^D"),
+    ],
+)
+def test_name_is_written_in_the_order_of_hl7(statement: Statement, name: str, in_hl7: str):
+    order = replace(statement.order, patient_name=name)
+    text = oru.encode_oru(replace(statement, order=order), NAMES, STANDARD, NOW)
+    assert next(row for row in text.split("\r") if row.startswith("PID")).split("|")[5:6] == ([in_hl7])
+
+
+def test_numbers_have_no_exponent(statement: Statement):
+    certainty = Code("111012", "DCM", "Certainty of Finding")
+    finding = Finding(
+        Code("1386000", "SCT", "Intracranial hemorrhage"), "Bleeding", likelihood=Likelihood(0.0000123, certainty)
+    )
+    measured = replace(
+        statement.findings[0],
+        measurements=tuple(replace(one, value=2.5e10) for one in statement.findings[0].measurements),
+    )
+    text = oru.encode_oru(replace(statement, findings=(finding, measured)), NAMES, STANDARD, NOW)
+    parse_message(text, VALIDATION_LEVEL.STRICT, find_groups=True).validate()
+    numbers = {row.split("|")[5] for row in text.split("\r") if "|NM|" in row}
+    assert {"0.0000123", "25000000000"} <= numbers
+    assert all(re.fullmatch(r"[+-]?\d+(\.\d*)?", number) for number in numbers)
+
+
 def test_same_statement_has_the_same_control_id(statement: Statement):
     assert oru.control_id(statement) == oru.control_id(replace(statement, remarks=()))
     assert 0 < len(oru.control_id(statement)) <= 20
 
 
-@pytest.mark.parametrize("noise", [b"", b"MSA", b"MSA|AA", b"\xff\xfe", b"HTTP/1.1 400 Bad Request"])
+@pytest.mark.parametrize(
+    "noise", [b"", b"MSA", b"MSA|AA", b"\xff\xfe", b"HTTP/1.1 400 Bad Request", b"MSA|Canary^Carla|1", b"MSA||1"]
+)
 def test_noise_is_no_acknowledgement(noise: bytes):
     assert oru.read_acknowledgement(noise) is None
 
