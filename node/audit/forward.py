@@ -19,7 +19,6 @@ from node.audit.trail import Line, files, read_line
 from node.audit_settings import AuditSettings
 from node.deliver.line import LineLost, Patience, connect
 from node.deliver.tls import client_tls
-from node.errors import OverreadError
 from node.logs import describe_error, get_logger
 
 _CURSOR = "forwarded.json"
@@ -62,7 +61,7 @@ class Forwarder:
         """Send what the collector does not have; seconds until it is worth looking again."""
         try:
             sent = self._forward()
-        except (OverreadError, LineLost, OSError) as error:
+        except Exception as error:  # also one that nobody foresaw: results are sent all the same
             if not self._is_away:
                 get_logger("audit").warning("audit_collector_is_away", error=describe_collector_error(error))
             self._is_away = True

@@ -21,7 +21,7 @@ from node.audit.message import AuditEvent, Source, encode_message
 from node.logs import describe_error, get_logger
 
 FIRST_HASH = "0" * 64
-_LINE = re.compile(rb"^(\d+) ([0-9a-f]{64}) (\S+) (\S+) (<.*</AuditMessage>)$")
+_LINE = re.compile(rb"^(\d{1,18}) ([0-9a-f]{64}) (\S+) (\S+) (<.*</AuditMessage>)$")
 _TAIL_BYTES = 1 << 16
 
 
@@ -158,7 +158,8 @@ def read_line(raw: bytes) -> Line | None:
     if found is None:
         return None
     number, digest, at, process, message = found.groups()
-    return Line(int(number), digest.decode(), at.decode(), process.decode(), message.decode("utf-8", "replace"))
+    text = (part.decode("utf-8", "replace") for part in (digest, at, process, message))
+    return Line(int(number), *text)
 
 
 def lines(folder: Path) -> Iterator[tuple[Path, int, bytes]]:

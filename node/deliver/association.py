@@ -18,6 +18,8 @@ from node.settings import Destination
 _BATCH_BYTES = 262144  # of encoded PDUs handed to the system at once
 _LONGEST_PDU_BYTES = 1 << 20
 _LONGEST_MESSAGE_BYTES = 1 << 24
+_MOST_MATCHES = 1000  # of a query for one object: an archive that looks at some keys only answers with its series
+_MOST_TIMEOUTS_OF_A_QUERY = 10
 _RELEASE_SECONDS = 5.0
 _PERMANENT_REJECTIONS = {(1, 2), (1, 3), (1, 7), (2, 2)}  # source, reason: PS3.8 Table 9-21
 
@@ -133,11 +135,13 @@ class Association:
         with self._guarded("during C-FIND"):
             self._send_command(context, dimse.find_request(self._next_message_id(), sop_class_uid))
             self._send_small_data_set(context, identifier)
-            while True:
-                answer = self._receive_answer(dimse.C_FIND_RSP)
+            by = self._line.answer_by(_MOST_TIMEOUTS_OF_A_QUERY)
+            while len(matches) < _MOST_MATCHES:
+                answer = self._receive_answer(dimse.C_FIND_RSP, by)
                 if answer.status not in (0xFF00, 0xFF01):
                     return answer.status, matches
                 matches.append(answer.data_set or b"")
+            raise MalformedPdu(f"more than {_MOST_MATCHES} matches")
 
     def action(
         self, sop_class_uid: str, syntax_uid: str, sop_instance_uid: str, action_type: int, information: bytes
@@ -149,8 +153,9 @@ class Association:
             request = dimse.action_request(self._next_message_id(), sop_class_uid, sop_instance_uid, action_type)
             self._send_command(context, request)
             self._send_small_data_set(context, information)
+            by = self._line.answer_by()
             while True:
-                message = self._receive_message()
+                message = self._receive_message(by)
                 if message.field == dimse.N_EVENT_REPORT_RQ:
                     reports.append(self._answer_report(message))
                 elif (message.field, message.message_id) == (dimse.N_ACTION_RSP, self._message_id):
@@ -185,7 +190,8 @@ class Association:
         self._line.shorten(_RELEASE_SECONDS)
         with contextlib.suppress(LineLost, MalformedPdu):
             self._line.send(upper_layer.encode_release_request())
-            while _read_pdu(self._line)[0] != PduType.RELEASE_RP:
+            by = self._line.answer_by()
+            while _read_pdu(self._line, by)[0] != PduType.RELEASE_RP:
                 pass
 
     def abort(self) -> None:
@@ -230,18 +236,19 @@ class Association:
         """The response to the message sent last (PS3.7 6.3)."""
         return dimse.to_response(self._receive_answer(command_field))
 
-    def _receive_answer(self, command_field: int) -> dimse.Message:
-        message = self._receive_message()
+    def _receive_answer(self, command_field: int, by: float | None = None) -> dimse.Message:
+        message = self._receive_message(by)
         if (message.field, message.message_id) != (command_field, self._message_id):
             raise MalformedPdu("a response to something else than the last request")
         return message
 
-    def _receive_message(self) -> dimse.Message:
-        """The next whole message: a command set, and its data set where it announces one."""
+    def _receive_message(self, by: float | None = None) -> dimse.Message:
+        """The next whole message, before the moment `by`: a command set, and its data set where it announces one."""
+        by = self._line.answer_by() if by is None else by
         command, data_set = bytearray(), bytearray()
         values: dict[int, bytes] | None = None
         while True:
-            pdu_type, body = _read_pdu(self._line)
+            pdu_type, body = _read_pdu(self._line, by)
             if pdu_type != PduType.DATA:
                 raise LineLost(_describe_unexpected(pdu_type, body))
             for pdv in upper_layer.decode_pdvs(body):
@@ -272,7 +279,7 @@ def _negotiate(
 ) -> Association:
     try:
         line.send(request)
-        pdu_type, body = _read_pdu(line)
+        pdu_type, body = _read_pdu(line, line.answer_by())
         if pdu_type == PduType.ASSOCIATE_AC:
             return Association(line, peer, contexts, upper_layer.decode_associate_accept(body))
     except (LineLost, MalformedPdu) as error:
@@ -298,12 +305,12 @@ def _rejection(peer: str, calling_ae_title: str, result: int, source: int, reaso
     return Permanent(said)
 
 
-def _read_pdu(line: Line) -> tuple[int, bytes]:
-    """Type and body of the next PDU."""
-    pdu_type, length = upper_layer.PDU_HEADER.unpack(line.receive(upper_layer.PDU_HEADER.size))
+def _read_pdu(line: Line, by: float) -> tuple[int, bytes]:
+    """Type and body of the next PDU, before the moment `by`."""
+    pdu_type, length = upper_layer.PDU_HEADER.unpack(line.receive(upper_layer.PDU_HEADER.size, by))
     if length > _LONGEST_PDU_BYTES:
         raise MalformedPdu(f"a PDU of {length} bytes")
-    return pdu_type, line.receive(length)
+    return pdu_type, line.receive(length, by)
 
 
 def _read_exactly(stream: BinaryIO, target: memoryview) -> None:

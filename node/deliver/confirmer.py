@@ -81,12 +81,26 @@ class Confirmer:
         with write_transaction(self._engine) as connection:
             due = claim_checks(connection, self._name, now, until, _AT_ONCE)
         for delivery in due:
-            self._ask(delivery, self._check)
+            self._ask_about(delivery)
         with read_transaction(self._engine) as connection:
             following = next_check_at(connection, self._name)
         if following is None:
             return self._settings.poll_seconds
         return min(max((following - self._now()).total_seconds(), 0.05), self._settings.poll_seconds)
+
+    def _ask_about(self, delivery: Delivery) -> None:
+        """What nobody foresaw counts as a question without an answer: it keeps no other delivery from being asked
+        about."""
+        try:
+            self._ask(delivery, self._check)
+        except Interrupted:
+            raise
+        except Exception as error:
+            said = describe_error(error)
+            get_logger("deliver").error("confirmation_failed", destination=self._name, job=delivery.job_id, error=said)
+            verdict = unknown(delivery, f"the question failed ({said})", self._settings.first_retry_seconds)
+            with write_transaction(self._engine) as connection:
+                apply_verdict(connection, self._settings, delivery, verdict, self._now())
 
     def _check(self) -> None:
         if self._stopping.is_set():

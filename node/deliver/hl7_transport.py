@@ -88,8 +88,9 @@ class Hl7Transport:
 def _receive_block(line: Line) -> bytes:
     """The content of one block (HL7 v2 Transport, MLLP 2.2)."""
     received = bytearray()
+    by = line.answer_by()
     while not received.endswith(_END):
-        received += line.receive(1)
+        received += line.receive(1, by)
         if len(received) > _LONGEST_ANSWER_BYTES:
             raise LineLost("an answer without an end")
     return bytes(received[received.find(_START) + 1 : -2])

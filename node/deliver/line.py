@@ -1,6 +1,7 @@
 """A TCP connection towards an archive on which no wait is without end."""
 
 import contextlib
+import math
 import os
 import select
 import socket
@@ -73,11 +74,20 @@ class Line:
                     self._wait_until(started + sent / rate)
                 deadline = self._deadline()
 
-    def receive(self, count: int) -> bytes:
-        """Exactly `count` bytes."""
+    def answer_by(self, times: float = 2) -> float:
+        """The moment by which an answer that is waited for from now on has come whole (`time.monotonic`).
+
+        So many times the timeout: one that comes byte by byte, each in time, would have no end.
+        """
+        return time.monotonic() + times * self._patience.timeout_seconds
+
+    def receive(self, count: int, by: float = math.inf) -> bytes:
+        """Exactly `count` bytes, and not after the moment `by`."""
         received = bytearray()
         deadline = self._deadline()
         while len(received) < count:
+            if time.monotonic() > by:
+                raise LineLost("the peer answered too slowly")
             self._acknowledge_at_once()
             try:
                 piece = self._socket.recv(count - len(received))

@@ -242,6 +242,16 @@ def test_damage_and_a_line_that_is_being_written_are_left_out(tmp_path: Path, tr
     assert list(lines_after(tmp_path / "audit", found[-1][1])) == []
 
 
+@pytest.mark.parametrize("cursor", ["{}", "[]", '{"file": 1, "offset": -7}', '{"file": "9", "offset": "x"}', "\x00"])
+def test_cursor_that_is_none_ends_no_lane(tmp_path: Path, trail: Trail, authority: Authority, cursor: str):
+    """What runs beside the forwarder sends results."""
+    record(trail, 1)
+    (tmp_path / "audit" / "forwarded.json").write_text(cursor)
+    forwarder = forwarder_to(tmp_path, free_port(), authority)
+    with capture_logs():
+        assert forwarder.step() == 0.05
+
+
 def test_trail_is_read_on_from_the_cursor_over_files(tmp_path: Path):
     for month in (1, 2):
         now = datetime(2030, month, 1, tzinfo=UTC)

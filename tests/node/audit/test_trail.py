@@ -98,6 +98,25 @@ def test_last_line_is_found_behind_much_damage(tmp_path: Path):
     assert last_line(tmp_path / "audit").number == 2
 
 
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        b"\xff" * 9 + b" " + b"0" * 64 + b" t p <A></AuditMessage>",
+        b"1 " + b"0" * 64 + b" \xff \xfe <\xff</AuditMessage>",
+        b"9" * 5000 + b" " + b"0" * 64 + b" t p <A></AuditMessage>",
+    ],
+)
+def test_line_of_any_bytes_stops_nothing(tmp_path: Path, damaged: bytes):
+    trail_in(tmp_path).record(EVENT)
+    with files(tmp_path / "audit")[0].open("ab") as file:
+        file.write(damaged + b"\n")
+    with capture_logs() as said:
+        trail_in(tmp_path).record(EVENT)
+    assert not said
+    intact, damages = verify(tmp_path / "audit")
+    assert intact == 2 and damages
+
+
 def test_threads_and_processes_write_one_chain(tmp_path: Path):
     program = (
         "import sys; from pathlib import Path\n"

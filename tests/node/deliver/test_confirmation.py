@@ -12,9 +12,11 @@ from structlog.testing import capture_logs
 
 from node.deliver.commitment import CommitmentReports, MalformedReport, read_report
 from node.deliver.confirmation import MOST_CHECKS, Confirmed, Lost, Unknown, judge_find, judge_report, unknown
+from node.deliver.confirmer import Confirmer
 from node.receive.storage_scp import StorageScp
-from node.settings import Destination, DimseSettings, Settings
-from node.store.deliveries import AcceptedObject, Delivery
+from node.settings import DeliverSettings, Destination, DimseSettings, Settings
+from node.store.database import write_transaction
+from node.store.deliveries import AcceptedObject, Delivery, record_delivered
 from node.store.files import FileStore
 from node.store.tables import DeliveryState, JobState
 from tests.counterparts import LOOPBACK, free_port, orthanc, wait_until
@@ -112,6 +114,28 @@ def test_report_on_the_same_association_confirms(node: Node, destination_at: Des
     assert [one.sop_instance_uid for one in confirmed.objects] == node.uids(job)
     assert archive.requests == [confirmed.transaction_uid]
     assert archive.report_statuses == [0x0000]
+
+
+def test_question_that_breaks_keeps_no_other_from_being_asked(node: Node):
+    jobs = [node.add_result("pacs")[0] for _ in range(3)]
+    now = datetime.now(UTC)
+    with write_transaction(node.engine) as connection:
+        for job in jobs:
+            record_delivered(connection, job.job_id, "pacs", (), now, now)
+    asked: list[int] = []
+
+    def ask(delivery: Delivery, check: Callable[[], None]) -> None:
+        asked.append(delivery.job_id)
+        if delivery.job_id == jobs[0].job_id:
+            raise ValueError("Canary^Carla")
+
+    confirmer = Confirmer(node.engine, "pacs", DeliverSettings(), ask, gate=lambda: 0.0, now=lambda: now)
+    with capture_logs() as lines:
+        confirmer.step()
+    assert asked == [job.job_id for job in jobs]
+    broken = node.delivery(jobs[0])
+    assert broken is not None and broken.checks == 1 and "ValueError" in (broken.last_error or "")
+    assert "Carla" not in json.dumps(lines, default=str) + (broken.last_error or "")
 
 
 def test_report_on_a_new_association_confirms(node: Node, destination_at: DestinationAt):

@@ -1,35 +1,52 @@
-"""A peer that reads slowly is waited for; one that stops reading is not."""
+"""A peer that reads slowly is waited for; one that stops reading, or whose answer has no end, is not."""
 
 import contextlib
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from node.deliver import dimse, upper_layer
+from node.deliver.find_scu import find_objects
+from node.deliver.hl7_transport import Hl7Transport
 from node.deliver.storage_scu import SendInterrupted, send
+from node.deliver.transport import NotTaken
+from node.destination_settings import Hl7Destination
+from node.errors import Transient
+from node.jobs.job import Job
 from node.settings import Destination
+from node.store.deliveries import AcceptedObject
 from tests.counterparts import LOOPBACK
-from tests.node.deliver.conftest import SEGMENTATION, write_object
+from tests.node.deliver.conftest import SEGMENTATION, Node, parcel_of, write_object
 from tests.node.deliver.test_upper_layer import associate_accept
 
 DestinationAt = Callable[..., Destination]
 
 
-@contextmanager
-def peer_that(behaves: Callable[[socket.socket], None]) -> Iterator[int]:
+def peer_that(behaves: Callable[[socket.socket], None]) -> AbstractContextManager[int]:
     """The port of a peer that accepts an association with one context, and then does what it is told."""
+
+    def accept(connection: socket.socket) -> None:
+        connection.recv(65536)
+        body = associate_accept({1: 0}, maximum_length=0)
+        connection.sendall(upper_layer.PDU_HEADER.pack(upper_layer.PduType.ASSOCIATE_AC, len(body)) + body)
+        behaves(connection)
+
+    return tcp_peer_that(accept)
+
+
+@contextmanager
+def tcp_peer_that(behaves: Callable[[socket.socket], None]) -> Iterator[int]:
+    """The port of a peer that takes one connection, and then does what it is told."""
 
     def serve() -> None:
         connection, _ = server.accept()
         with connection, contextlib.suppress(OSError):
-            connection.recv(65536)
-            body = associate_accept({1: 0}, maximum_length=0)
-            connection.sendall(upper_layer.PDU_HEADER.pack(upper_layer.PduType.ASSOCIATE_AC, len(body)) + body)
             behaves(connection)
 
     with socket.create_server((LOOPBACK, 0)) as server:
@@ -96,3 +113,68 @@ def test_peer_that_answers_another_message_is_not_believed(tmp_path: Path, desti
 
     with peer_that(answer_wrongly) as port, pytest.raises(SendInterrupted, match="a response to something else"):
         send(destination_at(port), "OVERREAD", [path], 5)
+
+
+def drip(connection: socket.socket, piece: bytes, first: bytes = b"") -> None:
+    """Send a piece again and again, until nobody listens."""
+    connection.recv(65536)
+    connection.sendall(first)
+    while True:
+        connection.sendall(piece)
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("first", "piece"),
+    [(upper_layer.PDU_HEADER.pack(4, 1 << 20), b"x"), (b"", upper_layer.DATA_HEADER.pack(4, 6, 2, 1, 0b01))],
+)
+def test_answer_that_comes_byte_by_byte_is_left(
+    tmp_path: Path, destination_at: DestinationAt, first: bytes, piece: bytes
+):
+    """A PDU of which each byte comes in time, and empty fragments of a message that never ends."""
+    path = write_object(tmp_path / "small.dcm", SEGMENTATION, 1000)
+    with (
+        peer_that(lambda connection: drip(connection, piece, first)) as port,
+        pytest.raises(SendInterrupted, match="answered too slowly"),
+    ):
+        send(destination_at(port), "OVERREAD", [path], 0.3)
+
+
+def test_peer_that_goes_on_talking_is_left_after_it_has_taken_everything(tmp_path: Path, destination_at: DestinationAt):
+    path = write_object(tmp_path / "small.dcm", SEGMENTATION, 1000)
+
+    def talk(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(store_response(0x0000))
+        drip(connection, store_response(0x0000))
+
+    with peer_that(talk) as port:
+        (answer,) = send(destination_at(port), "OVERREAD", [path], 0.3)
+    assert answer.status == 0x0000
+
+
+def test_query_without_an_end_is_left(destination_at: DestinationAt):
+    pending = dimse.encode_command(
+        {
+            dimse.COMMAND_FIELD: dimse.C_FIND_RSP,
+            dimse.MESSAGE_ID_BEING_RESPONDED_TO: 1,
+            dimse.COMMAND_DATA_SET_TYPE: dimse.NO_DATA_SET,
+            dimse.STATUS: 0xFF00,
+        }
+    )
+    match = upper_layer.DATA_HEADER.pack(4, len(pending) + 6, len(pending) + 2, 1, 0b11) + pending
+
+    def answer(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(match * 2000)
+
+    with peer_that(answer) as port, pytest.raises(Transient, match="more than 1000 matches"):
+        objects = [AcceptedObject(SEGMENTATION, "1.2.3", "1.2")]
+        find_objects(destination_at(port), "OVERREAD", "1.2", objects, 10, lambda: None)
+
+
+def test_acknowledgement_that_comes_byte_by_byte_is_left(node: Node, real: Job):
+    with tcp_peer_that(lambda connection: drip(connection, b"x")) as port:
+        ris = Hl7Destination(name="pacs", kind="hl7", host=LOOPBACK, port=port)
+        with pytest.raises(NotTaken, match="answered too slowly"):
+            Hl7Transport(node.engine, ris, 0.3, lambda: datetime.now(UTC)).send(parcel_of(node, real), lambda: None)
