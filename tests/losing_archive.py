@@ -5,8 +5,10 @@ or on a new one to the node. Every `lose_every`-th C-STORE is answered 0x0000 an
 answered late, at every `die_every`-th one the archive dies and comes back; classes in `refuse` it does not take.
 """
 
+import socket
 import threading
 import time
+from contextlib import suppress
 from typing import Any, Literal
 
 from pydicom import Dataset
@@ -88,12 +90,13 @@ class LosingArchive:
         self.port = self._server.server_address[1]
 
     def _die(self) -> None:
-        """Cut all associations, listen no more, and come back a little later on the same port."""
+        """Cut all connections, listen no more, and come back a little later on the same port."""
         with self._life:
             if self._closing.is_set():
                 return
             for association in self._server.active_associations:
-                association.abort()
+                with suppress(OSError, AttributeError):  # it has ended by itself; its socket is None then
+                    association.dul.socket.socket.shutdown(socket.SHUT_RDWR)
             self._server.shutdown()
             self._closing.wait(0.5)
             self._start()

@@ -29,7 +29,7 @@ from tests.node.deliver.conftest import Node, add_real_result
 
 SOAK = os.environ.get("OVERREAD_SOAK") == "1"
 RESULTS, KILLS = (1000, 30) if SOAK else (30, 4)
-SECONDS = 1500 if SOAK else 120
+SECONDS = 3600 if SOAK else 120
 LOSE, STALL, DIE = (20, 150, 200) if SOAK else (20, 17, 25)
 
 
