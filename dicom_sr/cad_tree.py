@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 from pydicom.valuerep import DSfloat
 
-from dicom_sr import codes
+from dicom_sr import arithmetic, codes
 from dicom_sr.errors import InvalidResult
 from dicom_sr.evidence import Evidence
 from dicom_sr.findings import Finding, PlanarRegion, PlanarShape, Presence, Result
@@ -178,10 +178,8 @@ def _mark(image: int, region: PlanarRegion) -> Mark:
         closed = points if np.array_equal(points[0], points[-1]) else np.vstack([points, points[:1]])
         return Mark(image, (column, row), closed)
     if region.shape is PlanarShape.CIRCLE:
-        angles = np.linspace(0, 2 * np.pi, 33)
-        radius = float(np.linalg.norm(points[1] - points[0]))
-        outline = points[0] + radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)
-        outline[-1] = outline[0]
+        radius = float(arithmetic.lengths(points[1] - points[0]))
+        outline = points[0] + radius * arithmetic.circle(32)
         return Mark(image, (float(points[0, 0]), float(points[0, 1])), outline)
     column, row = (float(value) for value in points.mean(axis=0))
     return Mark(image, (column, row), None)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from dicom_sr.arithmetic import polygon_area
+
 RIGHT, DOWN, LEFT, UP = range(4)
 STEPS = np.array([(0, 1), (1, 0), (0, -1), (-1, 0)])
 """(row, column) of a step in each direction."""
@@ -58,14 +60,8 @@ def mask_contours(mask: np.ndarray) -> list[Contour]:
             edge = after
         row, column = np.divmod(np.array([*corners, corners[0]]), width)
         points = np.stack([column + columns[0], row + rows[0]], axis=1).astype(float)
-        contours.append(Contour(points, bool(signed_area(points) < 0), int(owners[start])))
+        contours.append(Contour(points, bool(polygon_area(points) < 0), int(owners[start])))
     return sorted(contours, key=lambda contour: (contour.part, contour.is_hole))
-
-
-def signed_area(points: np.ndarray) -> float:
-    """Area of a closed polygon of (column, row) points; positive when it is walked clockwise as it is seen."""
-    column, row = points.T
-    return float(np.dot(column[:-1], row[1:]) - np.dot(row[:-1], column[1:])) / 2
 
 
 def keyhole(contours: list[Contour]) -> np.ndarray:

@@ -15,6 +15,7 @@ from pydicom.sr.coding import Code
 from pydicom.valuerep import DS
 
 from dicom_sr import codes
+from dicom_sr.arithmetic import dot, lengths
 from dicom_sr.element_bytes import coded, decimals, item, raw_sequence, sequence, text, unsigned
 from dicom_sr.evidence import Evidence
 from dicom_sr.identity import derived_uid
@@ -59,7 +60,7 @@ def slice_order(evidence: Evidence) -> list[int]:
         return list(range(len(evidence.frames)))
     along_row, along_column = np.array(evidence.orientation, float).reshape(2, 3)
     positions = np.array([frame.position_mm for frame in evidence.frames], float)
-    return [int(index) for index in np.argsort(positions @ np.cross(along_column, along_row), kind="stable")]
+    return [int(index) for index in np.argsort(dot(positions, np.cross(along_column, along_row)), kind="stable")]
 
 
 def add_functional_groups(
@@ -150,8 +151,8 @@ def _evenly_spaced(evidence: Evidence, frames: Sequence[Frame]) -> bool:
         return False
     steps = np.diff(positions, axis=0)
     normal = np.cross(*np.array(evidence.orientation, float).reshape(2, 3))
-    along = np.abs(steps @ normal)
-    straight = np.abs(along / np.maximum(np.linalg.norm(steps, axis=1), 1e-12) - 1).max() < 1e-3
+    along = np.abs(dot(steps, normal))
+    straight = np.abs(along / np.maximum(lengths(steps), 1e-12) - 1).max() < 1e-3
     return bool(straight and np.ptp(along) <= 0.01 * along.mean() + 1e-9)
 
 

@@ -1,38 +1,14 @@
-"""Outline of a mask as one closed polygon along pixel edges, and its exact area.
+"""Outline of a mask as one closed polygon along pixel edges.
 
 Coordinates are those of SCOORD (PS3.3 C.18.6): (column, row) in pixels, the outer corner of the first pixel
 is (0, 0), its centre (0.5, 0.5).
 """
-
-from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
 
 MAXIMUM_POINTS = 8000
 """Graphic Data is FL with a 16-bit length in Explicit VR: at most 8191 points of 8 bytes."""
-
-
-@dataclass(frozen=True, eq=False)
-class Outline:
-    """A closed polygon on one slice.
-
-    Parameters
-    ----------
-    slice_index : int
-    points : ndarray of float64, shape (n, 2)
-        (column, row); the last equals the first; always more than 5, since viewers take 4 and 5 for
-        rectangles.
-    """
-
-    slice_index: int
-    points: np.ndarray
-
-    def area_mm2(self, row_spacing_mm: float, column_spacing_mm: float) -> float:
-        """Area of this very polygon, holes of the mask included."""
-        column, row = self.points.T
-        doubled = np.dot(column[:-1], row[1:]) - np.dot(row[:-1], column[1:])
-        return float(abs(doubled) / 2 * row_spacing_mm * column_spacing_mm)
 
 
 def outline_points(mask: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from highdicom.spatial import are_points_coplanar
 
+from dicom_sr import arithmetic
 from dicom_sr.errors import InvalidResult
 from dicom_sr.evidence import Evidence
 from dicom_sr.findings import PlanarRegion, PlanarShape, SpatialRegion, SpatialShape
@@ -46,14 +47,12 @@ class Drawn:
 
     def area_mm2(self, spacing_mm: tuple[float, float]) -> float:
         """Area of the polygon for a (row, column) spacing."""
-        column, row = self.points.T
-        doubled = np.dot(column[:-1], row[1:]) - np.dot(row[:-1], column[1:])
-        return float(abs(doubled) / 2 * spacing_mm[0] * spacing_mm[1])
+        return abs(arithmetic.polygon_area(self.points)) * spacing_mm[0] * spacing_mm[1]
 
     def length_mm(self, spacing_mm: tuple[float, float]) -> float:
         """Length of the line for a (row, column) spacing."""
         steps = np.diff(self.points, axis=0) * (spacing_mm[1], spacing_mm[0])
-        return float(np.linalg.norm(steps, axis=1).sum())
+        return arithmetic.total(arithmetic.lengths(steps))
 
 
 def draw(region: PlanarRegion | SpatialRegion, evidence: Evidence) -> Drawn:
@@ -128,7 +127,7 @@ def _draw_box(points: np.ndarray, evidence: Evidence) -> Drawn:
     if len(points) != 4:
         raise InvalidResult(f"a BOX with {len(points)} points, expected a corner and the three beside it")
     corner, edges = points[0], points[1:] - points[0]
-    corners = np.array([corner + np.array(choice) @ edges for choice in np.ndindex(2, 2, 2)])
+    corners = np.array([corner + (edges * np.reshape(choice, (3, 1))).sum(axis=0) for choice in np.ndindex(2, 2, 2)])
     slice_index = _slice(corners.mean(axis=0), evidence)
     pixels = _on_slice(corners, slice_index, evidence)
     (left, top), (right, bottom) = pixels.min(axis=0), pixels.max(axis=0)
@@ -143,12 +142,12 @@ def _draw_ellipsoid(points: np.ndarray, evidence: Evidence) -> Drawn:
     slice_index = _slice(points.mean(axis=0), evidence)
     ends = _on_slice(points, slice_index, evidence)
     half_axes = (ends[0::2] - ends[1::2]) / 2
-    spread = half_axes.T @ half_axes
-    lengths, directions = np.linalg.eigh(spread)
-    angles = np.linspace(0, 2 * np.pi, ROUND_POINTS + 1)
-    circle = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    outline = ends.mean(axis=0) + (circle * np.sqrt(np.maximum(lengths, 0))) @ directions.T
-    outline[-1] = outline[0]
+    across, along = half_axes.T
+    wide = float(arithmetic.dot(across, across))  # with the next two: the matrix whose ellipse bounds the shadow
+    slant = float(arithmetic.dot(across, along)) / np.sqrt(wide) if wide else 0.0
+    high = np.sqrt(max(0.0, float(arithmetic.dot(along, along)) - slant * slant))
+    x, y = arithmetic.circle(ROUND_POINTS).T
+    outline = ends.mean(axis=0) + np.stack([x * np.sqrt(wide), x * slant + y * high], axis=1)
     return _polygon(slice_index, outline)
 
 
@@ -166,8 +165,8 @@ def _slice(point: np.ndarray, evidence: Evidence) -> int:
     """
     assert evidence.orientation is not None and evidence.spacing_mm is not None
     normal = np.cross(*np.array(evidence.orientation, float).reshape(2, 3))
-    places = np.array([frame.position_mm for frame in evidence.frames], float) @ normal
-    place = float(point @ normal)
+    places = arithmetic.dot(np.array([frame.position_mm for frame in evidence.frames], float), normal)
+    place = float(arithmetic.dot(point, normal))
     nearest = int(np.abs(places - place).argmin())
     steps = np.abs(places - places[nearest])
     slice_mm = steps[steps > 0].min() if steps.any() else evidence.spacing_mm[0]
@@ -187,6 +186,6 @@ def _on_slice(points: np.ndarray, slice_index: int, evidence: Evidence) -> np.nd
     _, row_mm, column_mm = evidence.spacing_mm
     along_row, along_column = np.array(evidence.orientation, float).reshape(2, 3)
     origin = np.array(evidence.frames[slice_index].position_mm, float)
-    axes = np.stack([along_row / column_mm, along_column / row_mm])
-    pixels: np.ndarray = (points - origin) @ axes.T + 0.5
-    return pixels
+    way = points - origin
+    column, row = arithmetic.dot(way, along_row / column_mm), arithmetic.dot(way, along_column / row_mm)
+    return np.stack([column, row], axis=1) + 0.5

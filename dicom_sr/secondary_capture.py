@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from pydicom.dataset import Dataset
 
-from dicom_sr import provenance
+from dicom_sr import arithmetic, provenance
 from dicom_sr.displayed import displayed_frame
 from dicom_sr.element_bytes import tag_of
 from dicom_sr.errors import SourceMismatch
@@ -198,13 +198,13 @@ def _round(graphic: Graphic, scale: tuple[float, float]) -> list[tuple[float, fl
     points = np.asarray(graphic.points, float)
     if graphic.kind == "CIRCLE":
         centre = points[0]
-        radius = np.linalg.norm(points[1] - centre)
+        radius = float(arithmetic.lengths(points[1] - centre))
         first, second = np.array([radius, 0.0]), np.array([0.0, radius])
     else:
         centre = points.mean(axis=0)
         first, second = (points[1] - points[0]) / 2, (points[3] - points[2]) / 2
-    angles = np.linspace(0, 2 * np.pi, 73)[:, None]
-    outline = (centre + np.cos(angles) * first + np.sin(angles) * second) * scale
+    x, y = arithmetic.circle(72).T[:, :, None]
+    outline = (centre + x * first + y * second) * scale
     return [(float(x), float(y)) for x, y in outline]
 
 

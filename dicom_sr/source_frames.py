@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from pydicom.dataset import Dataset
 
+from dicom_sr import arithmetic
+
 PROJECTION_SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
 """Where a projection says the distance of its pixels (PS3.3 10.7.1.3), the calibrated one first."""
 
@@ -122,7 +124,7 @@ def slice_thicknesses(places: Sequence[float] | np.ndarray) -> np.ndarray:
 def height_mm(position_mm: Sequence[float], orientation: Sequence[float]) -> float:
     """How far a plane lies along its normal."""
     along_row, along_column = np.array(orientation, float).reshape(2, 3)
-    return float(np.cross(along_row, along_column) @ np.array(position_mm, float))
+    return float(arithmetic.dot(np.array(position_mm, float), np.cross(along_row, along_column)))
 
 
 def _heights_of(frames: Sequence[SourceFrame], orientation: tuple[float, ...] | None) -> np.ndarray:
@@ -154,8 +156,7 @@ def _by_place(frames: list[SourceFrame], orientation: tuple[float, ...] | None) 
     """Frames along the normal of their plane, one for each place."""
     if orientation is None or any(frame.position_mm is None for frame in frames):
         return frames
-    along_row, along_column = np.array(orientation, float).reshape(2, 3)
-    heights = np.array([frame.position_mm for frame in frames], float) @ np.cross(along_row, along_column)
+    heights = _heights_of(frames, orientation)
     _, chosen = np.unique(np.round(heights, 3), return_index=True)
     return [frames[index] for index in chosen]
 
@@ -169,9 +170,8 @@ def spacing_of(headers: Sequence[Dataset], frames: Sequence[SourceFrame]) -> tup
     orientation = plane_of(headers[0], first.frame_number, "ImageOrientationPatient")
     if len(frames) == 1 or orientation is None or first.position_mm is None or last.position_mm is None:
         return float(headers[0].get("SliceThickness") or 1.0), *in_plane
-    along_row, along_column = np.array(orientation, float).reshape(2, 3)
     way = np.subtract(last.position_mm, first.position_mm, dtype=float)
-    return float(abs(np.cross(along_row, along_column) @ way)) / (len(frames) - 1), *in_plane
+    return abs(height_mm(tuple(way), orientation)) / (len(frames) - 1), *in_plane
 
 
 def is_empty(dataset: Dataset, keyword: str) -> bool:

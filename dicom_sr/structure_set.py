@@ -16,6 +16,7 @@ from pydicom.uid import ImplicitVRLittleEndian
 from pydicom.valuerep import DA, DS, TM
 
 from dicom_sr import codes, provenance
+from dicom_sr.arithmetic import total
 from dicom_sr.contours import keyhole, mask_contours
 from dicom_sr.element_bytes import item, tag_of
 from dicom_sr.evidence import Evidence, check_evidence
@@ -111,7 +112,7 @@ def _region(result: Result, evidence: Evidence, place: SegmentPlace, number: int
     roi.ReferencedFrameOfReferenceUID = evidence.frame_of_reference_uid
     roi.ROIName = place.segment.label
     roi.ROIDescription = content_description(result)
-    roi.ROIVolume = DS(float(place.voxels_of_slices @ evidence.voxel_volumes_ml), auto_format=True)
+    roi.ROIVolume = DS(total(place.voxels_of_slices * evidence.voxel_volumes_ml), auto_format=True)
     roi.ROIGenerationAlgorithm = "AUTOMATIC"
     roi.ROIGenerationDescription = provenance.clean_text(f"{result.algorithm.name} {result.algorithm.version}")[:64]
     return roi

@@ -11,6 +11,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from dicom_sr import codes
+from dicom_sr.arithmetic import circle
 from dicom_sr.findings import (
     Finding,
     Likelihood,
@@ -114,8 +115,7 @@ def chest_boxes() -> Case:
     sources = [radiograph(modality="DX", study_instance_uid="1.2.3", series_instance_uid="1.2.4")]
     uid = str(sources[0].SOPInstanceUID)
     box = PlanarRegion(uid, PlanarShape.POLYLINE, ((8.0, 6.0), (20.0, 6.0), (20.0, 15.5), (8.0, 15.5), (8.0, 6.0)))
-    angles = np.linspace(0, 2 * np.pi, 13)
-    points = tuple((30 + 6 * float(np.cos(a)), 22 + 5 * float(np.sin(a))) for a in angles[:-1])
+    points = tuple((30 + 6 * x, 22 + 5 * y) for x, y in circle(12)[:-1].tolist())
     outline = PlanarRegion(uid, PlanarShape.POLYLINE, (*points, points[0]))
     line = PlanarRegion(uid, PlanarShape.POLYLINE, ((5.0, 30.0), (25.0, 33.0)))
     lung = codes.LUNG
@@ -174,8 +174,7 @@ def mammography() -> Case:
     density = codes.concept("129718006", "SCT", "Heterogeneously dense")
 
     def ring(uid: str, column: float, row: float) -> PlanarRegion:
-        angles = np.linspace(0, 2 * np.pi, 9)[:-1]
-        points = tuple((column + 4 * float(np.cos(a)), row + 4 * float(np.sin(a))) for a in angles)
+        points = tuple((column + 4 * x, row + 4 * y) for x, y in circle(8)[:-1].tolist())
         return PlanarRegion(uid, PlanarShape.POLYLINE, (*points, points[0]))
 
     findings = (
@@ -275,10 +274,7 @@ def in_space() -> Case:
         ),
         (
             SpatialShape.POLYGON,
-            tuple(
-                (x + 11 + 5 * float(np.cos(a)), y + 14 + 5 * float(np.sin(a)), z)
-                for a in np.linspace(0, 2 * np.pi, 11)[:-1]
-            ),
+            tuple((x + 11 + 5 * across, y + 14 + 5 * along, z) for across, along in circle(10)[:-1].tolist()),
         ),
     )
     findings = tuple(

@@ -1,7 +1,15 @@
-"""SHA-256 of every object of some results, printed: for a process in another place."""
+"""SHA-256 of every object of some results, printed: for a process in another place.
+
+python -m tests.dicom_sr.digests [--write]
+"""
 
 import hashlib
+import sys
+from collections.abc import Iterator
 from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from zlib import ZLIB_RUNTIME_VERSION
 
 from dicom_sr.profile import CONSERVATIVE
 from dicom_sr.profile_files import SITE_ROLES
@@ -9,16 +17,28 @@ from dicom_sr.render import render
 from tests.dicom_sr.cases import CASES
 
 EVERYTHING = replace(CONSERVATIVE, name="everything", roles=SITE_ROLES)
+RECORD = Path(__file__).with_name("digests.txt")
+"""What another machine wrote: the libraries that it wrote with, then a line for each object."""
+WRITERS = ("pydicom", "highdicom", "pillow", "reportlab")
+"""Libraries of which another version may write other bytes."""
 
 
-def digests() -> list[str]:
-    """Of a projection, of segments that overlap, and of a result with an earlier study."""
-    found = []
-    for name in ("mammography", "overlap", "follow-up"):
+def libraries() -> str:
+    """The first line of a record."""
+    return " ".join(f"{name}={version(name)}" for name in WRITERS) + f" zlib={ZLIB_RUNTIME_VERSION}"
+
+
+def digests() -> Iterator[str]:
+    """`case/role SHA-256`: projections, regions in space, an oblique stack, overlaps, a follow-up."""
+    for name in ("mammography", "in space", "brain", "overlap", "follow-up"):
         case = CASES[name]()
-        found += [hashlib.sha256(each.to_bytes()).hexdigest() for each in render(case.result, case.sources, EVERYTHING)]
-    return found
+        for each in render(case.result, case.sources, EVERYTHING):
+            shown = f"{name}/{each.role.value}".replace(" ", "-")
+            yield f"{shown} {hashlib.sha256(each.to_bytes()).hexdigest()}"
 
 
 if __name__ == "__main__":
-    print(*digests())
+    lines = [libraries(), *digests()]
+    if "--write" in sys.argv:
+        RECORD.write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
