@@ -195,7 +195,7 @@ def labels(patch: int, rounds: int, device: str, network: Path | None) -> None:
             seconds, shares = [], []
             for number in range(rounds + 1):
                 timed = Timed(one)
-                model.pool.close_others(Key("", "", 0))
+                model.pool.close()
                 model.pool.sessions(Key(model.identifier, device, 0), lambda timed=timed: {"model.onnx": timed})
                 started = time.perf_counter()
                 found[way] = analyse(model, {"image": volume}, device=device).labels

@@ -26,7 +26,8 @@ def installed_models(settings: Settings, worker: int = 0) -> Registry:
     }
     work = settings.work
     gpu = work.gpus[worker % len(work.gpus)]
-    acceleration = Acceleration(work.accelerators, gpu, settings.node.data_dir.absolute() / TENSORRT_FOLDER)
+    spare = tuple(dict.fromkeys(each for each in work.gpus if each != gpu))
+    acceleration = Acceleration(work.accelerators, gpu, settings.node.data_dir.absolute() / TENSORRT_FOLDER, spare)
     watched = resident_bytes if work.device == "cpu" else lambda: used_bytes(gpu)
     pool = SessionPool(work.memory_budget_mb * 1_000_000, engines, acceleration, watched)
     return Registry(settings.models.paths, pool, settings.models.trusted_keys)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -10,10 +10,12 @@ import numpy as np
 from dicom_sr.findings import Finding, Map, Segment
 from node.errors import NotAnalysed, Transient
 from node.infer.pool import Key
+from node.infer.providers import GPUS
 from node.infer.registry import Model
-from node.infer.session import GPUS, OutOfMemory
+from node.infer.session import OutOfMemory
 from node.infer.stages import Outcome, StageRunner
 from node.infer.subject import subject_of
+from node.infer.thrift import Attempt, Thrift, attempts
 from node.logs import get_logger
 from node.volume.images import ImageSet
 from node.volume.volume import Volume
@@ -25,7 +27,11 @@ network runs; may raise to stop.
 
 MEMORY_FALL_BACK = "Computed on the CPU, because the memory of the GPU did not suffice."
 FALL_BACK = "Computed on the CPU, because the GPU that was asked for could not be used."
-DEGRADED = (MEMORY_FALL_BACK, FALL_BACK)
+SMALL_PATCHES = (
+    "Computed in smaller patches than the model was made with, because memory did not suffice: borders may lie "
+    "slightly elsewhere."
+)
+DEGRADED = (MEMORY_FALL_BACK, FALL_BACK, SMALL_PATCHES)
 """Remarks that say that less was used than was asked for."""
 
 
@@ -132,34 +138,36 @@ def ordered_inputs(model: Model, inputs: Mapping[str, Volume | ImageSet]) -> dic
 def _analyse_within_memory(
     model: Model, inputs: Mapping[str, Volume | ImageSet], progress: Progress, device: str, threads: int
 ) -> Inference:
-    """When memory does not suffice: again with no other model open and batches of one, then, off the GPU, on the CPU.
-
-    Patches are never made smaller: the answer would be another.
-    """
-    with suppress(OutOfMemory):
+    """When memory does not suffice: again with no other model open, as `attempts` says."""
+    pool = model.pool
+    try:
         return _analyse(model, inputs, progress, device, threads)
-    _close_others(model, device, threads)
-    try:
-        return _analyse(model, inputs, progress, device, threads, one_at_a_time=True)
-    except OutOfMemory:
-        if device != "prefer-gpu" or not _is_on_gpu(model, threads):
-            raise
-    _close_others(model, "cpu", threads)
-    found = _analyse(model, inputs, progress, "cpu", threads, one_at_a_time=True)
-    return replace(found, degraded=True, remarks=(*found.remarks, MEMORY_FALL_BACK))
+    except OutOfMemory as error:
+        said = str(error)  # the error itself holds the arrays that were in use
+    ran_on = pool.providers(Key(model.identifier, device, threads))
+    runs = [stage.run for stage in model.manifest.sequence]
+    for attempt in attempts(device, pool.acceleration, ran_on, runs):
+        # Its own sessions, too: OpenVINO's stay unusable, and what a GPU holds is in pieces.
+        get_logger("infer").warning("memory_short", model=model.identifier, device=device, closed=pool.close())
+        try:
+            found = _analyse(model, inputs, progress, device, threads, attempt)
+        except OutOfMemory as error:
+            said = str(error)
+            continue
+        if attempt.acceleration is not None and attempt.acceleration.gpu != pool.acceleration.gpu:
+            pool.close()  # that GPU is another worker's
+        return _with_remarks(found, attempt, any(provider in GPUS for provider in ran_on or GPUS))
+    raise OutOfMemory(said)
 
 
-def _close_others(model: Model, device: str, threads: int) -> None:
-    closed = model.pool.close_others(Key(model.identifier, device, threads))
-    get_logger("infer").warning("memory_short", model=model.identifier, device=device, closed=closed)
-
-
-def _is_on_gpu(model: Model, threads: int) -> bool:
-    """Whether the CPU has more to offer; so it has where not even the network itself fits."""
-    try:
-        return any(session.provider in GPUS for session in model.sessions("prefer-gpu", threads).values())
-    except OutOfMemory:
-        return True
+def _with_remarks(found: Inference, attempt: Attempt, was_on_gpu: bool) -> Inference:
+    """What was got with less than was asked for says so."""
+    remarks = list(found.remarks)
+    if found.degraded and was_on_gpu:
+        remarks = [MEMORY_FALL_BACK if each == FALL_BACK else each for each in remarks]
+    if attempt.thrift is Thrift.SMALL_PATCHES:
+        remarks.append(SMALL_PATCHES)
+    return replace(found, remarks=tuple(remarks))
 
 
 def _analyse(
@@ -168,14 +176,13 @@ def _analyse(
     progress: Progress,
     device: str,
     threads: int,
-    *,
-    one_at_a_time: bool = False,
+    attempt: Attempt = Attempt(),
 ) -> Inference:
     timings: dict[str, float] = {}
     timed = Stopwatch(timings)
     with timed("session"):
-        sessions = model.sessions(device, threads)
-    runner = StageRunner(model, inputs, sessions, threads, progress, timed, one_at_a_time)
+        sessions = model.sessions(device, threads, attempt.acceleration)
+    runner = StageRunner(model, inputs, sessions, threads, progress, timed, attempt.thrift)
     outcomes: list[Outcome] = []
     for stage in model.manifest.sequence:
         outcomes.append(runner.run(stage, outcomes))

@@ -25,11 +25,12 @@ Sessions = Mapping[str, Session | RemoteSession]
 
 @dataclass(frozen=True)
 class Key:
-    """Which sessions: of a model, on a device, with so many threads."""
+    """Which sessions: of a model, on a device, with so many threads; `acceleration` where it is not the pool's."""
 
     model: str
     device: str
     threads: int
+    acceleration: Acceleration | None = None
 
 
 @dataclass(eq=False)
@@ -87,13 +88,18 @@ class SessionPool:
                     self._close(key)
             self._mark = self.resident()
 
-    def close_others(self, key: Key) -> int:
-        """Close the sessions of all other models; how many there were."""
+    def close(self, key: Key | None = None) -> int:
+        """Close these sessions, or all; how many there were. What is closed is opened again when it is next used."""
         with self._lock:
-            others = [each for each in self._open if each != key]
-            for each in others:
+            chosen = [each for each in self._open if key in (None, each)]
+            for each in chosen:
                 self._close(each)
-            return len(others)
+            return len(chosen)
+
+    def providers(self, key: Key) -> tuple[str, ...]:
+        """What open sessions run on; nothing where they are not open."""
+        with self._lock:
+            return tuple(dict.fromkeys(session.provider for session in self._open.get(key, {}).values()))
 
     @property
     def open_models(self) -> tuple[str, ...]:

@@ -33,11 +33,14 @@ class Acceleration:
         Number of the GPU.
     cache : Path, optional
         Folder for the engines that TensorRT builds; None keeps none.
+    spare : tuple of int
+        Numbers of further GPUs, for what does not fit on this one.
     """
 
-    order: Sequence[Accelerator] = ("cuda", "openvino")
+    order: tuple[Accelerator, ...] = ("cuda", "openvino")
     gpu: int = 0
     cache: Path | None = None
+    spare: tuple[int, ...] = ()
 
 
 def wanted_providers(

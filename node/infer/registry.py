@@ -10,6 +10,7 @@ from node.infer.manifest import FILE_NAME, Manifest, ManifestError, load_manifes
 from node.infer.networks import input_tensors, output_tensors
 from node.infer.output_sections import Segmentation
 from node.infer.pool import Key, SessionPool, Sessions, close_sessions
+from node.infer.providers import Acceleration
 from node.infer.remote import RemoteSession, open_remote
 from node.infer.segmentation import segment_of
 from node.infer.session import Session, open_session
@@ -110,9 +111,9 @@ class Model:
         """The words of a vocabulary file, one on each line."""
         return tuple(self._read(name).decode("utf-8").splitlines())
 
-    def sessions(self, device: str, threads: int) -> Sessions:
+    def sessions(self, device: str, threads: int, acceleration: Acceleration | None = None) -> Sessions:
         """The warm sessions for a device and thread count by ONNX file; the bytes that were hashed are the bytes that
-        run.
+        run. `acceleration` is for what is not to run as the pool says.
 
         Raises
         ------
@@ -121,9 +122,10 @@ class Model:
         Permanent, Transient
             As `open_session`.
         """
-        return self.pool.sessions(Key(self.identifier, device, threads), lambda: self._open(device, threads))
+        key = Key(self.identifier, device, threads, acceleration)
+        return self.pool.sessions(key, lambda: self._open(device, threads, acceleration or self.pool.acceleration))
 
-    def _open(self, device: str, threads: int) -> Sessions:
+    def _open(self, device: str, threads: int, acceleration: Acceleration) -> Sessions:
         contents = self.verify()
         # What is neither a network nor words may be weights beside a network, which ONNX Runtime reads by itself.
         others = [name for name in self.manifest.files if name not in contents and not name.endswith(PLAIN_FILES)]
@@ -149,7 +151,7 @@ class Model:
                     output_names=tensors[file],
                     device=device,
                     threads=threads,
-                    acceleration=self.pool.acceleration,
+                    acceleration=acceleration,
                 )
         except BaseException:
             close_sessions(opened)

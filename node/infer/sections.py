@@ -77,6 +77,11 @@ class Run(Section):
     patch: tuple[Size, Size, Size] | None = Field(
         None, description="Voxels of a patch, for sliding-window; for slices, of a part of each: [1, rows, columns]."
     )
+    small_patch: tuple[Size, Size, Size] | None = Field(
+        None,
+        description="Patch when memory does not suffice for `patch`, for a network of free sides; the report says that "
+        "it was used. Absent: patches are never made smaller, since the answer would be slightly another.",
+    )
     overlap: Share = Field(0.25, description="Share of a patch that overlaps the next.")
     blending: Literal["constant", "gaussian"] = Field("gaussian", description="Weights where patches overlap.")
     batch: int = Field(1, ge=1, le=256, description="Patches, slices or frames in one call.")
@@ -101,9 +106,14 @@ class Run(Section):
             raise ValueError("patch = [1, rows, columns] for slices")
         if self.neighbours and self.mode != "slices":
             raise ValueError("mode = slices where neighbours are given")
+        if self.small_patch and (self.mode != "sliding-window" or not self.patch or self._is_above(self.patch)):
+            raise ValueError("small_patch of at most patch, when mode is sliding-window")
         if isinstance(self.file, tuple) and not self.file:
             raise ValueError("at least one file")
         return self
+
+    def _is_above(self, patch: tuple[int, int, int]) -> bool:
+        return any(small > side for small, side in zip(self.small_patch or (), patch, strict=True))
 
     @property
     def files(self) -> tuple[str, ...]:

@@ -44,8 +44,11 @@ ORT_ERRORS: tuple[type[Exception], ...] = (
 """Everything a session raises; the classes have no common base. ValueError: input names that do not exist."""
 
 OUT_OF_MEMORY = re.compile(
-    r"failed to allocate|bad_alloc|bad allocation|out of memory|available memory|alloc\w*_failed", re.IGNORECASE
+    r"(failed|unable|not able) to allocate|can ?not allocate|bad_alloc|bad allocation|out[ _]?of[ _]?memory"
+    r"|available memory|alloc\w*_failed|MemoryAllocation|create a memory object",
+    re.IGNORECASE,
 )
+"""In the words of ONNX Runtime's arenas, CUDA and its libraries, TensorRT, OpenVINO and oneDNN."""
 
 
 GPU_FAILED = re.compile(r"\b(cuda|cudnn|cublas|cufft|tensorrt)\w* (failure|error)", re.IGNORECASE)

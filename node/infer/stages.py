@@ -38,6 +38,7 @@ from node.infer.sections import Run, Stage
 from node.infer.segmentation import LabelMaker, Maker, MapMaker, take_blocks
 from node.infer.sliding_window import run_network
 from node.infer.subject import Subject, subject_of
+from node.infer.thrift import Thrift, thrifty
 from node.volume.images import ImageSet
 from node.volume.volume import Grid, Volume
 
@@ -65,8 +66,7 @@ class StageRunner:
     threads: int
     progress: Progress
     timed: Timed
-    one_at_a_time: bool = False
-    """Batches of one, where memory is short; the answers are the same."""
+    thrift: Thrift = Thrift.NONE
 
     def run(self, stage: Stage, earlier: Sequence[Outcome]) -> Outcome:
         """One stage; it finds nothing where a gate is shut."""
@@ -148,9 +148,7 @@ class StageRunner:
             for each, subject in zip(prepared, subjects, strict=True):
                 share = _Share(self.progress)
                 network = self._network(stage, each, planes, share)
-                run = _run_of(stage)
-                if self.one_at_a_time:
-                    run = run.model_copy(update={"batch": 1})
+                run = thrifty(_run_of(stage), self.thrift)
                 scores = run_network(network, each.image, run, share.report, slices=planes)
                 makers = _makers(stage, scores.layout, each.grid, subject, numbers)
                 take_blocks(scores.blocks, _with_channels(stage, makers))

@@ -1,6 +1,8 @@
 """Warm sessions within a budget, short memory, networks on an inference server."""
 
 import hashlib
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from node.errors import Permanent
 from node.infer import Registry, analyse
 from node.infer.analyse import MEMORY_FALL_BACK
 from node.infer.pool import Key, SessionPool, gpu_bytes, resident_bytes, used_bytes
+from node.infer.providers import Acceleration
 from node.infer.remote import RemoteEngine
 from node.infer.session import OutOfMemory, open_session
 from node.volume import Volume
@@ -60,6 +63,25 @@ def hungry_network() -> onnx.ModelProto:
         helper.make_tensor("very_many", TensorProto.INT64, [1], [1 << 45]),
         helper.make_tensor("nought", TensorProto.FLOAT, [1], [0.0]),
         helper.make_tensor("twice", TensorProto.FLOAT, [1], [1000.0]),
+    ]
+    return network(nodes, ["N", 2, "D", "H", "W"], tensors)
+
+
+def wide_network() -> onnx.ModelProto:
+    """The ball, by way of 128 channels."""
+    weights = np.zeros((128, 1, 1, 1, 1), np.float32)
+    weights[0] = 1
+    back = np.zeros((2, 128, 1, 1, 1), np.float32)
+    back[:, 0, 0, 0, 0] = (-1, 1)
+    nodes = [
+        helper.make_node("Conv", ["image", "weights"], ["wide"]),
+        helper.make_node("Relu", ["wide"], ["positive"]),
+        helper.make_node("Conv", ["positive", "back", "bias"], ["logits"]),
+    ]
+    tensors = [
+        helper.make_tensor("weights", TensorProto.FLOAT, weights.shape, weights.tobytes(), raw=True),
+        helper.make_tensor("back", TensorProto.FLOAT, back.shape, back.tobytes(), raw=True),
+        helper.make_tensor("bias", TensorProto.FLOAT, [2], [1000.0, 0.0]),
     ]
     return network(nodes, ["N", 2, "D", "H", "W"], tensors)
 
@@ -154,7 +176,7 @@ def test_a_network_that_no_gpu_can_hold_runs_on_the_cpu(tmp_path: Path, ball: Vo
         """A GPU without room."""
 
         def sessions(self, key, open_sessions):
-            if key.device != "cpu":
+            if key.acceleration is None or key.acceleration.order:
                 raise OutOfMemory("no room")
             return super().sessions(key, open_sessions)
 
@@ -163,6 +185,63 @@ def test_a_network_that_no_gpu_can_hold_runs_on_the_cpu(tmp_path: Path, ball: Vo
     assert found.degraded and MEMORY_FALL_BACK in found.remarks
     with pytest.raises(OutOfMemory):
         analyse(model, {"image": ball}, device="require-gpu", threads=1)
+
+
+def test_what_no_room_is_for_goes_to_the_next_gpu(tmp_path: Path, ball: Volume) -> None:
+    """GPUs by number, at the pool's seam: where the sessions would be opened is written down, they run on the CPU."""
+    asked: list[int | None] = []
+
+    class Crowded(SessionPool):
+        """GPU 0 has no room, GPU 2 has."""
+
+        def sessions(self, key, open_sessions):
+            asked.append((key.acceleration or self.acceleration).gpu)
+            if asked[-1] == 0:
+                raise OutOfMemory("no room")
+            return super().sessions(key, open_sessions)
+
+    pool = Crowded(acceleration=Acceleration(spare=(2, 1)))
+    model = Registry([write_model(tmp_path / "ball", "ball", threshold_network())], pool).get("ball")
+    found = analyse(model, {"image": ball}, device="prefer-gpu", threads=1)
+    assert asked == [0, 0, 2] and pool.open_models == ()  # that GPU is another worker's
+    assert found.labels is not None and found.labels.any()
+
+
+SHORT_OF_MEMORY = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from pydicom import Dataset
+from node.infer import Registry, analyse
+from node.volume import Volume
+
+headers = [Dataset() for _ in range(96)]
+for number, header in enumerate(headers):
+    header.SOPInstanceUID = f"1.2.{number + 1}"
+voxels = np.zeros((96, 96, 96), np.int16)
+voxels[30:60, 20:70, 40:80] = 900
+model = Registry([Path(sys.argv[1])]).models()[0]
+model.sessions("cpu", 1)
+taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+if sys.argv[2] == "short":
+    resource.setrlimit(resource.RLIMIT_AS, (taken + 400_000_000, resource.RLIM_INFINITY))
+found = analyse(model, {"image": Volume(voxels, np.eye(4), headers, "MR", "1.2.3")}, device="cpu", threads=1)
+print(int(found.labels.sum()), "smaller patches" in " ".join(found.remarks))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a limit of memory that the system keeps")
+def test_a_process_with_little_memory_takes_the_small_patches(tmp_path: Path) -> None:
+    """A real limit (RLIMIT_AS) on a process of its own; the network needs 450 MB for one patch, 17 MB for a small."""
+    folder = write_model(tmp_path / "wide", "wide", wide_network())
+    with_run(folder, 'mode = "sliding-window"\npatch = [96, 96, 96]\noverlap = 0.0\nsmall_patch = [32, 32, 32]')
+    answers = []
+    for memory in ("plenty", "short"):
+        command = [sys.executable, "-c", SHORT_OF_MEMORY, str(folder), memory]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[3])
+        assert done.returncode == 0, done.stderr
+        answers.append(done.stdout.splitlines()[-1].split())
+    assert answers == [["60000", "False"], ["60000", "True"]]
 
 
 TWO_STAGES = """
@@ -234,7 +313,7 @@ def test_a_network_on_a_server_gives_the_same_without_its_file_here(
     with kserve(Served("net", there), protocol) as url:
         pool = SessionPool(engines={("ball", ""): RemoteEngine(url, "net", "1")})
         found = analyse(Registry([folder], pool).get("ball"), {"image": ball}, device="require-gpu", threads=1)
-        pool.close_others(Key("none", "cpu", 1))
+        pool.close()
     np.testing.assert_array_equal(found.labels, expected.labels)
     assert found.findings == expected.findings
     assert found.provider.startswith("KServe v2") and found.provider.endswith("net version 1")

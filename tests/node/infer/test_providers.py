@@ -8,8 +8,18 @@ import pytest
 from node.errors import Permanent, Transient
 from node.infer.providers import CPU, CUDA, OPENVINO, TENSORRT, Acceleration, running_provider, wanted_providers
 from node.infer.runtime import onnxruntime, ort_errors
+from node.infer.sections import Run
 from node.infer.session import DeviceLost, OutOfMemory, Session, open_session
+from node.infer.thrift import Thrift, attempts
 from tests.models import threshold_network
+
+OPENVINO_SAID = (
+    "Non-zero status code returned while running OpenVINO-EP-subgraph_2 node. Status Message: [OpenVINO-EP] In Error "
+    "Couldn't start Inference: Exception from src/inference/src/cpp/infer_request.cpp:224:\n[CPU] Convolution node "
+    "with name 'a' Check 'ptr' failed at src/plugins/intel_cpu/src/cpu_memory.cpp:257:\n"
+    "Failed to allocate 1811939328 bytes of memory\n"
+)
+"""Of onnxruntime-openvino 1.24.1 in a process with a limit of memory, shortened."""
 
 ALL = (TENSORRT, CUDA, OPENVINO, CPU)
 EVERYTHING = Acceleration(("tensorrt", "cuda", "openvino"), 1, Path("/cache"))
@@ -51,6 +61,35 @@ def test_engines_of_tensorrt_are_kept_by_network_and_never_in_the_folder_of_anot
 )
 def test_a_provider_that_took_no_part_of_the_network_does_not_count(nodes: dict[str, int] | None, expected: str):
     assert running_provider([CUDA, CPU], nodes) == expected
+
+
+RUNS = (Run(mode="sliding-window", patch=(96, 96, 96)),)
+THRIFTY_RUNS = (*RUNS, Run(mode="sliding-window", patch=(96, 96, 96), small_patch=(64, 64, 64)))
+
+
+@pytest.mark.parametrize(
+    ("device", "ran_on", "runs", "expected"),
+    [
+        ("cpu", [CPU], RUNS, ["one"]),
+        ("cpu", [CPU], THRIFTY_RUNS, ["one", "small"]),
+        ("cpu", [OPENVINO], RUNS, ["one", "one on CPU"]),
+        ("prefer-gpu", [CPU], RUNS, ["one"]),
+        ("prefer-gpu", [OPENVINO], RUNS, ["one", "one on CPU"]),
+        ("prefer-gpu", [CUDA], RUNS, ["one", "one on 3", "one on 4", "one on CPU"]),
+        ("prefer-gpu", [CUDA], THRIFTY_RUNS, ["one", "small", "one on 3", "one on 4", "one on CPU", "small on CPU"]),
+        ("prefer-gpu", [], RUNS, ["one", "one on 3", "one on 4", "one on CPU"]),
+        ("require-gpu", [TENSORRT], RUNS, ["one", "one on 3", "one on 4"]),
+    ],
+)
+def test_short_memory_first_less_at_once_then_the_next_gpu_then_the_cpu(device, ran_on, runs, expected) -> None:
+    own = Acceleration(("tensorrt", "cuda", "openvino"), 2, None, (3, 4))
+    words = {Thrift.ONE_AT_A_TIME: "one", Thrift.SMALL_PATCHES: "small"}
+    found = []
+    for attempt in attempts(device, own, ran_on, runs):
+        other = attempt.acceleration
+        where = "" if other is None else f" on {other.gpu}" if other.order else " on CPU"
+        found.append(words[attempt.thrift] + where)
+    assert found == expected
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +134,11 @@ def test_onnx_runtime_never_falls_back_by_itself_in_the_middle_of_a_run(network:
         (CUDA, ort_errors.Fail("CUDA failure 2: out of memory ; GPU=0"), OutOfMemory),
         (CUDA, ort_errors.Fail("CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED ; GPU=0"), OutOfMemory),
         (CUDA, ort_errors.Fail("CUDNN_BACKEND_API_FAILED; HOST_ALLOCATION_FAILED"), OutOfMemory),
+        (CUDA, ort_errors.Fail("CUDA error cudaErrorMemoryAllocation:out of memory"), OutOfMemory),
+        (CUDA, ort_errors.Fail("cuMemCreate: CUDA_ERROR_OUT_OF_MEMORY"), OutOfMemory),
+        (TENSORRT, ort_errors.EPFail("Error Code 2: OutOfMemory (Requested size was 1 bytes.)"), OutOfMemory),
+        (OPENVINO, ort_errors.Fail(OPENVINO_SAID), OutOfMemory),
+        (OPENVINO, ort_errors.Fail("[OpenVINO-EP] could not create a memory object"), OutOfMemory),
         (CUDA, ort_errors.InvalidArgument("Got invalid dimensions"), Permanent),
         (CPU, ort_errors.EPFail("gone"), Permanent),
     ],
