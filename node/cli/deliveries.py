@@ -17,6 +17,7 @@ from node.cli.shared import (
     utc_now,
 )
 from node.destination_profiles import profile_called
+from node.destination_settings import DicomwebDestination
 from node.errors import Permanent
 from node.jobs import history, queue
 from node.jobs.job import Job
@@ -27,6 +28,8 @@ from node.store.database import read_transaction, write_transaction
 from node.store.deliveries import Delivery
 from node.store.results import delivery_statuses
 from node.store.tables import DeliveryState, JobKind, JobState
+
+_TRIAL = "a trial report was accepted: study {} of patient OVERREAD^TEST, delete it there"
 
 deliveries = typer.Typer(help="Results on their way to destinations.", no_args_is_help=True)
 destinations = typer.Typer(help="Where results go: backlog, hold, test.", no_args_is_help=True)
@@ -225,16 +228,19 @@ def try_destination(
     settings = read_settings(config)
     destination = _known(settings, name)
     if not isinstance(destination, Destination):
-        _test_by_probe(settings, destination, json_output)
+        _test_by_probe(settings, destination, send_trial_object, json_output)
         return
     from node.deliver import trial
+    from node.deliver.storage_scu import send
 
     profile = profile_called(destination.profile, settings)
     seconds, rows = trial.negotiate(destination, profile, settings.node.ae_title, timeout)
     said = trial.verdict(destination, profile, rows)
     study = None
     if send_trial_object:
-        study = trial.send_trial_object(destination, settings.node.ae_title, timeout, utc_now())
+        study = trial.send_trial_object(
+            lambda path: send(destination, settings.node.ae_title, [path], timeout), utc_now()
+        )
     if json_output:
         print_json({"seconds": seconds, "negotiated": [vars(row) for row in rows], "said": said, "trial_study": study})
     else:
@@ -245,20 +251,33 @@ def try_destination(
         for sentence in said:
             _say(sentence)
         if study:
-            _say(f"a trial report was accepted: study {study} of patient OVERREAD^TEST, delete it there")
+            _say(_TRIAL.format(study))
     if any(sentence.startswith("problem") for sentence in said):
         raise typer.Exit(1)
 
 
-def _test_by_probe(settings: Settings, destination: AnyDestination, json_output: bool) -> None:
+def _test_by_probe(settings: Settings, destination: AnyDestination, with_trial: bool, json_output: bool) -> None:
+    from node.deliver.dicomweb_transport import DicomwebTransport
     from node.deliver.lanes import transport_of
+    from node.deliver.trial import send_trial_object
 
+    if with_trial and not isinstance(destination, DicomwebDestination):
+        raise Permanent(
+            f"{destination.name} is no DICOM archive and no DICOMweb server: there is no trial object for it, leave "
+            "--send-trial-object out"
+        )
+    study = None
     with opened_database(settings) as engine:
-        transport_of(engine, settings, destination, utc_now).probe()
+        transport = transport_of(engine, settings, destination, utc_now)
+        transport.probe()
+        if isinstance(transport, DicomwebTransport) and with_trial:
+            study = send_trial_object(transport.send_alone, utc_now())
     if json_output:
-        print_json({"answers": True})
-    else:
-        _say(f"{destination.name} answers and takes our credentials")
+        print_json({"answers": True, "trial_study": study})
+        return
+    _say(f"{destination.name} answers and takes our credentials")
+    if study:
+        _say(_TRIAL.format(study))
 
 
 def _known(settings: Settings, name: str) -> AnyDestination:

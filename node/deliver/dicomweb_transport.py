@@ -6,6 +6,7 @@ from io import BytesIO
 from pathlib import Path
 from uuid import uuid4
 
+import httpx
 from pydicom import dcmread
 
 from node.deliver import stow
@@ -35,9 +36,24 @@ class DicomwebTransport:
             parcel, lambda form, _: self._send_form(replace(parcel, result=form.of(parcel.result)), check)
         )
 
+    def send_alone(self, path: Path) -> None:
+        """STOW-RS of one object that belongs to no result; raises `Transient` or `Permanent` unless it is taken."""
+        answer, read = self._post([path], lambda: None)
+        reasons = sorted(describe_status(reason) for reason in read.failed.values()) if read else []
+        if reasons or answer.status_code not in (200, 202):
+            problem = self._peer.problem(answer, "STOW-RS", {})
+            raise NeverTaken(f"{problem} ({', '.join(reasons)})") if reasons else problem
+
     def _send_form(self, parcel: Parcel, check: Check) -> Receipt:
-        boundary = uuid4().hex
         paths = parcel.existing_paths()
+        _, read = self._post(paths, check)
+        if read is None or not (read.stored or read.failed):  # it stored everything, and does not say what
+            return Receipt(accepted_objects(parcel), {one.sop_instance_uid: 0 for one in parcel.objects})
+        return self._receipt(parcel, paths, read)
+
+    def _post(self, paths: Sequence[Path], check: Check) -> tuple[httpx.Response, stow.StowAnswer | None]:
+        """STOW-RS, and what it says of each object; raises unless that is an answer to it."""
+        boundary = uuid4().hex
         headers = {
             "Content-Type": stow.MULTIPART.format(boundary=boundary),
             "Content-Length": str(stow.body_bytes(paths, boundary)),
@@ -47,17 +63,14 @@ class DicomwebTransport:
             "POST", "/studies", headers=headers, make_content=lambda: stow.body(paths, boundary, check)
         )
         read = stow.read_answer(answer.content)
-        if read is not None and (read.stored or read.failed):
-            return self._receipt(parcel, paths, read)
-        if answer.status_code != 200:
+        if answer.status_code != 200 and (read is None or not (read.stored or read.failed)):
             raise self._peer.problem(answer, "STOW-RS", {})
         if read is None and answer.content and not stow.is_dicom_xml(answer.headers.get("Content-Type", "")):
             raise NotTaken(
                 f"{self._peer.describe()} answered something that is no answer to STOW-RS: check url, and whether "
                 "something before it asks to sign in"
             )
-        # It stored everything, and does not say what.
-        return Receipt(accepted_objects(parcel), {one.sop_instance_uid: 0 for one in parcel.objects})
+        return answer, read
 
     def probe(self) -> None:
         self._peer.request("GET", "/studies", headers={"Accept": stow.DICOM_JSON}, params={"limit": "1"})

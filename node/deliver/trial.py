@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -28,7 +28,7 @@ from node.deliver.dimse import VERIFICATION_SOP_CLASS_UID
 from node.deliver.fallback import IMPLICIT_VR_LITTLE_ENDIAN
 from node.deliver.find_scu import STUDY_ROOT_FIND
 from node.deliver.line import Patience
-from node.deliver.storage_scu import name_of, send
+from node.deliver.storage_scu import name_of
 from node.deliver.upper_layer import describe_context_result, propose
 from node.settings import Destination
 
@@ -82,13 +82,13 @@ def storage_classes(profile: DestinationProfile) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def send_trial_object(destination: Destination, calling_ae_title: str, timeout_seconds: float, now: datetime) -> str:
-    """C-STORE a report that says it is a test, of a patient who is none; its Study Instance UID."""
+def send_trial_object(store: Callable[[Path], object], now: datetime) -> str:
+    """Send a report that says it is a test, of a patient who is none; its Study Instance UID. `store` sends a file."""
     with tempfile.TemporaryDirectory(prefix="overread-") as folder:
         path = Path(folder) / "trial.dcm"
         made = trial_report(now)
         made.save_as(path, enforce_file_format=True)
-        send(destination, calling_ae_title, [path], timeout_seconds)
+        store(path)
     return str(made.StudyInstanceUID)
 
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -171,3 +172,18 @@ def test_dicomweb_destination_is_asked_with_its_credentials(site: Site):
         assert "renew the token" in str(site.overread("destinations", "test", "web").exception)
         token.write_text("fixed")
         assert "takes our credentials" in site.overread("destinations", "test", "web").stdout
+        assert not stub.instances
+        found = site.json("destinations", "test", "web", "--send-trial-object")
+        (stored,) = stub.instances.values()
+        assert dcmread(BytesIO(stored)).StudyInstanceUID == found["trial_study"]
+        stub.faults.append((404, {}, b""))
+        ended = site.overread("destinations", "test", "web", "--send-trial-object")
+        assert "HTTP 404 to STOW-RS: check url" in str(ended.exception)
+
+
+def test_destination_that_takes_no_objects_gets_no_trial_object(site: Site):
+    site.config.write_text(
+        '[node]\ndata_dir = "."\n[[destinations]]\nname = "out"\nkind = "hl7"\nhost = "x"\nport = 1\n'
+    )
+    ended = site.overread("destinations", "test", "out", "--send-trial-object")
+    assert "leave --send-trial-object out" in str(ended.exception)
