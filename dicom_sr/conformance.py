@@ -7,7 +7,7 @@ What validators check beyond that (value representations, values of coded concep
 """
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydicom import dcmread
@@ -22,7 +22,7 @@ from dicom_sr.conformance_segmentations import Basis, Found, check_geometry, che
 from dicom_sr.element_bytes import uids_in
 from dicom_sr.findings import Result
 from dicom_sr.frame_groups import PER_FRAME, read_frame_groups
-from dicom_sr.profile import CONSERVATIVE, DestinationProfile, Role
+from dicom_sr.profile import CONSERVATIVE, DestinationProfile, Role, SegmentationFlavour
 
 __all__ = ["Problem", "check", "check_files", "count_voxels"]
 
@@ -108,7 +108,7 @@ def _rules(item: Dataset, kind: Kind, basis: Basis, profile: DestinationProfile 
     """What holds for one kind of object."""
     if kind.name == "SEG":
         yield from check_geometry(item, basis)
-        yield from check_segments(item, _flavour(item, profile), basis)
+        yield from check_segments(item, _taken(item, profile), basis)
     if kind.name in IMAGE_RULES:
         yield from IMAGE_RULES[kind.name](item, basis)
     if kind.name in ("SR", "CAD", "KO"):
@@ -118,15 +118,19 @@ def _rules(item: Dataset, kind: Kind, basis: Basis, profile: DestinationProfile 
         yield from check_agreement(item, basis)
 
 
-def _flavour(item: Dataset, profile: DestinationProfile | None) -> str | None:
-    """Segmentation Type that the profile wants; fractions are written beside the one of record."""
-    record = (profile or CONSERVATIVE).segmentation_type(int(item.Rows) * int(item.Columns))
-    if profile is None:
-        fractions = item.get("SegmentationFractionalType") == "PROBABILITY"
-        return None if fractions or item.SegmentationType != record else record
-    if item.SegmentationType == "FRACTIONAL" and Role.FRACTIONAL_SEGMENTATION in profile.roles:
-        return "FRACTIONAL"
-    return record
+def _taken(item: Dataset, profile: DestinationProfile | None) -> frozenset[str]:
+    """Segmentation Types that the destination takes: the one that the profile wants, and what stands in for one that is
+    refused or too large; fractions are written beside the one of record.
+    """
+    forms = [profile or CONSERVATIVE]
+    instead = profile.segmentation_fallback if profile else SegmentationFlavour
+    forms += [replace(forms[0], segmentation_flavour=each) for each in instead if isinstance(each, SegmentationFlavour)]
+    taken = {form.segmentation_type(int(item.Rows) * int(item.Columns)) for form in forms}
+    if item.get("SegmentationFractionalType") == "PROBABILITY":
+        taken = {"FRACTIONAL"} if profile and Role.FRACTIONAL_SEGMENTATION in profile.roles else taken - {"FRACTIONAL"}
+    elif profile is None:
+        taken.add("BINARY")
+    return frozenset(taken)
 
 
 def _limits(item: Dataset, profile: DestinationProfile | None) -> Found:

@@ -1,6 +1,6 @@
 """The gate's rules for Segmentations: geometry of the sources, flavour, segments, voxels."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from io import BufferedIOBase
 
@@ -136,16 +136,16 @@ def _check_plane(item: Dataset, basis: Basis) -> Found:
             yield "geometry", "ImageOrientationPatient is not that of the source images"
 
 
-def check_segments(item: Dataset, flavour: str | None, basis: Basis) -> Found:
+def check_segments(item: Dataset, taken: Collection[str], basis: Basis) -> Found:
     """Rules for segmentations: flavour, numbers, names, colours, no empty segment.
 
-    `flavour` is the Segmentation Type that the destination's profile wants; None takes any but FRACTIONAL.
+    `taken` are the Segmentation Types that the destination takes.
     """
     kind = str(item.SegmentationType)
     if kind not in FLAVOURS or item.file_meta.TransferSyntaxUID not in FLAVOURS[kind]:
         yield "viewer", f"a {kind} Segmentation in {item.file_meta.TransferSyntaxUID.name} does not open everywhere"
-    if kind != (flavour or kind) or (flavour is None and kind == "FRACTIONAL"):
-        yield "viewer", f"a {kind} Segmentation, where the destination takes {flavour or 'BINARY'}"
+    if kind not in taken:
+        yield "viewer", f"a {kind} Segmentation, where the destination takes {' or '.join(sorted(taken))}"
     segments = [segment for segment in item.SegmentSequence if int(segment.SegmentNumber) != 0]
     if [int(segment.SegmentNumber) for segment in segments] != list(range(1, len(segments) + 1)):
         yield "viewer", "segment numbers do not run from 1 without gaps"

@@ -2,6 +2,7 @@
 
 EncodingError
 ├── SourceMismatch    the source images are not those of the Result, or cannot carry it
+│   └── NothingToShow an image that an object is to show has no pixels that can be decoded
 ├── InvalidResult     the Result contradicts itself or holds what DICOM cannot say
 │   └── InvalidCode   a coded concept does not fit the attributes of PS3.3 Table 8.8-1
 ├── ArchiveError      a stored Result cannot be read back as it was
@@ -18,6 +19,10 @@ class EncodingError(Exception):
 
 class SourceMismatch(EncodingError):
     """The source images given are not those of the Result, or lack what a reference to them needs."""
+
+
+class NothingToShow(SourceMismatch):
+    """An image that an object is to show came without its pixels, or with such as cannot be decoded."""
 
 
 class InvalidResult(EncodingError):

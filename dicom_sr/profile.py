@@ -155,8 +155,12 @@ class DestinationProfile:
 
     @property
     def needs_pixels(self) -> bool:
-        """Whether objects show the images themselves, so that sources have to come with their pixel data."""
-        return bool({Role.SECONDARY_CAPTURE, Role.DOCUMENT}.intersection(self.roles))
+        """Whether objects show the images themselves, so that sources have to come with their pixel data; also where a
+        Secondary Capture takes the place of what is too large.
+        """
+        may_be_too_large = self.maximum_frames or self.maximum_megabytes
+        captures = may_be_too_large and Role.SECONDARY_CAPTURE in self.segmentation_fallback
+        return bool(captures or {Role.SECONDARY_CAPTURE, Role.DOCUMENT}.intersection(self.roles))
 
     def sop_class_uid(self, role: Role) -> str:
         """The SOP class that an object of this role has under this profile."""
@@ -172,9 +176,9 @@ class DestinationProfile:
             return "FRACTIONAL"
         return self.segmentation_flavour.value.upper()
 
-    def without(self, refused: Collection[str]) -> "DestinationProfile | None":
-        """What a destination gets that refuses these SOP Class UIDs, by the fallback order; the same where it refuses
-        none of ours.
+    def without(self, refused: Collection[str], too_large: Collection[Role] = ()) -> "DestinationProfile | None":
+        """What a destination gets that refuses these SOP Class UIDs, by the fallback order, and for which objects of some
+        roles are too large; the same where it refuses none of ours.
 
         The name says what is different, so that UIDs are too. None when nothing is left that tells the findings.
         """
@@ -182,7 +186,8 @@ class DestinationProfile:
         dropped = [
             role
             for role in changed.roles
-            if role not in (Role.SEGMENTATION, *REPORTS) and changed.sop_class_uid(role) in refused
+            if role not in (Role.SEGMENTATION, *REPORTS)
+            and (role in too_large or changed.sop_class_uid(role) in refused)
         ]
         roles = tuple(role for role in changed.roles if role not in dropped)
         if not TELLING.intersection(roles):
@@ -218,6 +223,12 @@ class DestinationProfile:
         parts += [f"with-{role.value}" for role in changed.roles if role not in self.roles]
         parts += [f"without-{role.value}" for role in self.roles if role not in changed.roles]
         return "-".join(parts)
+
+
+def is_form_of(name: str, profile_name: str) -> bool:
+    """Whether a name is one that `DestinationProfile.without` may give to what is left of a profile."""
+    forms = (f"{profile_name}-{each.value}" for each in ReportClass)
+    return any(name == form or name.startswith(f"{form}-") for form in forms)
 
 
 CONSERVATIVE = DestinationProfile("conservative")

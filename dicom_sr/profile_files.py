@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from dicom_sr import codes
 from dicom_sr.errors import InvalidCode, ProfileError
-from dicom_sr.profile import CONSERVATIVE, DestinationProfile, ReportClass, Role, SegmentationFlavour
+from dicom_sr.profile import CONSERVATIVE, DestinationProfile, ReportClass, Role, SegmentationFlavour, is_form_of
 
 SHIPPED = Path(__file__).parent / "profiles"
 
@@ -27,17 +27,23 @@ def shipped_names() -> tuple[str, ...]:
 def named_profile(name: str, folders: Sequence[Path] = ()) -> DestinationProfile:
     """The profile of this name: a shipped one, or ``<name>.toml`` in one of a site's folders, or `ProfileError`.
 
-    A site's file cannot take the name of a shipped profile: the name stands for what is in the UIDs.
+    A site's file cannot take the name of a shipped profile, nor one that another profile's forms have at destinations
+    that refuse some of it: the name stands for what is in the UIDs.
     """
     if name in shipped_names():
         taken = [folder for folder in folders if (folder / f"{name}.toml").exists()]
         if taken:
             raise ProfileError(f"{taken[0] / f'{name}.toml'}: {name} comes with Overread: give this one another name")
         return load_profile(SHIPPED / f"{name}.toml")
-    for folder in folders:
-        if (folder / f"{name}.toml").exists():
-            return load_profile(folder / f"{name}.toml")
     sites = {path.stem for folder in folders for path in folder.glob("*.toml")}
+    for folder in folders:
+        if (path := folder / f"{name}.toml").exists():
+            if other := next((each for each in sorted({*shipped_names(), *sites}) if is_form_of(name, each)), None):
+                raise ProfileError(
+                    f"{path}: {name} is what {other} is called where a destination refuses some of it: give this one "
+                    "another name"
+                )
+            return load_profile(path)
     raise ProfileError(f"no profile is called {name!r}: known are {', '.join(sorted({*shipped_names(), *sites}))}")
 
 

@@ -7,6 +7,7 @@ from pydicom.dataset import Dataset
 
 from dicom_sr.chest_cad import encode_chest_cad
 from dicom_sr.encapsulated_pdf import encode_document
+from dicom_sr.errors import NothingToShow
 from dicom_sr.evidence import Evidence, check_evidence
 from dicom_sr.findings import Presence, Result
 from dicom_sr.key_objects import encode_key_objects
@@ -85,6 +86,7 @@ def render(
     """All objects of a Result for a destination, each after those that it refers to.
 
     An object larger than the profile's limits counts as refused: the next form of the fallback order takes its place.
+    So does a Secondary Capture that would stand in for one and cannot, since the images' pixels are not at hand.
 
     Parameters
     ----------
@@ -96,14 +98,29 @@ def render(
     Raises
     ------
     SourceMismatch, InvalidResult
+    NothingToShow
+        The profile wants a Secondary Capture, and the images came without pixels that can be shown.
     """
     if result.not_analysed is not None:
         return [RenderedObject(Role.NOT_ANALYSED, encode_not_analysed(result, sources, profile))]
     rendering = Rendering(result, sources, profile, check_evidence(result, sources), number_segments(result))
-    rendered = _render(rendering)
-    too_large = {str(each.dataset.SOPClassUID) for each in rendered if _is_too_large(each.dataset, profile)}
-    smaller = profile.without(too_large) if too_large else None
-    return _render(replace(rendering, profile=smaller)) if smaller else rendered
+    form, refused, too_large = profile, set[str](), set[Role]()
+    while True:
+        try:
+            rendered = _render(replace(rendering, profile=form))
+            larger = [each for each in rendered if _is_too_large(each.dataset, profile)]
+        except NothingToShow:
+            if Role.SECONDARY_CAPTURE in profile.roles:
+                raise
+            rendered, larger = [], []
+            refused.add(profile.sop_class_uid(Role.SECONDARY_CAPTURE))
+        too_large |= {each.role for each in larger}
+        # fractions have the SOP class of the Segmentation of record, which may well be small enough
+        refused |= {str(each.dataset.SOPClassUID) for each in larger if each.role is not Role.FRACTIONAL_SEGMENTATION}
+        smaller = profile.without(refused, too_large)
+        if smaller is None or smaller == form:
+            return rendered
+        form = smaller
 
 
 def file_names(rendered: Sequence[RenderedObject]) -> list[str]:

@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset
 from dicom_sr import arithmetic, provenance
 from dicom_sr.displayed import displayed_frame
 from dicom_sr.element_bytes import tag_of
-from dicom_sr.errors import SourceMismatch
+from dicom_sr.errors import NothingToShow
 from dicom_sr.evidence import Evidence, check_evidence
 from dicom_sr.findings import Finding, Presence, Result, Rgb
 from dicom_sr.instance import Kind, copy_compression, new_instance, reference, set_laterality
@@ -56,7 +56,8 @@ def encode_secondary_capture(
     Raises
     ------
     SourceMismatch
-        Also if an image to be shown has no pixels, or none that can be decoded.
+    NothingToShow
+        An image to be shown has no pixels, or none that can be decoded.
     InvalidResult
     """
     evidence = evidence or check_evidence(result, sources)
@@ -130,7 +131,7 @@ def _draw(
     frame_number = evidence.frames[slice_index].frame_number
     grey = displayed_frame(by_uid[uid], frame_number)
     if grey is None:
-        raise SourceMismatch(f"image {uid}: a Secondary Capture shows it, but its pixels are not there to be shown")
+        raise NothingToShow(f"image {uid}: a Secondary Capture shows it, but its pixels are not there to be shown")
     spacing_mm = pixel_spacing_mm(by_uid[uid], frame_number) or (1.0, 1.0)
     scale = _scale(grey.shape, spacing_mm)
     size = (max(1, round(grey.shape[1] * scale[0])), max(1, round(grey.shape[0] * scale[1])))

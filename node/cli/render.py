@@ -53,7 +53,7 @@ def render(
     except EncodingError as error:
         raise Permanent(str(error)) from error
     written = _write(rendered, out)
-    problems = conformance.check([each.dataset for each in rendered], sources, result=loaded)
+    problems = conformance.check([each.dataset for each in rendered], sources, result=loaded, profile=chosen)
     if json_output:
         print_json({"profile": chosen.name, "objects": written, "problems": [vars(each) for each in problems]})
     else:

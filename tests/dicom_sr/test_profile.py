@@ -2,12 +2,13 @@
 
 import tomllib
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import pytest
 
 from dicom_sr.errors import ProfileError
-from dicom_sr.profile import CONSERVATIVE, OTHER_CLASS_UIDS, ReportClass, Role, SegmentationFlavour
+from dicom_sr.profile import CONSERVATIVE, OTHER_CLASS_UIDS, ReportClass, Role, SegmentationFlavour, is_form_of
 from dicom_sr.profile_files import SHIPPED, load_profile, named_profile, shipped_names
 
 COMPREHENSIVE_3D, COMPREHENSIVE, ENHANCED = (f"1.2.840.10008.5.1.4.1.1.88.{number}" for number in (34, 33, 22))
@@ -66,6 +67,34 @@ def test_a_name_that_is_not_there_or_taken(tmp_path):
     (tmp_path / "ohif.toml").write_text("draft_text = false")
     with pytest.raises(ProfileError, match="give this one another name"):
         named_profile("ohif", [tmp_path])
+
+
+@pytest.mark.parametrize("name", ["conservative-comprehensive", "ohif-enhanced-without-segmentation", "a-enhanced"])
+def test_a_name_that_a_form_of_another_profile_has_is_refused(tmp_path, name):
+    """Else one archive could be sent two contents under one UID."""
+    (tmp_path / f"{name}.toml").write_text("")
+    (tmp_path / "a.toml").write_text("")
+    with pytest.raises(ProfileError, match="where a destination refuses some of it: give this one another name"):
+        named_profile(name, [tmp_path])
+    assert named_profile("a", [tmp_path]).name == "a"
+
+
+def test_every_form_is_known_by_its_name():
+    labelmap = replace(named_profile("labelmap"), roles=(*CONSERVATIVE.roles, Role.DOCUMENT, Role.KEY_OBJECTS))
+    classes = {labelmap.sop_class_uid(role) for role in labelmap.roles} | {BINARY, SECONDARY_CAPTURE, COMPREHENSIVE}
+    names: dict[str, object] = {}
+    for count in range(len(classes) + 1):
+        for refused in combinations(sorted(classes), count):
+            form = labelmap.without(refused)
+            assert form is None or form == labelmap or is_form_of(form.name, "labelmap")
+            assert form is None or names.setdefault(form.name, form) == form
+
+
+@pytest.mark.parametrize("limit", ["maximum_frames", "maximum_megabytes"])
+def test_pixels_are_needed_where_a_capture_may_take_the_place_of_what_is_too_large(limit):
+    assert replace(named_profile("ohif"), **{limit: 5}).needs_pixels
+    assert not named_profile("ohif").needs_pixels
+    assert not replace(CONSERVATIVE, **{limit: 5}).needs_pixels
 
 
 @pytest.mark.parametrize(
