@@ -177,8 +177,8 @@ class DestinationProfile:
         return self.segmentation_flavour.value.upper()
 
     def without(self, refused: Collection[str], too_large: Collection[Role] = ()) -> "DestinationProfile | None":
-        """What a destination gets that refuses these SOP Class UIDs, by the fallback order, and for which objects of some
-        roles are too large; the same where it refuses none of ours.
+        """What a destination gets that refuses these SOP Class UIDs, by the fallback order, and for which objects of
+        these roles are too large; the same where it refuses none of ours.
 
         The name says what is different, so that UIDs are too. None when nothing is left that tells the findings.
         """
