@@ -12,6 +12,7 @@ A thread that arrives when nobody leads does all this itself, so a lone associat
 
 import errno
 import os
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -21,12 +22,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
-from sqlalchemy import Engine, select, update
+from sqlalchemy import Engine, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from node.errors import Refused
 from node.logs import describe_error, get_logger
 from node.receive.admission import OTHER_CONTENT_KNOWN, OUT_OF_RESOURCES
+from node.receive.copies import Copies
 from node.store import tables
 from node.store.catalogue import (
     Quarantined,
@@ -36,8 +38,8 @@ from node.store.catalogue import (
     release_series,
     store_instances,
 )
-from node.store.database import read_transaction, write_transaction
-from node.store.files import FileStore, data_set_digest
+from node.store.database import empty_log, read_transaction, write_transaction
+from node.store.files import FileStore
 from node.store.prepared import DatabaseFailed, Overtaken, PreparedConnection
 from node.store.sync_point import SyncPoint, forget_instances
 
@@ -102,8 +104,8 @@ class Committer:
         self._has_leader = False
         self._notified_at = 0.0
         self._stamp = now()
-        self._log_is_doubtful = False
-        self._not_withdrawn: set[str] = set()  # files that a failed sync left behind: nobody knows what the disk has
+        self._log_whole_at = files.file_system.failed_syncs  # nothing of the log was lost before that many failures
+        self._copies = Copies(engine, files, now)
         self._log = get_logger("receive")
 
     def commit(self, instance: ReceivedInstance, temporary: Path, failed_before: int | None = None) -> StoreOutcome:
@@ -189,7 +191,7 @@ class Committer:
         """Rows first, and one sync for them and the files. The lead is kept until then, so that a large group forms:
         that is faster than to write the rows of a small one meanwhile."""
         try:
-            if self._log_is_doubtful and not self._empty_log():
+            if not self._log_is_whole():
                 return
             placed = self._place(group)
             if placed:
@@ -203,36 +205,38 @@ class Committer:
         try:
             self._files.file_system.sync()
         except OSError as error:
-            self._log_is_doubtful = True
             self._withdraw(committed, error)
             return
-        self._sync_point.record(self._stamp)
         if doubtful := self._doubtful(committed):
             self._withdraw(doubtful, OSError(errno.EIO, os.strerror(errno.EIO)))
+        self._copies.durable_until = self._stamp
+        if self._copies.distrusted:  # the next start shall look at them
+            return
+        try:
+            self._sync_point.record(self._stamp)
+        except OSError as error:  # then the next start looks at more
+            self._log.warning("sync_point_not_recorded", reason=describe_error(error))
 
     def _doubtful(self, synced: Sequence[_Waiting]) -> list[_Waiting]:
         """Those of which bytes may be lost although this sync succeeded: another one has failed since they began."""
         failed = self._files.file_system.failed_syncs
         return [item for item in synced if item.failed_before != failed]
 
-    def _empty_log(self) -> bool:
-        """Bring all rows from the log of SQLite into the database, and begin the log anew; whether that was done.
-
-        What could not be written may have been of the log: of what is committed behind such a gap, nothing is found
-        after a power cut."""
+    def _log_is_whole(self) -> bool:
+        """Whether what is committed now is found after a power cut. When a sync has failed, whoever asked for it, what
+        could not be written may have been of the log of SQLite, and nothing behind such a gap is found: all rows are
+        brought from the log into the database then, and the log is begun anew."""
+        failed = self._files.file_system.failed_syncs
+        if failed == self._log_whole_at:
+            return True
         try:
-            raw = self._engine.raw_connection()
-            try:
-                cursor = raw.cursor()
-                cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-                (is_busy, *_) = cursor.fetchone() or (1,)
-            finally:
-                raw.close()
-        except (SQLAlchemyError, self._engine.dialect.loaded_dbapi.Error) as error:
+            is_empty = empty_log(self._engine)
+        except (SQLAlchemyError, sqlite3.Error) as error:
             self._log.error("log_not_emptied", reason=describe_error(error))
             return False
-        self._log_is_doubtful = bool(is_busy)
-        return not is_busy
+        if is_empty:
+            self._log_whole_at = failed
+        return is_empty
 
     def _carry(self, group: Sequence[_Waiting]) -> None:
         """Files synced first, then their rows. The files of the next group are synced while these rows are written."""
@@ -294,7 +298,7 @@ class Committer:
                 forget_instances(connection, {item.instance.sop_instance_uid: item.placed for item in fresh})
         except SQLAlchemyError as failure:
             self._log.error("group_not_withdrawn", reason=describe_error(failure), objects=len(fresh))
-            self._not_withdrawn.update(item.placed for item in fresh)
+            self._copies.distrusted.update(item.placed for item in fresh)
             return
         for item in fresh:
             self._remove(item.placed)
@@ -319,6 +323,8 @@ class Committer:
             outcomes = self._write_rows(placed)
         except Overtaken:  # another listener was given one of them at the same moment: by now it is known
             outcomes = self._write_rows(placed)
+        own = {item.placed for item in placed}
+        vanished = []
         for item, outcome in zip(placed, outcomes, strict=True):
             if outcome == "conflict":
                 item.refusal = Refused(
@@ -327,15 +333,20 @@ class Committer:
                     "other content is known under this SOP Instance UID",
                 )
                 self._set_conflict_aside(item)
+            elif outcome == "duplicate" and not self._copies.settle(replace(item.instance, path=item.placed), own):
+                vanished.append(item)
             else:
-                if outcome == "duplicate":
-                    self._settle_copy(item)
                 item.outcome = outcome
+        if vanished:  # known a moment ago, and expired or taken back by another process since: they are new now
+            self._commit_rows(vanished)
 
     def _write_rows(self, placed: Sequence[_Waiting]) -> list[StoreOutcome]:
         with self._rows.write_transaction() as connection:
             # Taken while nobody else writes: what is committed before this moment is what the database holds by then.
-            self._stamp = now = self._now()
+            now = self._now()
+            if self._one_sync and now < self._stamp:
+                self._sync_point.lower(now)
+            self._stamp = now
             received = [replace(item.instance, path=item.placed, received_at=now) for item in placed]
             return store_instances(connection, received, now + self._quiet)
 
@@ -352,42 +363,6 @@ class Committer:
             ),
             one.sop_instance_uid,
         )
-
-    def _settle_copy(self, item: _Waiting) -> None:
-        """Remove the second copy of known content, unless the first is damaged or lost: then the row names the
-        second."""
-        mine = tables.instance.c.sop_instance_uid == item.instance.sop_instance_uid
-        with read_transaction(self._engine) as connection:
-            known = connection.scalar(select(tables.instance.c.path).where(mine))
-        if known is None or known == item.placed:
-            return
-        if known not in self._not_withdrawn and self._is_whole(known, item.instance.sha256):
-            self._files.remove(item.placed)
-            return
-        one = item.instance
-        if self._one_sync:  # on disk before a row names it: the first may be what was acknowledged
-            self._files.sync([item.placed], each=True)
-        with write_transaction(self._engine) as connection:
-            healed = connection.execute(
-                update(tables.instance)
-                .where(mine, tables.instance.c.path == known)
-                .values(
-                    path=item.placed,
-                    size_bytes=one.size_bytes,
-                    pixel_offset=one.pixel_offset,
-                    pixel_length=one.pixel_length,
-                    received_at=self._now(),
-                )
-            ).rowcount
-        self._files.remove(known if healed else item.placed)
-        if healed:
-            self._log.warning("stored_object_healed", sop_instance_uid=one.sop_instance_uid)
-
-    def _is_whole(self, path: str, sha256: str) -> bool:
-        try:
-            return data_set_digest(self._files.absolute(path)) == sha256
-        except (OSError, ValueError):
-            return False
 
     def _take_back(self, items: Sequence[_Waiting], error: Exception) -> None:
         """Refuse what was placed but not committed; its files go, unless its rows may be there after all."""
@@ -413,6 +388,7 @@ class Committer:
             return
         if self._one_sync:
             self._sync_point.open(self._now())
+            self._copies.durable_until = self._sync_point.read()
         else:
             self._sync_point.forget()
         self._is_open = True

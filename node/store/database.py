@@ -53,6 +53,16 @@ def read_transaction(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
+def empty_log(engine: Engine) -> bool:
+    """SQLite: bring everything from the write-ahead log into the database, on disk, and begin the log anew; False where
+    others read or wrote for too long. Raises `sqlite3.Error`, `SQLAlchemyError`."""
+    with engine.connect() as connection:
+        raw = connection.connection.cursor()  # no transaction: one would keep the log as it is
+        raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        (is_busy, *_) = raw.fetchone() or (1,)
+    return not is_busy
+
+
 def insert_on_conflict(connection: Connection, table: Table) -> Any:
     """An INSERT that offers `on_conflict_do_nothing` and `on_conflict_do_update`, in the dialect of the
     connection."""

@@ -3,6 +3,10 @@
 What was written before `FileSystem.sync` is called is on disk when it returns, by whichever process: files, their
 names, and the log of a database that lies on the same file system. Calls that come while a sync is running share the
 next one.
+
+Only where that is known to be so: OverlayFS does not tell of what the file system below it could not write, FUSE does
+not pass the call on. And where a file system has given up after an error, the call may succeed and write nothing:
+therefore a sync that succeeds is followed by a change that must.
 """
 
 import ctypes
@@ -11,6 +15,9 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+
+# statfs(2): ext2 to ext4, XFS, Btrfs, F2FS and tmpfs write all that is dirty, and tell of what they could not.
+_TRUSTED_KINDS = frozenset({0xEF53, 0x58465342, 0x9123683E, 0xF2F52010, 0x01021994})
 
 
 class FileSystem:
@@ -28,7 +35,7 @@ class FileSystem:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._native = _find_syncfs()
+        self._native = _find_syncfs(folder)
         self._tells_of_names = _kernel() >= [5, 17]
         self._descriptor = -1
         self._counting = threading.Lock()
@@ -40,7 +47,7 @@ class FileSystem:
     @property
     def can_sync(self) -> bool:
         """False where there is no syncfs that reports errors of files (other systems than Linux, kernels before
-        5.8)."""
+        5.8, other file systems than are known to)."""
         return self._native is not None
 
     @property
@@ -76,10 +83,16 @@ class FileSystem:
                 self._begun += 1
             try:
                 self._native(self._descriptor)
+                self._try_a_change()
             except OSError:
                 self.failed_syncs += 1
                 raise
             self._done = self._begun
+
+    def _try_a_change(self) -> None:
+        """Raises `OSError` where the file system has given up: its journal failed, or it became read-only. ext4 may let
+        the very sync succeed in which that happened. A file without a name is made, and goes again."""
+        os.close(os.open(self._folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600))
 
     def close(self) -> None:
         """Give the descriptor back."""
@@ -95,15 +108,19 @@ def _kernel() -> list[int]:
     return [int("".join(filter(str.isdigit, part)) or 0) for part in release[:2]]
 
 
-def _find_syncfs() -> Callable[[int], None] | None:
-    """syncfs(2), which reports write errors since Linux 5.8; None where there is none."""
+def _find_syncfs(folder: Path) -> Callable[[int], None] | None:
+    """syncfs(2), which reports write errors since Linux 5.8; None where there is none, or none that can be trusted."""
     if not sys.platform.startswith("linux"):
         return None
     if _kernel() < [5, 8]:
         return None
     try:
-        native = ctypes.CDLL(None, use_errno=True).syncfs
+        library = ctypes.CDLL(None, use_errno=True)
+        native, statfs = library.syncfs, library.statfs
     except (OSError, AttributeError):
+        return None
+    described = (ctypes.c_long * 64)()  # more than any struct statfs; f_type is its first member
+    if statfs(os.fsencode(folder), described) != 0 or described[0] & 0xFFFFFFFF not in _TRUSTED_KINDS:
         return None
 
     def sync_file_system(descriptor: int) -> None:

@@ -25,6 +25,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from node.errors import Permanent
 from node.store.file_system import FileSystem
 
 if sys.platform != "win32":
@@ -55,7 +56,7 @@ class FileStore:
         self._numbers = itertools.count(1)
         self._known_folders: dict[str, str] = {}  # by Series Instance UID
         self._begin_write_back = _find_sync_file_range()
-        self.file_system = FileSystem(data_dir)
+        self.file_system = FileSystem(data_dir / "instances")  # which may be a link to, or a mount of, another disk
 
     def result_folder(self, job_id: int) -> Path:
         """Where the Result of a job and its objects are kept; not made here."""
@@ -80,9 +81,13 @@ class FileStore:
 
     def open_session(self) -> int:
         """Claim a folder for temporary files and sweep those of processes that are gone; how many files
-        were swept."""
-        self.file_system.watch()
+        were swept. Raises `Permanent` where no file could ever be given its final name."""
         incoming = self.data_dir / "incoming"
+        if not self.file_system.holds(incoming):
+            raise Permanent(
+                "incoming/ and instances/ lie on two file systems: put both of them on one, best all of node.data_dir"
+            )
+        self.file_system.watch()
         session = incoming / secrets.token_hex(8)
         being_made = session.with_suffix(_BEING_MADE)
         being_made.mkdir()

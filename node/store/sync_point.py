@@ -18,6 +18,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, Engine, and_, delete, exists, select
 
 from node.logs import describe_error, get_logger
+from node.store.catalogue import Quarantined, record_quarantine
 from node.store.database import read_transaction, write_transaction
 from node.store.files import FileStore, data_set_digest
 from node.store.tables import SeriesState, expired_instance, instance, series, series_release, study
@@ -51,21 +52,31 @@ class SyncPoint:
         self._recorded: datetime | None = None
 
     def open(self, now: datetime) -> None:
-        """Make sure that a power cut from now on leaves a point to begin from. Raises `OSError`."""
-        if self._descriptor >= 0:
-            return
-        is_new = not self._path.exists()
-        self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-        if is_new or self.read() is None:
+        """Make sure that a power cut from now on leaves a point to begin from, and none that lies ahead of the clock.
+        Raises `OSError`."""
+        if self._descriptor < 0:
+            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+            self.lower(now)
+
+    def lower(self, now: datetime) -> None:
+        """The clock was set back: before a row is committed now, nothing on disk says that it needs no look. Raises
+        `OSError`."""
+        point = self.read()
+        if point is None or point > now:
             self._write(now)
             os.fsync(self._descriptor)
             _sync_folder(self._path.parent)
 
     def record(self, point: datetime) -> None:
-        """Every row that was committed at `point` or before is on disk with its file: kept about once a second."""
+        """Every row that was committed at `point` or before is on disk with its file: kept about once a second.
+        Raises `OSError`."""
         last = self._recorded
-        if self._descriptor >= 0 and (last is None or abs((point - last).total_seconds()) >= _RECORD_SECONDS):
-            self._write(point)
+        if self._descriptor < 0 or (last is not None and abs((point - last).total_seconds()) < _RECORD_SECONDS):
+            return
+        if os.fstat(self._descriptor).st_nlink == 0:  # a process of other settings did `forget`
+            self.close()
+            self.open(point)
+        self._write(point)
 
     def read(self) -> datetime | None:
         """The point; None where there is none, or none that can be read."""
@@ -90,19 +101,20 @@ class SyncPoint:
 
 
 def drop_lost_objects(engine: Engine, files: FileStore, now: Callable[[], datetime]) -> int:
-    """Forget the rows after the sync point whose files are not what was received; how many.
+    """Forget the rows after the sync point whose files are not what was received; how many. What is there of a file
+    goes to quarantine. Only in SQLite can a row be on disk before its file.
 
     May run while others receive: what they have in hand is whole, as far as any process can see. Raises `OSError`,
     `SQLAlchemyError`.
     """
     point = SyncPoint(files.data_dir)
-    since = point.read()
+    since = point.read() if engine.dialect.name == "sqlite" else None
     if since is None:
         return 0
     with write_transaction(engine):  # nobody is in the middle of a transaction that began before
         looked_at = now()
     lost = [one for one in _newest(engine, since - _MARGIN) if not _is_whole(files, one)]
-    dropped = sum(_drop(engine, files, one) for one in lost)
+    dropped = sum(_drop(engine, files, one, looked_at) for one in lost)
     if files.file_system.can_sync:
         files.file_system.sync()
     point.open(looked_at)
@@ -116,7 +128,8 @@ def drop_lost_objects(engine: Engine, files: FileStore, now: Callable[[], dateti
 def forget_instances(connection: Connection, paths: Mapping[str, str]) -> None:
     """Take rows back that were never acknowledged, and their series where nothing else is of it.
 
-    `paths` has the file of each SOP Instance UID: a row that names another by now stays."""
+    `paths` has the file of each SOP Instance UID: a row that names another by now stays, since another process
+    received the object, too, and may have acknowledged it."""
     mine = and_(instance.c.sop_instance_uid.in_(paths), instance.c.path.in_(paths.values()))
     touched = set(connection.scalars(select(instance.c.series_instance_uid).where(mine)))
     connection.execute(delete(instance).where(mine))
@@ -155,7 +168,7 @@ def _is_whole(files: FileStore, row: _Row) -> bool:
         return True
 
 
-def _drop(engine: Engine, files: FileStore, row: _Row) -> bool:
+def _drop(engine: Engine, files: FileStore, row: _Row, now: datetime) -> bool:
     """False where the row was taken back or changed by others meanwhile."""
     mine = (instance.c.sop_instance_uid == row.sop_instance_uid, instance.c.path == row.path)
     with write_transaction(engine) as connection:
@@ -163,9 +176,25 @@ def _drop(engine: Engine, files: FileStore, row: _Row) -> bool:
         if connection.scalar(select(instance.c.path).where(*mine)) is None or _is_whole(files, row):
             return False
         forget_instances(connection, {row.sop_instance_uid: row.path})
-    if is_there:  # a name that was free may have been given to the same object, which came again
-        files.remove(row.path)
+        if is_there:  # a name that was free may have been given to the same object, which came again
+            torn = Quarantined(
+                now,
+                "torn",
+                "after an unclean end its file was not what was received; nobody was told that it is stored",
+                _set_aside(files, row),
+                row.sop_instance_uid,
+            )
+            record_quarantine(connection, torn)
     return True
+
+
+def _set_aside(files: FileStore, row: _Row) -> str | None:
+    """Where the file is now; None where the disk refused, and it stays without a row, which nobody reads."""
+    try:
+        return files.set_aside(files.absolute(row.path), row.sop_instance_uid)
+    except OSError as error:
+        get_logger("store").error("quarantine_failed", reason=describe_error(error), code="torn")
+        return None
 
 
 def _sync_folder(folder: Path) -> None:

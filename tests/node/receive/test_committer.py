@@ -4,7 +4,9 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine, delete, func, select, update
@@ -17,6 +19,7 @@ from node.receive.intake import IncomingObject, Intake, Sender
 from node.store import tables
 from node.store.database import open_database, read_transaction, write_transaction
 from node.store.files import FileStore
+from node.store.sync_point import SyncPoint
 from tests.counterparts import wait_until
 from tests.node.receive.wire import Encoded
 
@@ -232,6 +235,106 @@ def test_log_that_may_have_a_gap_is_emptied_before_anything_is_acknowledged(
     assert rows(engine) == 2 and 0 < log.stat().st_size < grown
 
 
+def test_log_is_emptied_whoever_was_told_of_the_failure(
+    engine: Engine, files: WatchedFiles, intake: Intake, images: list[Encoded]
+) -> None:
+    begin(intake, images[0]).complete()
+    log = Path(f"{engine.url.database}-wal")
+    grown = log.stat().st_size
+
+    def fail() -> None:
+        raise OSError(5, os.strerror(5))
+
+    files.syncing = fail
+    with pytest.raises(OSError, match="error"):  # as a storage commitment may
+        files.file_system.sync()
+    files.syncing = lambda: None
+    begin(intake, images[1]).complete()
+    assert rows(engine) == 2 and 0 < log.stat().st_size < grown
+
+
+def test_object_that_another_process_takes_back_stays_with_whoever_acknowledged_it(
+    engine: Engine, files: WatchedFiles, intake: Intake, images: list[Encoded]
+) -> None:
+    """Both processes see the row at once; only one of them is told of a failure."""
+    others = WatchedFiles(files.data_dir)
+    others.open_session()
+    theirs = Committer(engine, others, lambda: None, durability="group", quiet_seconds=30)
+
+    def fail() -> None:
+        begin(intake, images[0]).complete()
+        raise OSError(5, os.strerror(5))
+
+    others.syncing = fail
+    with pytest.raises(Refused):
+        begin(Intake(others, theirs, free_disk_bytes=0), images[0]).complete()
+    (kept,) = placed(files)
+    with read_transaction(engine) as connection:
+        assert files.absolute(connection.scalar(select(tables.instance.c.path)) or "") == kept
+    assert kept.read_bytes().endswith(images[0].data_set)
+    theirs.close()
+    others.close_session()
+
+
+def test_row_that_vanishes_before_its_copy_is_answered_is_written_again(
+    engine: Engine, files: WatchedFiles, intake: Intake, images: list[Encoded], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin(intake, images[0]).complete()
+    settle = intake.committer._copies.settle
+
+    def vanish(*arguments: Any) -> bool:
+        monkeypatch.undo()
+        with write_transaction(engine) as connection:
+            connection.execute(delete(tables.instance))
+        return settle(*arguments)
+
+    monkeypatch.setattr(intake.committer._copies, "settle", vanish)
+    begin(intake, images[0]).complete()
+    assert rows(engine) == 1
+
+
+def test_point_that_cannot_be_written_hides_no_doubt(
+    engine: Engine, files: WatchedFiles, intake: Intake, images: list[Encoded], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise OSError(28, os.strerror(28))
+
+    begin(intake, images[0]).complete()
+    monkeypatch.setattr(intake.committer._sync_point, "_write", fail)
+    monkeypatch.setattr(intake.committer._sync_point, "_recorded", None)
+    under_way = begin(intake, images[1])
+    begin(intake, images[2]).complete()
+    files.syncing = lambda: fail()
+    with pytest.raises(OSError, match="No space"):
+        files.file_system.sync()
+    files.syncing = lambda: None
+    with pytest.raises(Refused):
+        under_way.complete()
+    assert rows(engine) == 2
+
+
+def test_clock_that_is_set_back_leaves_no_row_unlooked_at(
+    engine: Engine, files: WatchedFiles, images: list[Encoded]
+) -> None:
+    times = iter(datetime(2026, 3, 1, 12, tzinfo=UTC) - timedelta(hours=hours) for hours in range(9))
+    committer = Committer(engine, files, lambda: None, durability="group", quiet_seconds=30, now=lambda: next(times))
+    intake = Intake(files, committer, free_disk_bytes=0)
+
+    def look() -> None:
+        point = SyncPoint(files.data_dir).read()
+        with read_transaction(engine) as connection:
+            newest = connection.scalar(select(func.min(tables.instance.c.received_at)))
+        assert point is not None and newest is not None and point <= newest
+        looked.append(point)
+
+    looked: list[datetime] = []
+    files.syncing = look
+    for image in images[:2]:
+        begin(intake, image).complete()
+    assert looked[1] < looked[0]
+    committer.close()
+
+
 def test_file_that_could_not_be_withdrawn_is_not_trusted(
     engine: Engine, files: WatchedFiles, intake: Intake, images: list[Encoded], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -254,6 +357,33 @@ def test_file_that_could_not_be_withdrawn_is_not_trusted(
     begin(intake, images[0]).complete()
     (written_anew,) = placed(files)
     assert written_anew != doubtful and rows(engine) == 1
+
+
+def test_next_start_looks_at_what_could_not_be_withdrawn(
+    engine: Engine, files: WatchedFiles, images: list[Encoded], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = iter(datetime(2026, 3, 1, hour, tzinfo=UTC) for hour in range(24))
+    committer = Committer(engine, files, lambda: None, durability="group", quiet_seconds=30, now=lambda: next(times))
+    intake = Intake(files, committer, free_disk_bytes=0)
+
+    def refuse(*arguments: object) -> None:
+        raise OperationalError("", {}, Exception())
+
+    def fail() -> None:
+        raise OSError(5, os.strerror(5))
+
+    files.syncing = fail
+    with monkeypatch.context() as broken:
+        broken.setattr("node.receive.committer.forget_instances", refuse)
+        with pytest.raises(Refused):
+            begin(intake, images[0]).complete()
+    files.syncing = lambda: None
+    begin(intake, images[1]).complete()
+    with read_transaction(engine) as connection:
+        oldest = connection.scalar(select(func.min(tables.instance.c.received_at)))
+    point = SyncPoint(files.data_dir).read()
+    assert rows(engine) == 2 and point is not None and oldest is not None and point < oldest
+    committer.close()
 
 
 def test_copy_that_heals_is_on_disk_before_a_row_names_it(

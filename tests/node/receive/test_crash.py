@@ -13,11 +13,10 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
 from sqlalchemy import select
@@ -27,6 +26,7 @@ from node.store.database import open_database, read_transaction
 from node.store.files import FileStore
 from node.store.sync_point import drop_lost_objects
 from tests.counterparts import wait_until
+from tests.mounts import make_image, mounted
 from tests.node.receive.receiver_process import Receivers
 from tests.node.receive.wire import CT, EXPLICIT, Client, Encoded, encode
 from tests.phantoms import make_series
@@ -156,38 +156,6 @@ def test_kill_while_sending_loses_nothing_acknowledged(tmp_path: Path, receivers
 # Small file systems -------------------------------------------------------------------------------------------------
 
 
-def leave_out(reason: str) -> NoReturn:
-    """Say what this machine lacks; with CI=true nothing is left out."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(f"{reason}, and CI=true leaves nothing out")
-    pytest.skip(reason)
-
-
-@contextmanager
-def mounted(image: Path, at: Path) -> Iterator[None]:
-    at.mkdir(exist_ok=True)
-    done = subprocess.run(["mount", "-o", "loop", image, at], capture_output=True, check=False)
-    if done.returncode != 0:
-        leave_out("file systems cannot be loop-mounted here")
-    try:
-        yield
-    finally:
-        for _ in range(50):
-            if subprocess.run(["umount", at], capture_output=True, check=False).returncode == 0:
-                break
-            time.sleep(0.1)
-
-
-def make_image(path: Path, megabytes: int) -> Path:
-    """An empty ext4 file system in a file."""
-    if os.getuid() != 0 or shutil.which("mkfs.ext4") is None:
-        leave_out("a loop-mounted file system needs root and mkfs.ext4")
-    with path.open("wb") as file:
-        file.truncate(megabytes << 20)
-    subprocess.run(["mkfs.ext4", "-q", "-F", path], check=True, capture_output=True)
-    return path
-
-
 @pytest.mark.parametrize("durability", ["group", "object"])
 def test_power_cut_loses_nothing_acknowledged(tmp_path: Path, receivers: Receivers, durability: str) -> None:
     """The image as it is at the kill is what a disk would hold: data that was not synced is not in it."""
@@ -204,6 +172,32 @@ def test_power_cut_loses_nothing_acknowledged(tmp_path: Path, receivers: Receive
     assert sending.acknowledged
     with mounted(tmp_path / "cut.img", tmp_path / "after"):
         check_after_cut(tmp_path / "after" / "data", sending.acknowledged)
+
+
+def test_disk_that_fails_loses_nothing_acknowledged(tmp_path: Path, receivers: Receivers) -> None:
+    """Under the file system is less room than it believes, as with a thin volume: what it writes fails, some time after
+    it was taken. Then the volume grows, and the machine stops."""
+    with mounted("tmpfs", tmp_path / "volume", "-t", "tmpfs", "-o", "size=16m") as volume:
+        image = make_image(volume / "disk.img", 96)
+        with mounted(image, tmp_path / "mounted"):
+            data_dir = tmp_path / "mounted" / "data"
+            pid, port = receivers.start(data_dir)
+            (batch,) = make_batches(1, 40, side=512)
+            statuses: list[int] = []
+            acknowledged: dict[str, str] = {}
+            with Client(port, timeout=40) as client:
+                client.associate([(1, CT, [EXPLICIT])])
+                for number, one in enumerate(batch):
+                    if number == 32:
+                        subprocess.run(["mount", "-o", "remount,size=400m", volume], check=True)
+                    statuses.append(client.store(one))
+                    if statuses[-1] == 0:
+                        acknowledged[one.sop_instance] = hashlib.sha256(one.data_set).hexdigest()
+            receivers.kill(pid)
+            shutil.copyfile(image, tmp_path / "cut.img")
+        assert acknowledged and set(statuses) == {0, 0xA700}
+    with mounted(tmp_path / "cut.img", tmp_path / "after"):
+        check_after_cut(tmp_path / "after" / "data", acknowledged)
 
 
 def test_full_disk_is_a700_and_recovers(tmp_path: Path, receivers: Receivers) -> None:

@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import shutil
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -9,10 +11,20 @@ import pytest
 from sqlalchemy import Engine, select
 
 from node.store import tables
-from node.store.catalogue import ReceivedInstance, store_instances
-from node.store.database import read_transaction, write_transaction
+from node.store.catalogue import ReceivedInstance, recent_quarantine, store_instances
+from node.store.database import open_database, read_transaction, write_transaction
 from node.store.files import FileStore
 from node.store.sync_point import SyncPoint, drop_lost_objects, forget_instances
+from tests.postgresql import empty_tables
+
+
+@pytest.fixture
+def engine(empty_database: Path, tmp_path: Path) -> Iterator[Engine]:
+    """SQLite: elsewhere no row is on disk before its file."""
+    engine = open_database(f"sqlite:///{shutil.copy(empty_database, tmp_path / 'overread.sqlite')}")
+    yield engine
+    engine.dispose()
+
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 META = bytes(128) + b"DICM" + b"\x02\0\0\0UL\x04\0" + (0).to_bytes(4, "little")
@@ -75,6 +87,10 @@ def test_rows_after_the_point_are_compared_with_their_files(engine: Engine, file
     assert drop_lost_objects(engine, files, lambda: NOW + timedelta(minutes=1)) == 3
     assert known(engine) == {"1"}
     assert not short.exists() and not torn.exists()
+    with read_transaction(engine) as connection:
+        set_aside = recent_quarantine(connection)
+    assert {(one.code, one.sop_instance_uid) for one in set_aside} == {("torn", "1.2.3.3"), ("torn", "1.2.3.4")}
+    assert {files.absolute(one.path or "").stat().st_size for one in set_aside} == {600, len(META) + 1000}
 
 
 def test_file_that_cannot_be_read_is_no_lost_one(engine: Engine, files: FileStore) -> None:
@@ -123,6 +139,16 @@ def test_series_that_is_left_empty_goes_and_another_stays(engine: Engine, files:
     assert known(engine) == {"1", "3"}
 
 
+def test_other_databases_have_no_row_before_its_file(postgresql_engine: Engine, files: FileStore) -> None:
+    """And a file that this machine does not see yet may be one that another has acknowledged."""
+    with write_transaction(postgresql_engine) as connection:
+        empty_tables(connection)
+    store(postgresql_engine, files, 1, NOW + timedelta(seconds=1)).unlink()
+    record(files, NOW)
+    assert drop_lost_objects(postgresql_engine, files, lambda: NOW) == 0
+    assert known(postgresql_engine) == {"1"}
+
+
 def test_without_a_point_nothing_is_looked_at(engine: Engine, files: FileStore) -> None:
     store(engine, files, 1, NOW).unlink()
     assert drop_lost_objects(engine, files, lambda: NOW) == 0
@@ -137,6 +163,31 @@ def test_point_is_recorded_about_once_a_second_and_goes_back_with_the_clock(tmp_
     for seconds, expected in ((0.5, 0), (0.9, 0), (2, 2), (-3600, -3600)):
         point.record(NOW + timedelta(seconds=seconds))
         assert point.read() == NOW + timedelta(seconds=expected)
+    point.close()
+
+
+def test_point_is_never_ahead_of_the_clock(tmp_path: Path) -> None:
+    """What is committed after the clock was set back would not be looked at."""
+    first, second = SyncPoint(tmp_path), SyncPoint(tmp_path)
+    first.open(NOW)
+    second.open(NOW - timedelta(hours=1))
+    assert first.read() == NOW - timedelta(hours=1)
+    first.lower(NOW - timedelta(hours=2))
+    assert second.read() == NOW - timedelta(hours=2)
+    first.lower(NOW)
+    assert second.read() == NOW - timedelta(hours=2)
+    first.close()
+    second.close()
+
+
+def test_point_that_another_process_forgot_is_made_again(tmp_path: Path) -> None:
+    """Its settings were another durability, for which nothing needs to be looked at."""
+    point = SyncPoint(tmp_path)
+    point.open(NOW)
+    SyncPoint(tmp_path).forget()
+    point.record(NOW + timedelta(seconds=2))
+    point.record(NOW + timedelta(seconds=4))
+    assert SyncPoint(tmp_path).read() == NOW + timedelta(seconds=4)
     point.close()
 
 

@@ -1,0 +1,54 @@
+"""Small file systems for tests that need a disk of their own: they want root, and are left out elsewhere."""
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+_UNMOUNT_SECONDS = 30
+
+
+def leave_out(reason: str) -> NoReturn:
+    """Say what this machine lacks; with CI=true nothing is left out."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{reason}, and CI=true leaves nothing out")
+    pytest.skip(reason)
+
+
+@contextmanager
+def mounted(source: Path | str, at: Path, *options: str) -> Iterator[Path]:
+    """Mount something at a folder, which is made; options as for mount(8), by default those of an image in a file."""
+    at.mkdir(exist_ok=True)
+    done = subprocess.run(["mount", *(options or ("-o", "loop")), source, at], capture_output=True, check=False)
+    if done.returncode != 0:
+        leave_out(f"{source} cannot be mounted here")
+    try:
+        yield at
+    finally:
+        _unmount(at)
+
+
+def _unmount(at: Path) -> None:
+    """A process that was killed may hold the file system for a moment; whoever holds it longer has left a file open."""
+    deadline = time.monotonic() + _UNMOUNT_SECONDS
+    while (done := subprocess.run(["umount", at], capture_output=True, text=True, check=False)).returncode != 0:
+        if time.monotonic() > deadline:
+            subprocess.run(["umount", "-l", at], capture_output=True, check=False)
+            pytest.fail(f"{at} cannot be unmounted: {done.stderr.strip()}")
+        time.sleep(0.05)
+
+
+def make_image(path: Path, megabytes: int) -> Path:
+    """An empty ext4 file system in a file, which takes the room that is used of it."""
+    if os.getuid() != 0 or shutil.which("mkfs.ext4") is None:
+        leave_out("a loop-mounted file system needs root and mkfs.ext4")
+    with path.open("wb") as file:
+        file.truncate(megabytes << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-F", path], check=True, capture_output=True)
+    return path
