@@ -75,6 +75,8 @@ def _encode(result: Result, evidence: Evidence, profile: DestinationProfile, val
     dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
     dataset.Rows, dataset.Columns, dataset.BitsAllocated = first.Rows, first.Columns, 32
     order = slice_order(evidence)
+    if evidence.in_space:  # along the normal: OHIF 3.13 does not ask where frames lie, and takes them for ascending
+        order.reverse()
     per_frame = add_functional_groups(
         dataset, evidence, [Frame(index) for index in order], codes.UNSPECIFIED_CALCULATION
     )

@@ -11,6 +11,10 @@ from importlib.metadata import version
 from pathlib import Path
 from zlib import ZLIB_RUNTIME_VERSION
 
+import numpy as np
+
+from dicom_sr import codes
+from dicom_sr.findings import Map, Result
 from dicom_sr.profile import CONSERVATIVE
 from dicom_sr.profile_files import SITE_ROLES
 from dicom_sr.render import render
@@ -32,9 +36,17 @@ def digests() -> Iterator[str]:
     """`case/role SHA-256`: projections, regions in space, an oblique stack, overlaps, a follow-up."""
     for name in ("mammography", "in space", "brain", "overlap", "follow-up"):
         case = CASES[name]()
-        for each in render(case.result, case.sources, EVERYTHING):
+        result = _with_maps(case.result) if name == "brain" else case.result
+        for each in render(result, case.sources, EVERYTHING):
             shown = f"{name}/{each.role.value}".replace(" ", "-")
             yield f"{shown} {hashlib.sha256(each.to_bytes()).hexdigest()}"
+
+
+def _with_maps(result: Result) -> Result:
+    """Fractions of a segment, which are a map as well."""
+    assert result.labels is not None
+    values = np.where(result.labels == 2, np.float32(0.7), np.float32(0.1))
+    return replace(result, maps=(Map("Brain", codes.concept("111012", "DCM", "Certainty"), codes.NO_UNITS, values, 2),))
 
 
 if __name__ == "__main__":

@@ -89,7 +89,21 @@ def test_equals_highdicoms(written):
     buffer = BytesIO()
     theirs.save_as(buffer)
     del dataset.Laterality  # which dciodvfy misses in highdicom's
-    assert differences(dataset, dcmread(BytesIO(buffer.getvalue()))) == []
+    expected = dcmread(BytesIO(buffer.getvalue()))
+    expected.FloatPixelData = np.frombuffer(expected.FloatPixelData, "<f4").reshape(SHAPE)[::-1].tobytes()
+    expected.PerFrameFunctionalGroupsSequence.reverse()
+    assert differences(dataset, expected) == []
+
+
+def test_frames_ascend_along_the_normal(written):
+    """Viewers that do not look where frames lie take them for ascending."""
+    dataset, sources = written
+    along_row, along_column = np.array(sources[0].ImageOrientationPatient, float).reshape(2, 3)
+    positions = [
+        frame.PlanePositionSequence[0].ImagePositionPatient for frame in dataset.PerFrameFunctionalGroupsSequence
+    ]
+    heights = np.array(positions, float) @ np.cross(along_row, along_column)
+    assert (np.diff(heights) > 0).all()
 
 
 def test_several_maps_are_one_series():
