@@ -259,6 +259,15 @@ def postpone(connection: Connection, study_instance_uid: str, settle_at: datetim
     )
 
 
+def reopen(connection: Connection, study_instance_uid: str, now: datetime) -> int:
+    """Have a settled study decided on again as soon as the settler looks; how many of its series were settled."""
+    return connection.execute(
+        update(series)
+        .where(series.c.study_instance_uid == study_instance_uid, series.c.state == SeriesState.SETTLED)
+        .values(state=SeriesState.RECEIVING, settle_at=now)
+    ).rowcount
+
+
 def mark_settled(connection: Connection, study_instance_uid: str, settlement_of: Settlement) -> int:
     """T2: all RECEIVING series of a study are SETTLED, by this evidence; how many there were."""
     values = vars(settlement_of)

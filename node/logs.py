@@ -17,7 +17,8 @@ from node.errors import OverreadError
 
 def configure_logs(style: Literal["json", "text"] = "json", level: str = "info") -> None:
     """Send structured log lines to standard error; silence libraries that would print patient data."""
-    renderer: Any = structlog.processors.JSONRenderer() if style == "json" else structlog.dev.ConsoleRenderer()
+    for_people = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    renderer: Any = structlog.processors.JSONRenderer() if style == "json" else for_people
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

@@ -109,7 +109,7 @@ class InferHandler:
             raise NotAnalysed(
                 "model-changed",
                 f"job {job.job_id} was made for manifest {str(job.model_digest)[:12]} of model {job.model}, and "
-                f"{model.digest[:12]} is installed: send the study again to analyse it with the new one",
+                f"{model.digest[:12]} is installed: `overread decide STUDY_UID` has the new one analyse it",
             )
         return model
 

@@ -7,9 +7,11 @@ or the configuration is wrong; 3 the images cannot be analysed; 130 interrupted.
 import importlib
 import sys
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
+from node import __version__
 from node.cli.examples import add_examples
 from node.cli.shared import console_error
 from node.errors import NotAnalysed, OverreadError
@@ -25,6 +27,7 @@ COMMANDS = {
     "process": "files",
     "explain": "explain",
     "simulate": "simulate",
+    "decide": "decide",
     "retention": "retention",
     "send": "network",
     "echo": "network",
@@ -40,6 +43,12 @@ COMMANDS = {
     "demo": "demo",
 }
 """File of this package that holds each command. Only that one is imported, since they need very different libraries."""
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"overread {__version__}")
+        raise typer.Exit
 
 
 def build_app(arguments: Sequence[str]) -> typer.Typer:
@@ -61,7 +70,11 @@ def build_app(arguments: Sequence[str]) -> typer.Typer:
     return app
 
 
-def _overread() -> None:
+def _overread(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, help="Show the version and exit.", callback=_show_version)
+    ] = False,
+) -> None:
     """Keeps `overread COMMAND` a group of commands, also when only one of them was imported."""
 
 
@@ -80,3 +93,18 @@ def main() -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:
+        if (said := _said_by_database(error)) is None:
+            raise
+        console_error(said)
+        sys.exit(1)
+
+
+def _said_by_database(error: Exception) -> str | None:
+    """For people, that the database does not answer; None for any other error, which is a defect of ours."""
+    from sqlalchemy.exc import DBAPIError, OperationalError
+
+    if not isinstance(error, DBAPIError) or (error.statement is not None and not isinstance(error, OperationalError)):
+        return None
+    reason = next(iter(str(error.orig).splitlines()), type(error).__name__)
+    return f"the database cannot be used ({reason}): is its server running, and node.database_url right?"

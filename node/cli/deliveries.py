@@ -136,6 +136,7 @@ def retry(
     with opened_database(settings) as engine, write_transaction(engine) as connection:
         numbers = list(job_ids or ())
         if failed_to:
+            _known(settings, failed_to)
             failed = history.list_jobs(connection, kind=JobKind.DELIVER, state=JobState.FAILED, limit=1_000_000)
             numbers = [job.job_id for job in reversed(failed) if job.destination == failed_to]
         for number in numbers:

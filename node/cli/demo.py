@@ -69,7 +69,9 @@ def register(app: typer.Typer) -> None:
 
 
 def demo(
-    out: Annotated[Path, typer.Option("--out", help="Where results and pictures are left.")] = Path("out/demo"),
+    out: Annotated[
+        Path, typer.Option("--out", help="Where `pacs` and `result` are left; older ones are replaced.")
+    ] = Path("out/demo"),
     keep: Annotated[bool, typer.Option("--keep", help="Keep the node's data folder afterwards.")] = False,
 ) -> None:
     """Start a node and a stand-in PACS on this machine, send a brain MR through them, and show what comes back."""
@@ -77,8 +79,7 @@ def demo(
         raise Permanent(f"the demo study is not at {SERIES}: run the demo in a checkout of the repository")
     configure_logs("text", "error")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
+    make_room(out)
     data_dir = Path(tempfile.mkdtemp(prefix="overread-demo-"))
     try:
         _show(_run(data_dir, out), out)
@@ -87,6 +88,13 @@ def demo(
             console.print(f"The node's data is kept in {data_dir}", highlight=False)
         else:
             shutil.rmtree(data_dir, ignore_errors=True)
+
+
+def make_room(out: Path) -> None:
+    """Delete what an earlier demo left there, and nothing else: the folder is the user's."""
+    for made in (out / "pacs", out / "result"):
+        shutil.rmtree(made, ignore_errors=True)
+    out.mkdir(parents=True, exist_ok=True)
 
 
 @dataclass

@@ -9,7 +9,7 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from dicom_sr.profile import CONSERVATIVE
-from node.cli.shared import ConfigOption, JsonOption, console, print_json, read_settings
+from node.cli.shared import ConfigOption, JsonOption, console, console_note, print_json, read_settings
 from node.errors import NotAnalysed
 from node.infer import Model, Registry
 from node.installed_models import installed_models
@@ -23,6 +23,7 @@ from node.settings import Route, Settings
 from node.store.catalogue import StoredSeries
 from node.study_files import read_study_files
 
+_SHOWN = 10
 PathsArgument = Annotated[list[Path], typer.Argument(help="DICOM files or folders of them.", exists=True)]
 
 
@@ -43,8 +44,10 @@ def process(
     configure_logs("text", "warning")
     registry = installed_models(settings)
     found = read_study_files(paths)
-    for path, reason in found.skipped:
-        console.print(f"skipped {path}: {reason}", style="yellow", markup=False, highlight=False)
+    for path, reason in found.skipped[:_SHOWN]:
+        console_note(f"skipped {path}: {reason}")
+    if len(found.skipped) > _SHOWN:
+        console_note(f"... and {len(found.skipped) - _SHOWN} more files skipped")
     if not found.studies:
         raise NotAnalysed("not-dicom", f"none of the {len(found.skipped)} files is a DICOM instance that can be used")
     done, refusals = [], []

@@ -26,6 +26,13 @@ from node.store.decisions import recent_decisions
 from node.store.tables import DecisionOutcome, JobKind, JobState
 
 jobs = typer.Typer(help="The queue: inference and delivery.", no_args_is_help=True)
+NO_GPU = "the GPU that was asked for could not be used"
+"""What reservations say of `node.infer.analyse.FALL_BACK`, which is not imported here: it needs ONNX Runtime."""
+NO_GPU_FIX = (
+    'If this machine has no GPU, say so: work.device = "cpu", and results are marked no more. If it has one, install '
+    "its libraries: .venv/bin/pip install -e '.[cuda]', and restart."
+)
+
 JobArgument = Annotated[int, typer.Argument(help="Number of the job.")]
 
 
@@ -89,6 +96,8 @@ def status(config: ConfigOption = None, json_output: JsonOption = False) -> None
     )
     _print_lines("Last failures", [f"job {f.job_id} attempt {f.attempt}: {f.message}" for f in failures])
     _print_lines("Done with reservations", [f"job {each.job_id}: {each.message}" for each in reservations])
+    if any(NO_GPU in each.message for each in reservations):
+        console.print(f"  {NO_GPU_FIX}", highlight=False, soft_wrap=True)
     _print_lines(
         "Quarantine",
         [f"{q.at:%Y-%m-%d %H:%M} {q.code}: {q.message} ({q.path or 'nothing kept'})" for q in quarantined],

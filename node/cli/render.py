@@ -46,6 +46,11 @@ def render(
     settings = read_settings(config)
     chosen = _profile(profile, settings)
     folder = Path(result) if Path(result).is_dir() else settings.node.data_dir / "results" / result
+    if not folder.is_dir():
+        raise Permanent(
+            f"{result}: neither a folder here nor an inference job whose files are in {folder.parent}; "
+            "`overread jobs list --kind INFER` lists the jobs, and files are deleted after their time (docs/routing.md)"
+        )
     try:
         loaded = archive.load_result(folder)
         sources = _sources(loaded, settings, images, with_pixels=chosen.needs_pixels)

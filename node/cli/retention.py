@@ -20,7 +20,7 @@ def show_and_sweep(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
     json_output: JsonOption = False,
 ) -> None:
-    """Delete images and results whose time is over (by `[retention]` and the routes), as the node does by itself."""
+    """Delete images and results whose time is over (retention_hours of routes, else `retention`), as the node does."""
     settings = read_settings(config)
     configure_logs("text", "warning")
     now = utc_now()

@@ -1,10 +1,11 @@
 """What the commands share: options, output, access to the database."""
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,12 +28,21 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for program
 PIPED_WIDTH = 200
 """Columns of what is written into a file or another program: paths and UIDs stay on one line."""
 
-console = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH)
+_SPAN = re.compile(r"(\d+)([dhm])")
+_UNITS = {"d": "days", "h": "hours", "m": "minutes"}
+
+console = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, markup=False)
+"""No markup: messages hold names of tables such as `[[routes]]`."""
 
 
 def console_error(message: str) -> None:
     """One message for people on standard error."""
     Console(stderr=True, soft_wrap=True, highlight=False).print(f"overread: {message}", style="bold red", markup=False)
+
+
+def console_note(message: str) -> None:
+    """A remark for people on standard error, so that standard output stays what a program can read."""
+    Console(stderr=True, soft_wrap=True, highlight=False).print(message, style="yellow", markup=False)
 
 
 def read_settings(config: Path | None) -> Settings:
@@ -79,3 +89,11 @@ def parse_peer(text: str) -> tuple[str, int]:
     if not host or not port.isdigit() or not 1 <= int(port) <= 65535:
         raise typer.BadParameter(f"expected HOST:PORT, for example pacs.example.org:104, found {text!r}")
     return host.strip("[]"), int(port)
+
+
+def parse_span(text: str) -> timedelta:
+    """`7d`, `12h` or `30m`; a usage error otherwise."""
+    found = _SPAN.fullmatch(text.strip())
+    if found is None:
+        raise typer.BadParameter(f"expected a number with d, h or m, for example 7d, found {text!r}")
+    return timedelta(**{_UNITS[found[2]]: int(found[1])})

@@ -1,7 +1,5 @@
 """`overread simulate`: what new rules would have done with the studies that were received."""
 
-import re
-from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +9,7 @@ from node.cli.shared import (
     JsonOption,
     console,
     opened_database,
+    parse_span,
     print_json,
     read_settings,
     utc_now,
@@ -24,9 +23,6 @@ from node.select.decide import decide
 from node.settings import Settings, load_settings
 from node.store import catalogue
 from node.store.database import read_transaction
-
-_SPAN = re.compile(r"(\d+)([dhm])")
-_UNITS = {"d": "days", "h": "hours", "m": "minutes"}
 
 
 def register(app: typer.Typer) -> None:
@@ -98,14 +94,6 @@ def simulate(
         + (f"; of {deleted} more the images were deleted" if deleted else ""),
         highlight=False,
     )
-
-
-def parse_span(text: str) -> timedelta:
-    """`7d`, `12h` or `30m`; a usage error otherwise."""
-    found = _SPAN.fullmatch(text.strip())
-    if found is None:
-        raise typer.BadParameter(f"expected a number with d, h or m, for example 7d, found {text!r}")
-    return timedelta(**{_UNITS[found[2]]: int(found[1])})
 
 
 def _manifests(settings: Settings) -> dict[str, Manifest]:

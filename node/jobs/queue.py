@@ -301,7 +301,7 @@ def _refuse_outdated(connection: Connection, job: Job) -> None:
             raise Permanent(f"job {job.job_id} would deliver a result that a later one replaced")
         return
     if job.state is JobState.SUCCEEDED:
-        raise Permanent(f"job {job.job_id} has its result already: requeue its deliveries instead")
+        raise Permanent(f"job {job.job_id} has its result already: send it again with `overread deliveries retry`")
     later = connection.scalar(
         select(func.max(job_table.c.revision)).where(
             job_table.c.study_instance_uid == job.study_instance_uid,

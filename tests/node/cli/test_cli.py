@@ -63,6 +63,16 @@ def test_status_without_a_database_says_what_to_do(node: NodeUnderTest) -> None:
     assert "start the node once" in asked.stderr
 
 
+def test_database_that_is_not_there_is_one_line(node: NodeUnderTest) -> None:
+    url = f"postgresql://overread:secret@127.0.0.1:{free_port()}/overread"
+    node.write_config([("[node]", f'[node]\ndatabase_url = "{url}"')])
+    asked = node.overread("status")
+    assert asked.returncode == 1
+    assert "the database cannot be used" in asked.stderr
+    assert "Traceback" not in asked.stderr
+    assert "secret" not in asked.stderr
+
+
 def test_missing_configuration_is_named(tmp_path: Path) -> None:
     asked = overread("status", "--config", str(tmp_path / "absent.toml"))
     assert asked.returncode == 2
@@ -71,7 +81,9 @@ def test_missing_configuration_is_named(tmp_path: Path) -> None:
 
 def test_process_writes_objects_and_preview_and_prints_findings(node: NodeUnderTest, tmp_path: Path) -> None:
     write_series(tmp_path / "images", shape=(12, 24, 24))
+    (tmp_path / "images" / "README.txt").write_text("no image")
     done = node.overread("process", str(tmp_path / "images"), "--out", str(tmp_path / "out"), "--json")
+    assert "README.txt" in done.stderr
     assert done.returncode == 0, done.stderr
     (result,) = json.loads(done.stdout)["results"]
     assert result["model"] == "ball"

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from node.cli import build_app
-from node.cli.simulate import parse_span
+from node.cli.shared import parse_span
 from tests.node.cli.examples import IMAGES, store_study, write_node_folder
 
 ROUTE = '[[routes]]\nname = "{name}"\nmatch = {{ {match} }}\nmodels = ["ball"]\npriority = "{priority}"\n'
