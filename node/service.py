@@ -276,13 +276,23 @@ def _stop_by(stop: Callable[[], None], life_line: bool) -> None:
 
 def check_settings(settings: Settings, where: str) -> list[str]:
     """What the configuration names and is not there, or cannot be used; empty when all is well."""
+    from node.deliver.oru_template import load_template
     from node.destination_profiles import profile_problems
+    from node.destination_settings import Hl7Destination
     from node.infer import check_model
     from node.installed_models import installed_models
+    from node.named_files import unusable_files
 
     registry = installed_models(settings)
     problems = [f"{where}: {problem}" for problem in registry.problems]
     problems += [f"{where}: {problem}" for problem in profile_problems(settings.destinations, settings)]
+    problems += [f"{where}: {problem}" for problem in unusable_files(settings)]
+    for destination in settings.destinations:
+        if isinstance(destination, Hl7Destination) and destination.template and destination.template.is_file():
+            try:
+                load_template(destination.template)
+            except Permanent as error:
+                problems.append(f"{where}: destinations.{destination.name}.template: {error}")
     known = {model.identifier for model in registry.models()}
     for each in settings.models.remote:
         if each.model not in known:

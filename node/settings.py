@@ -5,12 +5,13 @@ Lists of tables (routes, destinations) are given there as JSON. Unknown keys, wr
 raise `SettingsError`, whose message names file, key and fix. Units are in the names.
 """
 
+import re
 import tomllib
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, Field, StringConstraints, ValidationError, model_validator
+from pydantic import BaseModel, Field, StringConstraints, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from node.audit_settings import AuditSettings
@@ -67,6 +68,13 @@ class NodeSettings(Section):
         description="`postgresql://user:password@host/database` where several machines share the work; empty means "
         "SQLite in data_dir (`overread.sqlite`).",
     )
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_a_known_database(cls, url: str) -> str:
+        if url and not re.match(r"(postgresql(\+\w+)?://|sqlite:///).", url):
+            raise ValueError("expected postgresql://user:password@host/database, or nothing for SQLite in data_dir")
+        return url
 
 
 class Peer(Section):

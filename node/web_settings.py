@@ -83,8 +83,11 @@ class WebSettings(Section):
             raise ValueError("tls_client_authorities needs tls_certificate and tls_key: give them")
         if any(client.certificates for client in self.clients) and not self.tls_client_authorities:
             raise ValueError("certificates of clients need tls_client_authorities: give it")
-        if self.enabled and not self.clients and not self.allow_anonymous:
-            raise ValueError("nobody may send: list clients, or set allow_anonymous = true")
+        if self.enabled and not (self.clients or self.allow_anonymous or self.metrics):
+            raise ValueError(
+                "nobody may send: list clients; or set metrics = true where only figures are wanted, or "
+                "allow_anonymous = true where everybody who reaches the port may send"
+            )
         return self
 
     def with_absolute_paths(self, base: Path) -> "WebSettings":

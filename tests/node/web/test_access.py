@@ -152,6 +152,14 @@ def test_settings_that_cannot_be_used(tmp_path: Path, table: str, said: str) -> 
     assert said in str(caught.value)
 
 
+def test_server_for_figures_alone_needs_no_clients_and_takes_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "node.toml"
+    file.write_text("[web]\nenabled = true\nmetrics = true")
+    web = load_settings(file).web
+    access = Access(web.clients, web.allow_anonymous)
+    assert refused(access, Caller("127.0.0.1", "", f"Bearer {TOKEN}")) == (403, "unknown-client")
+
+
 def test_files_are_relative_to_the_configuration(tmp_path: Path) -> None:
     file = tmp_path / "node.toml"
     file.write_text('[web]\nclients = [{ ae_title = "A", bearer_token_file = "a.token" }]')
