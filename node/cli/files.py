@@ -9,9 +9,20 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from dicom_sr.profile import CONSERVATIVE
-from node.cli.shared import ConfigOption, JsonOption, console, console_note, print_json, read_settings
-from node.errors import NotAnalysed
+from node.cli.shared import (
+    DEFAULT_CONFIG,
+    NO_GPU,
+    NO_GPU_FIX,
+    ConfigOption,
+    JsonOption,
+    console,
+    console_note,
+    print_json,
+    read_settings,
+)
+from node.errors import NotAnalysed, Permanent
 from node.infer import Model, Registry
+from node.infer.manifest import FILE_NAME
 from node.installed_models import installed_models
 from node.logs import configure_logs
 from node.pipeline import Analysis, AnalysisRequest, InputImages, run_analysis
@@ -19,7 +30,7 @@ from node.private_attributes import with_private
 from node.select.candidates import Priors
 from node.select.choose import input_digest
 from node.select.decide import ModelTrace, decide
-from node.settings import Route, Settings
+from node.settings import Route, Settings, load_settings
 from node.store.catalogue import StoredSeries
 from node.study_files import read_study_files
 
@@ -35,14 +46,20 @@ def register(app: typer.Typer) -> None:
 def process(
     paths: PathsArgument,
     out: Annotated[Path, typer.Option("--out", help="Folder for the results: one folder per study and model.")],
-    model: Annotated[str | None, typer.Option("--model", help="Run this model, whatever the routes say.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            metavar="NAME|FOLDER",
+            help="Run this model, whatever the routes say: an installed one, or a model folder.",
+        ),
+    ] = None,
     config: ConfigOption = None,
     json_output: JsonOption = False,
 ) -> None:
     """Analyse DICOM files without any network: write every result object and a PNG preview, print the findings."""
-    settings = read_settings(config)
     configure_logs("text", "warning")
-    registry = installed_models(settings)
+    settings, registry, model = _models(config, model)
     found = read_study_files(paths)
     for path, reason in found.skipped[:_SHOWN]:
         console_note(f"skipped {path}: {reason}")
@@ -73,6 +90,19 @@ def process(
     _report(done, refusals, json_output)
     if refusals:
         raise typer.Exit(3)
+
+
+def _models(config: Path | None, model: str | None) -> tuple[Settings, Registry, str | None]:
+    """The installed models, or the one whose folder was named: then there need be no configuration."""
+    if model is None or not (Path(model) / FILE_NAME).is_file():
+        settings = read_settings(config)
+        return settings, installed_models(settings), model
+    settings = read_settings(config) if config or DEFAULT_CONFIG.exists() else load_settings()
+    models = settings.models.model_copy(update={"paths": (Path(model),)})
+    registry = installed_models(settings.model_copy(update={"models": models}))
+    if registry.problems:
+        raise Permanent("; ".join(registry.problems))
+    return settings, registry, registry.models()[0].identifier
 
 
 def _wanted(
@@ -151,6 +181,8 @@ def _report(done: list[dict[str, Any]], refusals: list[NotAnalysed], json_output
             console.print(f"  {finding['label']}: {_said(finding)}", markup=False, highlight=False)
         for remark in analysis.result.remarks:
             console.print(f"  remark: {remark}", markup=False, highlight=False)
+        if any(NO_GPU in remark for remark in analysis.result.remarks):
+            console_note(NO_GPU_FIX)
         for name in (*(written.file_name for written in analysis.objects), "preview.png"):
             console.print(f"  {Path(each['folder']) / name}", markup=False, highlight=False, soft_wrap=True)
     for refusal in refusals:

@@ -8,6 +8,8 @@ from rich.table import Table
 from sqlalchemy import Connection
 
 from node.cli.shared import (
+    NO_GPU,
+    NO_GPU_FIX,
     ConfigOption,
     JsonOption,
     console,
@@ -26,13 +28,6 @@ from node.store.decisions import recent_decisions
 from node.store.tables import DecisionOutcome, JobKind, JobState
 
 jobs = typer.Typer(help="The queue: inference and delivery.", no_args_is_help=True)
-NO_GPU = "the GPU that was asked for could not be used"
-"""What reservations say of `node.infer.analyse.FALL_BACK`, which is not imported here: it needs ONNX Runtime."""
-NO_GPU_FIX = (
-    'If this machine has no GPU, say so: work.device = "cpu", and results are marked no more. If it has one, install '
-    "its libraries: .venv/bin/pip install -e '.[cuda]', and restart."
-)
-
 JobArgument = Annotated[int, typer.Argument(help="Number of the job.")]
 
 

@@ -28,6 +28,13 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for program
 PIPED_WIDTH = 200
 """Columns of what is written into a file or another program: paths and UIDs stay on one line."""
 
+NO_GPU = "the GPU that was asked for could not be used"
+"""What reservations say of `node.infer.analyse.FALL_BACK`, which is not imported here: it needs ONNX Runtime."""
+NO_GPU_FIX = (
+    'If this machine has no GPU, say so: work.device = "cpu", and results are marked no more. If it has one, install '
+    "its libraries: .venv/bin/pip install -e '.[cuda]', and restart."
+)
+
 _SPAN = re.compile(r"(\d+)([dhm])")
 _UNITS = {"d": "days", "h": "hours", "m": "minutes"}
 

@@ -206,7 +206,7 @@ def _library(engine: RemoteEngine) -> ModuleType:
         return http_library
     except ImportError:
         raise Permanent(
-            f"{engine.url}: models on other machines need tritonclient: pip install 'overread[remote]'"
+            f"{engine.url}: models on other machines need tritonclient: .venv/bin/pip install -e '.[remote]'"
         ) from None
 
 

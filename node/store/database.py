@@ -135,7 +135,7 @@ def _open_postgresql(url: URL) -> Engine:
     except ModuleNotFoundError as error:
         raise Permanent(
             f"node.database_url names PostgreSQL, and its driver {error.name} is not installed: "
-            "pip install 'overread[postgresql]'"
+            "in the checkout, .venv/bin/pip install -e '.[postgresql]'"
         ) from None
     event.listen(engine, "begin", _begin_reading)
     return engine

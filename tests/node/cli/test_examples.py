@@ -12,7 +12,7 @@ from node import __version__
 from node.cli import build_app
 from node.cli.demo import make_room
 from node.cli.examples import EXAMPLES
-from node.cli.inspect import NO_GPU
+from node.cli.shared import NO_GPU
 from node.infer.analyse import FALL_BACK
 
 

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 from onnx import helper
 from pydicom import dcmread
 from pydicom.uid import DigitalMammographyXRayImageStorageForPresentation
@@ -76,21 +77,20 @@ def write_views(folder: Path) -> None:
         )
 
 
-def test_four_views_of_a_mammogram(tmp_path: Path) -> None:
+def test_four_views_of_a_mammogram_by_a_model_folder_without_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The network gives what the last channel (R MLO, 400) has over the first (L CC, 100): 0.001 and 0.3."""
+    monkeypatch.chdir(tmp_path)
     nodes = [
         helper.make_node("ReduceMax", ["image"], ["most"], axes=[2, 3], keepdims=0),
         helper.make_node("MatMul", ["most", "weights"], ["probability"]),
     ]
     weights = np.array([[1e-5, -1e-3], [0, 0], [0, 0], [0, 1e-3]], np.float32)
     network = graph(nodes, {"image": 4}, {"probability": 2}, {"weights": weights})
-    write_task_model(tmp_path / "models" / "density", tables(), {"model.onnx": network})
+    write_task_model(tmp_path / "density", tables(), {"model.onnx": network})
     write_views(tmp_path / "exam")
-    config = tmp_path / "node.toml"
-    config.write_text('[models]\npaths = ["models"]\n[work]\ndevice = "cpu"\n')
-    out = tmp_path / "out"
-    arguments = ["process", str(tmp_path / "exam"), "--model", "density", "--out", str(out), "--json"]
-    arguments += ["--config", str(config)]
+    arguments = ["process", "exam", "--model", "density/", "--out", "out", "--json"]
     ended = CliRunner().invoke(build_app(arguments), arguments)
     assert ended.exit_code == 0, ended.output
     (result,) = json.loads(ended.stdout)["results"]
