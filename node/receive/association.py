@@ -8,7 +8,8 @@ peer does:
 - a PDU must be complete within `network_timeout_seconds` after the last one;
 - a message (command set and data set) that lasts longer than that must keep `minimum_bytes_per_second`.
 
-So whoever holds a slot without progress loses it: silent, half a PDU, half an object, or a byte a second.
+The time that we ourselves take meanwhile, for a slow disk say, is no delay of the peer's. So whoever holds a slot
+without progress loses it: silent, half a PDU, half an object, or a byte a second.
 """
 
 import contextlib
@@ -77,6 +78,8 @@ class Association:
         When (`time.monotonic`) open associations are to be aborted; None while the node is not stopping.
     witness : Witness
         Told at the end what was stored, or why the association was rejected.
+    clock : callable
+        Seconds that only go forward.
     """
 
     def __init__(
@@ -91,8 +94,10 @@ class Association:
         on_release: Callable[[list[str]], None],
         stopping_at: Callable[[], float | None],
         witness: Witness,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._witness = witness
+        self._clock = clock
         self._connection = connection
         self._peer = peer
         self._limits = limits
@@ -104,7 +109,7 @@ class Association:
         self._parser = PduParser(limits.maximum_pdu_bytes)
         self._sender = Sender("", "")
         self._messages: Messages | None = None  # once the association is accepted
-        self._started_at = time.monotonic()
+        self._started_at = clock()
         self._last_pdu_at = self._started_at
         self._message_started_at: float | None = None
         self._message_bytes = 0
@@ -160,6 +165,7 @@ class Association:
             if self._messages is not None:
                 self._messages.flush()
             parser.reclaim()
+        self._forgive_own_time()
         while True:
             try:
                 count = self._connection.recv_into(parser.writable())
@@ -175,21 +181,28 @@ class Association:
             events = parser.received(count)
             self._count_bytes(count)
             if events:
-                self._last_pdu_at = time.monotonic()
+                self._last_pdu_at = self._clock()
                 self._check_clock(is_idle=False)
                 return events
             self._check_clock(is_idle=False)
             if parser.is_tight and not self._is_receiving:
                 parser.reclaim()
 
+    def _forgive_own_time(self) -> None:
+        """Since the last complete PDU we were at work, and the peer may have waited for us."""
+        now = self._clock()
+        if self._message_started_at is not None:
+            self._message_started_at += now - self._last_pdu_at
+        self._last_pdu_at = now
+
     def _count_bytes(self, count: int) -> None:
         if self._message_started_at is None:
-            self._message_started_at = time.monotonic()
+            self._message_started_at = self._clock()
             self._message_bytes = 0
         self._message_bytes += count
 
     def _check_clock(self, *, is_idle: bool) -> None:
-        now = time.monotonic()
+        now = self._clock()
         limits = self._limits
         if self._messages is None:
             if now - self._started_at > limits.acse_timeout_seconds:
@@ -294,7 +307,7 @@ class Association:
             "calling_ae_title": self._sender.calling_ae_title,
             "called_ae_title": self._sender.called_ae_title,
             "outcome": ended.outcome,
-            "seconds": round(time.monotonic() - self._started_at, 3),
+            "seconds": round(self._clock() - self._started_at, 3),
             "objects": tally.objects,
             "object_bytes": tally.object_bytes,
             "echoes": tally.echoes,
