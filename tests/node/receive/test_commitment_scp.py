@@ -81,7 +81,7 @@ def start_node(data_dir: Path, *, durability: str = "group", destinations: Any =
     settings = Settings(
         node=NodeSettings(data_dir=data_dir),
         dimse=DimseSettings(host="127.0.0.1", port=0, free_disk_mb=0, stop_seconds=1, durability=durability),  # type: ignore[arg-type]
-        commitment=CommitmentSettings(**{"first_retry_seconds": 0.2, "timeout_seconds": 5, **commitment}),
+        commitment=CommitmentSettings(**{"first_retry_seconds": 0.2, "timeout_seconds": 60, **commitment}),
         destinations=destinations,
     )
     migrate(settings.database_url, None)

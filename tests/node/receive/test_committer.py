@@ -23,7 +23,7 @@ from node.store.sync_point import SyncPoint
 from tests.counterparts import wait_until
 from tests.node.receive.wire import Encoded
 
-PATIENCE = 30
+PATIENCE = 90
 
 
 class WatchedFiles(FileStore):

@@ -52,7 +52,7 @@ def run(name: str, *arguments: object, code: int = 0) -> str:
         [str(dcmtk_program(name)), *(str(argument) for argument in arguments)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
     assert done.returncode == code, done.stdout + done.stderr
@@ -110,7 +110,7 @@ def test_several_storescu_at_once(receive: Start, tmp_path: Path) -> None:
     series = [write_series(tmp_path / str(number), shape=(6, 64, 64), modality="CT") for number in range(4)]
     command = [str(dcmtk_program("storescu")), "-aec", "OVERREAD", "127.0.0.1", str(receiver.port)]
     senders = [subprocess.Popen([*command, *map(str, paths)]) for paths in series]
-    assert [sender.wait(60) for sender in senders] == [0] * 4
+    assert [sender.wait(180) for sender in senders] == [0] * 4
     sent = [path for paths in series for path in paths]
     assert received(receiver) == {str(pydicom.dcmread(path).SOPInstanceUID): as_sent(path) for path in sent}
 

@@ -112,7 +112,7 @@ def test_dcmtk_gives_its_name_and_gets_its_response(receive: Start, tmp_path: Pa
     def send(password: str) -> int:
         options = ["-aet", "CT1", "-aec", "OVERREAD", "--user", "ct1", "--password", password, "--pos-response"]
         command = [str(dcmtk_program("storescu")), *options, "127.0.0.1", str(receiver.port), str(dicom)]
-        return subprocess.run(command, capture_output=True, timeout=60, check=False).returncode
+        return subprocess.run(command, capture_output=True, timeout=180, check=False).returncode
 
     assert send("sesame") == 0 and receiver.count() == 1
     assert send("wrong") != 0

@@ -131,7 +131,7 @@ def read_encoded(path: Path) -> Encoded:
 class Client:
     """A socket to a receiver."""
 
-    def __init__(self, port: int, timeout: float = 10.0) -> None:
+    def __init__(self, port: int, timeout: float = 60.0) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=timeout)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._buffer = b""
@@ -160,18 +160,18 @@ class Client:
         return int.from_bytes(body[at + 8 : at + 10], "little")
 
     def is_closed_within(self, seconds: float) -> bool:
-        """Whether the peer ends the connection, whatever it sends before."""
+        """Whether the peer ends the connection, whatever it sends before; looks at least once."""
         deadline = time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0:
-            self.socket.settimeout(left)
+        while True:
+            self.socket.settimeout(max(deadline - time.monotonic(), 0.001))
             try:
                 if not self.socket.recv(65536):
                     return True
             except TimeoutError:
-                return False
+                if time.monotonic() > deadline:
+                    return False
             except OSError:
                 return True
-        return False
 
     def associate(self, contexts: Iterable[tuple[int, str, Sequence[str]]], **options: str | bytes | int) -> bytes:
         """Associate; the body of the A-ASSOCIATE-AC."""
