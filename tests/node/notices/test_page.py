@@ -36,13 +36,17 @@ class Site:
 
 
 @pytest.fixture
-def site(node: Node, mail_server: MailServer) -> Iterator[Site]:
+def site(node: Node, mail_server: MailServer, request: pytest.FixtureRequest) -> Iterator[Site]:
+    """Its parameter is `body_timeout_seconds`."""
     url = "https://node.example.org/notices/acknowledge"
     ward = ward_of(node, [by_mail("on-call")], smtp_port=mail_server.port, acknowledge_url=url)
     node.add_result("pacs", critical=[HEMORRHAGE])
-    web = WebSettings(enabled=True, host=LOOPBACK, port=0, allow_anonymous=True, stop_seconds=1, body_timeout_seconds=2)
+    patience = getattr(request, "param", 60)
+    web = WebSettings(
+        enabled=True, host=LOOPBACK, port=0, allow_anonymous=True, stop_seconds=1, body_timeout_seconds=patience
+    )
     settings = ward.settings.model_copy(update={"web": web, "dimse": DimseSettings(free_disk_mb=0)})
-    made = Site(ward, httpx.Client(trust_env=False, timeout=30))
+    made = Site(ward, httpx.Client(trust_env=False, timeout=60))
     page = NoticePage(
         node.engine,
         settings,
@@ -90,9 +94,10 @@ def test_long_form_is_refused(site: Site):
     assert site.client.post(site.link(), content=b"name=" + b"x" * 10_000).status_code == 413
 
 
+@pytest.mark.parametrize("site", [1], indirect=True)
 def test_form_that_does_not_come_is_given_up(site: Site):
     head = f"POST {site.link()} HTTP/1.1\r\nHost: x\r\nContent-Length: 20\r\n\r\nname="
-    with socket.create_connection((LOOPBACK, site.client.base_url.port or 0), timeout=30) as silent:
+    with socket.create_connection((LOOPBACK, site.client.base_url.port or 0), timeout=60) as silent:
         silent.sendall(head.encode())
         assert b"408" in silent.recv(65536).partition(b"\r\n")[0]
     assert site.ward.notice().state is NoticeState.OPEN

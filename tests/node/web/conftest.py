@@ -54,7 +54,7 @@ class WebUnderTest:
         content, content_type = compose(files)
         sent = {"Content-Type": content_type, "Accept": "application/dicom+json"}
         sent |= {name.replace("_", "-"): value for name, value in headers.items()}
-        with httpx.Client(trust_env=False, timeout=30) as client:
+        with httpx.Client(trust_env=False, timeout=60) as client:
             return client.post(self.url + path, content=content, headers=sent)
 
 

@@ -89,7 +89,7 @@ def test_token_over_http_and_never_in_the_log(
     assert web.rows() == []
     assert web.post([part10(images[0])], Authorization=f"Bearer {TOKEN}").status_code == 200
     assert [row.calling_ae_title for row in web.rows(tables.series)] == ["CT1"]
-    assert httpx.get(f"{web.url}/health", trust_env=False).status_code == 200
+    assert httpx.get(f"{web.url}/health", trust_env=False, timeout=60).status_code == 200
     assert TOKEN not in "".join(capfd.readouterr())
 
 
@@ -112,7 +112,7 @@ def test_mutual_tls_and_a_renewed_certificate(serve: Serve, images: list[Dataset
         if certificate:
             context.load_cert_chain(*certificate)
         content, content_type = compose([part10(images[0])])
-        with httpx.Client(verify=context, trust_env=False) as client:
+        with httpx.Client(verify=context, trust_env=False, timeout=60) as client:
             url = f"https://127.0.0.1:{web.port}/studies"
             return client.post(url, content=content, headers={"Content-Type": content_type}).status_code
 
@@ -121,14 +121,14 @@ def test_mutual_tls_and_a_renewed_certificate(serve: Serve, images: list[Dataset
     with pytest.raises(httpx.TransportError):
         post(None)
     with pytest.raises(httpx.TransportError):
-        httpx.get(f"{web.url}/health", trust_env=False)
+        httpx.get(f"{web.url}/health", trust_env=False, timeout=60)
     server_key.write_bytes(unknown_key.read_bytes())
     server.write_bytes(unknown.read_bytes())
     assert post((known, known_key)) == 200
     context = ssl.create_default_context(cafile=str(authority.ca))
     context.load_cert_chain(known, known_key)
     with (
-        socket.create_connection(("127.0.0.1", web.port), timeout=5) as plain,
+        socket.create_connection(("127.0.0.1", web.port), timeout=60) as plain,
         context.wrap_socket(plain, server_hostname="127.0.0.1") as secured,
     ):
         subject = dict(pair[0] for pair in secured.getpeercert()["subject"])  # type: ignore[index]

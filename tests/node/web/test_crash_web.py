@@ -46,7 +46,7 @@ class Uploads:
 
     def run(self, port: int) -> None:
         """Request after request, each with three objects under new UIDs."""
-        with suppress(httpx.TransportError), httpx.Client(trust_env=False, timeout=20) as client:
+        with suppress(httpx.TransportError), httpx.Client(trust_env=False, timeout=60) as client:
             while True:
                 files = [self.renewed(part10(image), str(image.SOPInstanceUID)) for image in self.images]
                 content, content_type = compose(files)
@@ -82,7 +82,7 @@ def test_kill_while_uploading_loses_nothing_acknowledged(tmp_path: Path, servers
         time.sleep(chance.uniform(0, 0.2))
         servers.kill(pid)
         for thread in threads:
-            thread.join(60)
+            thread.join(120)
             assert not thread.is_alive()
     check(data_dir, uploads.acknowledged)
     for path in (data_dir / "instances").rglob("*.dcm"):  # those without a row too: no torn file has a final name
@@ -102,7 +102,7 @@ def test_power_cut_loses_nothing_acknowledged(tmp_path: Path, servers: WebProces
         servers.kill(pid)
         shutil.copyfile(image, tmp_path / "cut.img")
         for thread in threads:
-            thread.join(60)
+            thread.join(120)
             assert not thread.is_alive()
     with mounted(tmp_path / "cut.img", tmp_path / "after"):
         check_after_cut(tmp_path / "after" / "data", uploads.acknowledged)

@@ -71,14 +71,15 @@ def test_object_by_http_is_committed_to_by_the_listener(tmp_path: Path) -> None:
     headers = {"Content-Type": content_type, "Authorization": f"Bearer {TOKEN}"}
     with process("web", tmp_path) as (web, web_log), process("listen", tmp_path) as (listener, listener_log):
         wait_until(lambda: listens(web_log, web) and listens(listener_log, listener), "both processes", 60)
-        answer = httpx.post(f"http://127.0.0.1:{web_port}/studies", content=content, headers=headers, trust_env=False)
+        url = f"http://127.0.0.1:{web_port}/studies"
+        answer = httpx.post(url, content=content, headers=headers, trust_env=False, timeout=60)
         assert (answer.status_code, successes(answer)) == (200, {str(image.SOPInstanceUID)})
         modality = Modality()
         assert modality.ask(dimse_port, [(CT, str(image.SOPInstanceUID))], wait=True) == (0x0000, "")
         assert modality.wait_for_report() == (1, {str(image.SOPInstanceUID)}, {})
         for running in (web, listener):
             running.send_signal(signal.SIGTERM)
-            assert running.wait(30) == 0
+            assert running.wait(90) == 0
     names = {event["event"] for event in events(web_log)}
     assert {"listening", "stow_ended", "stopped_listening"} <= names
     assert TOKEN not in web_log.read_text()
@@ -89,5 +90,5 @@ def test_port_that_is_taken_is_named(tmp_path: Path) -> None:
         port = taken.getsockname()[1]
         (tmp_path / "node.toml").write_text(CONFIGURATION.format(dimse_port=free_port(), web_port=port))
         with process("web", tmp_path) as (web, log):
-            assert web.wait(60) == 1
+            assert web.wait(180) == 1
     assert "change web.port" in " ".join(log.read_text().split())

@@ -23,7 +23,7 @@ from tests.node.receive.wire import encode
 from tests.node.web.conftest import compose, part10
 from tests.phantoms import make_series
 
-PATIENCE = 30
+PATIENCE = 90
 
 
 class SlowFiles(FileStore):

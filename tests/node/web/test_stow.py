@@ -13,6 +13,7 @@ from pydicom.data import get_testdata_file
 from pydicom.uid import generate_uid
 
 from node.store import tables
+from tests.counterparts import wait_until
 from tests.node.receive.conftest import Receiver, receive
 from tests.node.receive.test_interop import REAL_FILES
 from tests.node.receive.wire import Encoded, encode, read_encoded
@@ -183,7 +184,7 @@ MALFORMED = [
     (b"--x\r\nContent-Transfer-Encoding: base64\r\n\r\nX\r\n--x--", 415, "part-encoding"),
     (b"--x\r\n\r\nX", 400, "incomplete"),
     (b"--x\r\n\r\n" * 9 + b"--x--", 413, "too-many-parts"),
-    (b"--x\r\n\r\n" + bytes(2_000_000) + b"\r\n--x--", 413, "object-too-large"),
+    (b"--x\r\n\r\n" + bytes(1_100_000) + b"\r\n--x--", 413, "object-too-large"),
     (b"--xyz", 400, "malformed"),
 ]
 
@@ -192,7 +193,7 @@ def test_malformed_bodies(serve: Serve) -> None:
     web = serve(maximum_parts=4, maximum_object_mb=1)
     headers = {"Content-Type": "multipart/related; type=application/dicom; boundary=x"}
     for body, status, code in MALFORMED:
-        answer = httpx.post(f"{web.url}/studies", content=body, headers=headers, trust_env=False)
+        answer = httpx.post(f"{web.url}/studies", content=body, headers=headers, trust_env=False, timeout=60)
         assert (answer.status_code, answer.json()["error"]) == (status, code)
     assert web.temporary_files() == []
 
@@ -213,7 +214,7 @@ def test_no_body_is_411_and_chunks_are_taken(serve: Serve, images: list[Dataset]
     web = serve()
     content, content_type = compose([part10(images[0])])
     pieces = (content[at : at + 777] for at in range(0, len(content), 777))
-    with httpx.Client(trust_env=False) as client:
+    with httpx.Client(trust_env=False, timeout=60) as client:
         chunked = client.post(f"{web.url}/studies", content=pieces, headers={"Content-Type": content_type})
         assert chunked.status_code == 200
         request = client.build_request("POST", f"{web.url}/studies", headers={"Content-Type": content_type})
@@ -237,7 +238,7 @@ def test_failing_store_is_503(serve: Serve, images: list[Dataset]) -> None:
 
 def test_health_and_paths_that_are_not_there(serve: Serve) -> None:
     web = serve()
-    with httpx.Client(base_url=web.url, trust_env=False) as client:
+    with httpx.Client(base_url=web.url, trust_env=False, timeout=60) as client:
         assert client.get("/health").json() == {"status": "ok"}
         assert client.get("/studies").status_code == 405
         assert client.post("/series").status_code == 404
@@ -245,15 +246,14 @@ def test_health_and_paths_that_are_not_there(serve: Serve) -> None:
 
 def test_no_more_uploads_at_once_than_allowed(serve: Serve, images: list[Dataset]) -> None:
     web = serve(maximum_uploads=1)
-    content, content_type = compose([part10(images[0])])
-    begun, go_on = threading.Event(), threading.Event()
+    content, content_type = compose([part10(make_series(shape=(1, 512, 512), modality="CT")[0])])
+    go_on = threading.Event()
     answers: list[httpx.Response] = []
 
     def slowly():  # type: ignore[no-untyped-def]
-        yield content[:500]
-        begun.set()
-        go_on.wait(30)
-        yield content[500:]
+        yield content[:300_000]
+        go_on.wait()
+        yield content[300_000:]
 
     def upload() -> None:
         with httpx.Client(trust_env=False, timeout=60) as client:
@@ -261,13 +261,13 @@ def test_no_more_uploads_at_once_than_allowed(serve: Serve, images: list[Dataset
 
     thread = threading.Thread(target=upload)
     thread.start()
-    assert begun.wait(30)
     try:
+        wait_until(web.temporary_files, "upload that is under way")
         busy = web.post([part10(images[1])])
         assert (busy.status_code, busy.headers["retry-after"]) == (503, "10")
     finally:
         go_on.set()
-        thread.join(30)
+        thread.join(90)
     assert answers[0].status_code == 200
     assert web.post([part10(images[1])]).status_code == 200
 
