@@ -11,13 +11,16 @@ from PIL import Image
 from reportlab.lib.colors import HexColor
 from reportlab.lib.pagesizes import A4
 from reportlab.lib.utils import ImageReader, simpleSplit
+from reportlab.pdfbase import pdfmetrics
+from reportlab.pdfbase.ttfonts import TTFont
 from reportlab.pdfgen.canvas import Canvas
 
 MARGIN = 42.0
 LEAST_PICTURE, TALLEST_PICTURE = 190.0, 340.0
 WIDTH, HEIGHT = A4
 TEXT, QUIET, RULE, WARNING = HexColor(0x1A1A1A), HexColor(0x666666), HexColor(0xBBBBBB), HexColor(0xB00020)
-PLAIN, BOLD = "Helvetica", "Helvetica-Bold"
+PLAIN, BOLD = "Vera", "VeraBd"
+"""Fonts that come with reportlab and are put into the file: those that readers take instead have other widths."""
 UNPRINTABLE = "(characters not printable here)"
 
 
@@ -73,6 +76,9 @@ class Page:
 
 def draw_page(page: Page) -> bytes:
     """The page as a PDF file of one page, A4; what does not fit is counted, not lost silently."""
+    for name in (PLAIN, BOLD):
+        if name not in pdfmetrics.getRegisteredFontNames():
+            pdfmetrics.registerFont(TTFont(name, f"{name}.ttf"))
     buffer = BytesIO()
     canvas = Canvas(buffer, pagesize=A4, invariant=1, pageCompression=0)
     canvas.setTitle(_printable(page.title))
@@ -91,10 +97,10 @@ def draw_page(page: Page) -> bytes:
 def _head(canvas: Canvas, page: Page) -> float:
     """Title, warning and banner; where they end."""
     y = HEIGHT - MARGIN - 6
-    _write(canvas, MARGIN, y, page.title, BOLD, 15)
+    _write(canvas, MARGIN, y, page.title, BOLD, 14)
     y -= 17
-    for line in simpleSplit(_printable(page.warning), BOLD, 10, WIDTH - 2 * MARGIN):
-        _write(canvas, MARGIN, y, line, BOLD, 10, WARNING)
+    for line in simpleSplit(_printable(page.warning), BOLD, 9, WIDTH - 2 * MARGIN):
+        _write(canvas, MARGIN, y, line, BOLD, 9, WARNING)
         y -= 13
     y -= 4
     half = (WIDTH - 2 * MARGIN) / 2
@@ -102,8 +108,8 @@ def _head(canvas: Canvas, page: Page) -> float:
     canvas.line(MARGIN, y + 9, WIDTH - MARGIN, y + 9)
     for index, (name, value) in enumerate(page.banner):
         x, line = MARGIN + half * (index % 2), y - 13 * (index // 2) - 4
-        _write(canvas, x, line, name, PLAIN, 9, QUIET)
-        _write(canvas, x + 82, line, _cut(value, BOLD, 9, half - 88), BOLD, 9)
+        _write(canvas, x, line, name, PLAIN, 8, QUIET)
+        _write(canvas, x + 82, line, _cut(value, BOLD, 8, half - 88), BOLD, 8)
     y -= 13 * ((len(page.banner) + 1) // 2) + 2
     canvas.line(MARGIN, y, WIDTH - MARGIN, y)
     return y - 16
@@ -111,13 +117,13 @@ def _head(canvas: Canvas, page: Page) -> float:
 
 def _foot(canvas: Canvas, lines: Sequence[str]) -> float:
     """Small print at the bottom; where it begins."""
-    wrapped = [part for line in lines for part in simpleSplit(_printable(line), PLAIN, 7.5, WIDTH - 2 * MARGIN)]
+    wrapped = [part for line in lines for part in simpleSplit(_printable(line), PLAIN, 6.75, WIDTH - 2 * MARGIN)]
     y = MARGIN - 14 + 9.5 * len(wrapped)
     top = y + 12
     canvas.setStrokeColor(RULE)
     canvas.line(MARGIN, top - 1, WIDTH - MARGIN, top - 1)
     for line in wrapped:
-        _write(canvas, MARGIN, y, line, PLAIN, 7.5, QUIET)
+        _write(canvas, MARGIN, y, line, PLAIN, 6.75, QUIET)
         y -= 9.5
     return top
 
@@ -128,21 +134,21 @@ def _table(canvas: Canvas, page: Page, top: float, bottom: float) -> float:
     widths = [(WIDTH - 2 * MARGIN) * share for share in shares]
     lefts = [MARGIN + sum(widths[:index]) for index in range(len(widths))]
     for left, name in zip(lefts, page.columns, strict=True):
-        _write(canvas, left, top, name, BOLD, 9)
+        _write(canvas, left, top, name, BOLD, 8)
     y = top - 5
     canvas.setStrokeColor(RULE)
     canvas.line(MARGIN, y, WIDTH - MARGIN, y)
     y -= 11
     for number, row in enumerate(page.rows):
-        cells = [simpleSplit(_printable(cell), PLAIN, 9, width - 6) for cell, width in zip(row, widths, strict=True)]
+        cells = [simpleSplit(_printable(cell), PLAIN, 8, width - 6) for cell, width in zip(row, widths, strict=True)]
         height = 11.0 * max(1, *(len(cell) for cell in cells))
         if y - height < bottom:
             rest = len(page.rows) - number
-            _write(canvas, MARGIN, y, f"and {rest} more in the structured report", PLAIN, 9, QUIET)
+            _write(canvas, MARGIN, y, f"and {rest} more in the structured report", PLAIN, 8, QUIET)
             return y - 14
         for left, cell in zip(lefts, cells, strict=True):
             for line, text in enumerate(cell):
-                _write(canvas, left, y - 11 * line, text, PLAIN, 9)
+                _write(canvas, left, y - 11 * line, text, PLAIN, 8)
         y -= height + 3
     return y
 
@@ -150,11 +156,11 @@ def _table(canvas: Canvas, page: Page, top: float, bottom: float) -> float:
 def _paragraphs(canvas: Canvas, paragraphs: Sequence[str], top: float, bottom: float) -> float:
     y = top
     for paragraph in paragraphs:
-        for line in simpleSplit(_printable(paragraph), PLAIN, 9, WIDTH - 2 * MARGIN):
+        for line in simpleSplit(_printable(paragraph), PLAIN, 8, WIDTH - 2 * MARGIN):
             if y - 11 < bottom:
-                _write(canvas, MARGIN, y, "(cut; the whole text is in the structured report)", PLAIN, 9, QUIET)
+                _write(canvas, MARGIN, y, "(cut; the whole text is in the structured report)", PLAIN, 8, QUIET)
                 return y - 12
-            _write(canvas, MARGIN, y, line, PLAIN, 9)
+            _write(canvas, MARGIN, y, line, PLAIN, 8)
             y -= 11
         y -= 4
     return y
@@ -178,7 +184,7 @@ def _pictures(canvas: Canvas, pictures: Sequence[Picture], bottom: float, height
             canvas.setStrokeColorRGB(*(value / 255 for value in colour))
             canvas.setLineWidth(1)
             canvas.drawPath(path)
-        _write(canvas, left, bottom, _cut(picture.caption, PLAIN, 8, slot - 4), PLAIN, 8, QUIET)
+        _write(canvas, left, bottom, _cut(picture.caption, PLAIN, 7, slot - 4), PLAIN, 7, QUIET)
 
 
 def _write(canvas: Canvas, x: float, y: float, text: str, font: str, size: float, colour: HexColor = TEXT) -> None:
@@ -193,7 +199,7 @@ def _cut(text: str, font: str, size: float, width: float) -> str:
 
 
 def _printable(text: str) -> str:
-    """The text, if the fonts that every PDF reader has can show it (Latin-1); nothing is replaced by look-alikes."""
+    """The text, if the fonts can show it (Latin-1); nothing is replaced by look-alikes."""
     shown = "".join(character if character.isprintable() else " " for character in text)
     try:
         shown.encode("cp1252")

@@ -134,7 +134,9 @@ class Viewer:
         context = self.browser.new_context(viewport={"width": 1400, "height": 900})
         context.set_default_timeout(PATIENCE_SECONDS * 1000)
         context.add_init_script(NO_TOUR)
-        context.route(lambda url: not url.startswith(self.address), lambda route: route.abort())
+        context.route(
+            lambda url: url.startswith("http") and not url.startswith(self.address), lambda route: route.abort()
+        )
         try:
             page = context.new_page()
             page.goto(f"{self.address}/viewer?StudyInstanceUIDs={study_instance_uid}")
@@ -169,11 +171,11 @@ class Viewer:
             yield OpenedReport(str(texts), drawn, page)
 
     @contextmanager
-    def images(self, study: str, series_number: int) -> Iterator[Page]:
-        """A series of images, the first of them shown: a Secondary Capture."""
+    def series(self, study: str, series_number: int, shown: str = SERIES_SHOWN) -> Iterator[Page]:
+        """Any other series, opened: the viewer shows it, or what `shown` says of the page (JavaScript) is true."""
         with self.study(study) as page:
-            found = page.locator('[data-cy="study-browser-thumbnail"]').filter(has_text=f"S:{series_number}")
-            _open(page, found.first, SERIES_SHOWN, series_number)
+            found = page.locator('[data-cy^="study-browser-thumbnail"]').filter(has_text=f"S:{series_number}")
+            _open(page, found.first, shown, series_number)
             yield page
 
 

@@ -8,57 +8,26 @@ import argparse
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
-from PIL import Image
-from playwright.sync_api import Page
 from pydicom import dcmread
 
 from dicom_sr import codes
 from dicom_sr.findings import Finding, Likelihood, Presence
 from dicom_sr.profile_files import named_profile
 from dicom_sr.render import render
-from tests.counterparts import OrthancPeer, orthanc
+from tests.counterparts import orthanc
 from tests.dicom_sr.cases import CERTAINTY, Case
 from tests.viewer import ohif
 from tests.viewer.browser import SETTLED_MS, Viewer, chromium, segment_row
 from tests.viewer.check import to_bytes
 from tests.viewer.head import SERIES, painted_head
+from tests.viewer.kinds import KINDS
 from tests.viewer.site import viewer_site
-
-WIDTH, QUALITY = 960, 80
-
-
-@dataclass(frozen=True)
-class Studio:
-    """Where pictures are taken, and where they go."""
-
-    viewer: Viewer
-    peer: OrthancPeer
-    out: Path
-
-    def show(self, images: Iterable[bytes], objects: Iterable[bytes]) -> dict[str, int]:
-        """Put a study alone into the archive; modality -> series number of what was rendered of it."""
-        for patient in self.peer.get("/patients"):
-            self.peer.request(f"/patients/{patient}", method="DELETE")
-        numbers = {}
-        for content in (*images, *(kept := list(objects))):
-            self.peer.request("/instances", content)
-        for item in (dcmread(BytesIO(each), stop_before_pixels=True) for each in kept):
-            numbers[str(item.Modality)] = int(item.SeriesNumber)
-        return numbers
-
-    def take(self, page: Page, name: str) -> None:
-        """A small JPEG of the page."""
-        page.wait_for_timeout(SETTLED_MS)
-        path = self.out / f"{name}.jpg"
-        with Image.open(BytesIO(page.screenshot())) as whole:
-            small = whole.convert("RGB").resize((WIDTH, whole.height * WIDTH // whole.width), Image.Resampling.LANCZOS)
-        small.save(path, quality=QUALITY, subsampling=0, optimize=True)
-        print(f"{path}: {path.stat().st_size // 1000} kB", flush=True)
+from tests.viewer.studio import Studio
 
 
 def analysed_head(studio: Studio) -> None:
@@ -101,7 +70,7 @@ def painted(studio: Studio) -> None:
     objects = [each.to_bytes() for each in render(case.result, case.sources, named_profile("legacy"))]
     numbers = studio.show(images, objects)
     capture = next(number for modality, number in numbers.items() if modality != "SR")
-    with studio.viewer.images(study, capture) as page:
+    with studio.viewer.series(study, capture) as page:
         studio.take(page, "ohif-secondary-capture")
 
 
@@ -118,10 +87,10 @@ def radiograph(studio: Studio, file: Path, rendered: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--radiograph", nargs=2, type=Path, metavar=("FILE", "RENDERED"))
-    parser.add_argument("--only", choices=("head", "painted", "radiograph"))
+    parser.add_argument("--only", choices=("head", "painted", *KINDS, "radiograph"))
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
     chosen = parser.parse_args()
-    makers: dict[str, Callable[[Studio], None]] = {"head": analysed_head, "painted": painted}
+    makers: dict[str, Callable[[Studio], None]] = {"head": analysed_head, "painted": painted, **KINDS}
     if chosen.radiograph:
         makers["radiograph"] = lambda studio: radiograph(studio, *chosen.radiograph)
     with (
