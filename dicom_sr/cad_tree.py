@@ -4,7 +4,7 @@ Plain data sets: highdicom has neither the templates nor content items by refere
 path of places from the root (1), each from 1 (PS3.3 C.17.3.2.5).
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -284,3 +284,39 @@ def document(
     dataset.ContentTemplateSequence = [template_item]
     dataset.ContentSequence = [code(MODIFIER, LANGUAGE, ENGLISH), *children]
     return dataset
+
+
+def says_everything(reports: Sequence[Dataset], result: Result) -> bool:
+    """Whether these CAD reports leave nothing of a result out. Doubt, words and remarks have no place in them, nor has
+    how likely it is that something absent is there, a second place on one image, or what is known about a number.
+    """
+    if result.text or result.remarks:
+        return False
+    written = {values for report in reports for values in _said(report)}
+    return all(_is_said(finding, written) for finding in result.findings)
+
+
+def _said(item: Dataset) -> Iterator[tuple[str, str]]:
+    """(code value of the name, code value) of CODE items, and (name, "") of NUM items, at any depth."""
+    value_type = item.get("ValueType")
+    if value_type in ("CODE", "NUM") and "ConceptNameCodeSequence" in item:
+        value = str(item.ConceptCodeSequence[0].CodeValue) if value_type == "CODE" else ""
+        yield str(item.ConceptNameCodeSequence[0].CodeValue), value
+    for child in item.get("ContentSequence") or ():
+        yield from _said(child)
+
+
+def _is_said(finding: Finding, written: Collection[tuple[str, str]]) -> bool:
+    places = [region.sop_instance_uid for region in finding.regions if isinstance(region, PlanarRegion)]
+    return (
+        finding.presence is not Presence.INDETERMINATE
+        and not (finding.presence is Presence.ABSENT and finding.likelihood)
+        and not finding.is_alarm
+        and len(places) == len(set(places)) == len(finding.regions)
+        and all((each.concept.value, each.value.value) in written for each in finding.qualifiers)
+        and all(
+            (each.concept.value, "") in written
+            and not (each.prior or each.normality or each.normal_range or each.uncertainty)
+            for each in finding.measurements
+        )
+    )

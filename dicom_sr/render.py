@@ -5,11 +5,12 @@ from dataclasses import dataclass, replace
 
 from pydicom.dataset import Dataset
 
+from dicom_sr.cad_tree import says_everything
 from dicom_sr.chest_cad import encode_chest_cad
 from dicom_sr.encapsulated_pdf import encode_document
 from dicom_sr.errors import NothingToShow
 from dicom_sr.evidence import Evidence, check_evidence
-from dicom_sr.findings import Presence, Result
+from dicom_sr.findings import Result
 from dicom_sr.key_objects import encode_key_objects
 from dicom_sr.mammography_cad import encode_mammography_cad
 from dicom_sr.measurement_report import encode_measurement_report, has_report
@@ -146,27 +147,9 @@ def _render(rendering: Rendering) -> list[RenderedObject]:
 
 
 def _is_said_by_cad(rendering: Rendering) -> bool:
-    """Whether the profile wants no other report beside a CAD SR, and there is one that says all there is to say.
-
-    Doubt, words of the model and sizes have no place in CAD reports.
-    """
+    """Whether the profile wants no other report beside a CAD SR, and there is one that says all there is to say."""
     written = rendering.having(*CAD_REPORTS) if rendering.profile.report_only_without_cad else []
-    if not written or rendering.result.text:
-        return False
-    numbers = {name for dataset in written for name in _numbers(dataset)}
-    return all(
-        finding.presence is not Presence.INDETERMINATE
-        and all(measurement.concept.value in numbers for measurement in finding.measurements)
-        for finding in rendering.result.findings
-    )
-
-
-def _numbers(item: Dataset) -> Iterator[str]:
-    """Code values of what the NUM items of a content tree measure."""
-    if item.get("ValueType") == "NUM":
-        yield str(item.ConceptNameCodeSequence[0].CodeValue)
-    for child in item.get("ContentSequence") or ():
-        yield from _numbers(child)
+    return bool(written) and says_everything(written, rendering.result)
 
 
 def _is_too_large(dataset: Dataset, profile: DestinationProfile) -> bool:

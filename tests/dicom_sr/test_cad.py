@@ -1,6 +1,7 @@
 """Mammography and Chest CAD SR: what they say, when they are not written, and what others say of them."""
 
 from dataclasses import replace
+from datetime import date
 
 import pytest
 from pydicom.sr._concepts_dict import concepts
@@ -9,7 +10,7 @@ from pydicom.sr.coding import Code
 from dicom_sr import chest_cad, content_tree, mammography_cad
 from dicom_sr.chest_cad import encode_chest_cad
 from dicom_sr.conformance import check
-from dicom_sr.findings import Measurement, Predecessor, Presence
+from dicom_sr.findings import Measurement, Predecessor, Presence, PriorValue, Qualifier
 from dicom_sr.identity import tracking_uid
 from dicom_sr.mammography_cad import BREAST_MASS, encode_mammography_cad
 from dicom_sr.profile import CONSERVATIVE, Role
@@ -129,10 +130,19 @@ def test_what_cad_cannot_say_of_mammograms_is_in_a_report_beside_it():
     case = without_sizes(mammography())
     first, *others = case.result.findings
     size = Measurement(Code("81827009", "SCT", "Diameter"), 9.0, Code("mm", "UCUM", "mm"))
+    assessment = Qualifier(Code("111005", "DCM", "Assessment Category"), Code("111173", "DCM", "3"))
+    (number,) = others[0].measurements
+    before = PriorValue(2.0, date(2023, 11, 2), "1.2.9")
     for changes in (
         {"findings": (replace(first, measurements=(*first.measurements, size)), *others)},
         {"findings": (replace(first, presence=Presence.INDETERMINATE), *others)},
         {"text": "Compare with the earlier study."},
+        {"remarks": ("One view was turned.",)},
+        {"findings": (replace(first, critical=True), *others)},
+        {"findings": (replace(first, qualifiers=(*first.qualifiers, assessment)), *others)},
+        {"findings": (replace(first, regions=(*first.regions, first.regions[0])), *others)},
+        {"findings": (replace(first, presence=Presence.ABSENT, regions=(), qualifiers=()), *others)},
+        {"findings": (*others[1:], replace(others[0], measurements=(replace(number, prior=before),)))},
     ):
         roles = {each.role for each in render(replace(case.result, **changes), case.sources, profile)}
         assert Role.MAMMOGRAPHY_CAD in roles and roles & {Role.REPORT, Role.REPORT_WITHOUT_PLACE}, changes
