@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection, Engine, select
+from sqlalchemy import Connection, Engine, func, select
 
 from dicom_sr.profile import CONSERVATIVE, STRUCTURED_REPORTS, DestinationProfile, Role
 from node.deliver.durable import whole_folder
@@ -109,18 +109,20 @@ def _put(rendered: "RenderedObject", path: Path, position: int, final_path: str)
 
 
 def _reports_before(connection: Connection, parcel: Parcel, profile: DestinationProfile) -> list[ResultObject]:
-    """The reports that this one replaces where it goes: those of the newest earlier result that was taken in the same
+    """The reports that this one replaces where it goes: those of the last earlier result that was taken in the same
     form. The Result itself names them as the conservative profile has them, which this destination was never sent.
     """
     earlier = connection.scalars(
         select(results.c.id)
+        .join(job, job.c.result_id == results.c.id)
         .where(
             results.c.study_instance_uid == parcel.result.study_instance_uid,
             results.c.model == parcel.result.model,
-            results.c.revision < parcel.result.revision,
+            job.c.id < parcel.job.job_id,
             results.c.state == ResultState.SUPERSEDED,
         )
-        .order_by(results.c.revision.desc())
+        .group_by(results.c.id)
+        .order_by(func.max(job.c.id).desc())
     ).all()
     for result_id in earlier:
         taken = _taken(connection, result_id)

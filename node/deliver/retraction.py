@@ -41,7 +41,9 @@ def with_rejection_note(engine: Engine, parcel: Parcel) -> Parcel:
 
 
 def _last_taken(connection: Connection, parcel: Parcel) -> tuple[StoredResult, tuple[AcceptedObject, ...]] | None:
-    """The newest earlier result of the same study and model that this destination took, and what it took of it."""
+    """The last result of the same study and model that this destination took, and what it took of it. Last is which
+    delivery was wanted last: a retry that succeeds replaces the later revision that said that nothing was analysed.
+    """
     job_id = connection.scalar(
         select(job.c.id)
         .join(delivery, delivery.c.job_id == job.c.id)
@@ -49,11 +51,11 @@ def _last_taken(connection: Connection, parcel: Parcel) -> tuple[StoredResult, t
         .where(
             result.c.study_instance_uid == parcel.result.study_instance_uid,
             result.c.model == parcel.result.model,
-            result.c.revision < parcel.result.revision,
+            job.c.id < parcel.job.job_id,
             result.c.state == ResultState.SUPERSEDED,
             delivery.c.destination == parcel.job.destination,
         )
-        .order_by(result.c.revision.desc())
+        .order_by(job.c.id.desc())
         .limit(1)
     )
     taken = get_delivery(connection, job_id) if job_id is not None else None

@@ -5,12 +5,13 @@ from collections.abc import Callable
 
 import pytest
 from pydicom import dcmread
+from sqlalchemy import update
 
 from node.jobs.job import Job
 from node.settings import Destination
-from node.store.database import read_transaction
+from node.store.database import read_transaction, write_transaction
 from node.store.results import get_result
-from node.store.tables import DeliveryState
+from node.store.tables import DeliveryState, result, result_object
 from tests.faulty_archive import FaultyArchive
 from tests.node.deliver.conftest import Node, add_real_result
 
@@ -87,3 +88,29 @@ def test_an_archive_that_takes_no_notes_gets_the_result_and_says_so(node: Node, 
             ended = node.wait_for_end(second)
         assert [one.sop_instance_uid for one in archive.received][2:] == node.uids(second)
     assert "not retracted, because the destination refuses Key Object Selection" in str(ended.last_error)
+
+
+def test_statement_that_nothing_was_analysed_is_retracted_when_a_retry_succeeds(
+    node: Node, destination_at: DestinationAt
+) -> None:
+    """It is of a later revision than the job that is tried again."""
+    with FaultyArchive() as archive:
+        first = add_real_result(node, "pacs")
+        said_to_be_a_statement(node, first, revision=3)
+        with node.outbox(node.settings(destination_at(archive.port, retract=True))):
+            node.wait_for_end(first)
+            second = replaced(node, first, "d2")
+            node.wait_for_end(second)
+            third = replaced(node, second, "d3")
+            node.wait_for_end(third)
+        sent = [one.sop_instance_uid for one in archive.received]
+    assert rejected(sent[4], node, second) == set(node.uids(first))
+    assert rejected(sent[7], node, third) == set(node.uids(second)), "and the statement is not retracted twice"
+
+
+def said_to_be_a_statement(node: Node, job: Job, revision: int) -> None:
+    with write_transaction(node.engine) as connection:
+        connection.execute(update(result).where(result.c.id == job.result_id).values(revision=revision))
+        connection.execute(
+            update(result_object).where(result_object.c.result_id == job.result_id).values(role="not-analysed")
+        )
