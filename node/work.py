@@ -118,9 +118,8 @@ class InferHandler:
         with read_transaction(self._engine) as connection:
             stored = catalogue.instances(connection, [uid for members in chosen.values() for uid in members])
             current = current_result(connection, job.study_instance_uid, str(job.model))
-        replaced = current is not None and (current.revision < (job.revision or 1) or current.is_statement)
-        objects = current.objects if current is not None and replaced else ()
-        reports = [each for each in objects if Role(each.role) in STRUCTURED_REPORTS]
+        replaced = current.objects if current is not None and current.is_replaced_by(job.revision or 1) else ()
+        reports = [each for each in replaced if Role(each.role) in STRUCTURED_REPORTS]
         by_uid = {each.sop_instance_uid: each for each in stored}
         data_dir = self._settings.node.data_dir
         return AnalysisRequest(

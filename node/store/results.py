@@ -63,6 +63,10 @@ class StoredResult(NewResult):
         """Whether it only says why the study was not analysed."""
         return bool(self.objects) and all(one.role == STATEMENT for one in self.objects)
 
+    def is_replaced_by(self, revision: int) -> bool:
+        """Whether a result of this revision replaces it: a later one does, a statement any, as of a job tried again."""
+        return self.revision < revision or self.is_statement
+
 
 @dataclass(frozen=True)
 class RecordedResult:

@@ -129,11 +129,14 @@ def test_job_that_failed_is_stated_and_can_still_be_tried_again(engine, settings
     with write_transaction(engine) as connection:
         assert queue.requeue(connection, failed.job_id, NOW).state is JobState.QUEUED
         running = claim(connection, JobKind.INFER, "w", LEASE_SECONDS, NOW)
-        assert running is not None
+        assert running is not None and running.revision == 1 and statement.revision == 2
+        stated_before = current_result(connection, "1.2", "brain")
+        assert stated_before is not None and stated_before.is_replaced_by(1), "its report names the statement"
         recorded = complete_inference(connection, running, new_result(running), 3, NOW)
         current = current_result(connection, "1.2", "brain")
     assert recorded.is_current and current is not None and not current.is_statement
     assert current.result_id == recorded.result_id
+    assert current.is_replaced_by(3) and not current.is_replaced_by(1)
 
 
 def test_statement_that_cannot_be_made_is_no_reason_why_the_study_was_not_analysed(engine, settings, manifests):
