@@ -176,7 +176,8 @@ def _preprocessing(trained: Trained, names: Sequence[str], questions: list[str],
         "alignment": "acquisition",
         "spacing_mm": ["images", *spacing] if trained.in_planes else spacing,
         "interpolation": "cubic",
-        "outside": "minimum",
+        "outside": "edge",
+        "grid": {"kind": "resized"},
         "intensity": steps[0],
     }
     asked += [COARSE, NOT_CROPPED]
@@ -237,13 +238,13 @@ def _run(trained: Trained, questions: list[str]) -> str:
 
 
 def _output(trained: Trained, questions: list[str], report: bool) -> str:
+    """Without activation: nnU-Net resamples what the network gives, and decides then; above 0 is above a half."""
     labels = trained.labels
     entries: dict[str, Any] = {"task": "segmentation", "tensor": trained.files.tensors[1]}
     if trained.in_regions:
-        entries |= {"channels": len(labels), "activation": "sigmoid", "decision": "threshold", "overlap": True}
+        entries |= {"channels": len(labels), "decision": "threshold", "threshold": 0.0, "overlap": True}
     else:
-        channels = max(channels[0] for _, channels in labels) + 1
-        entries |= {"channels": channels, "activation": "softmax", "decision": "argmax"}
+        entries |= {"channels": max(channels[0] for _, channels in labels) + 1, "decision": "argmax"}
     if not report:
         entries["report"] = False
     else:

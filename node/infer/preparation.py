@@ -117,7 +117,7 @@ def _channel(
     masks: Sequence[tuple[Region, np.ndarray]],
     threads: int,
 ) -> np.ndarray:
-    outside = float(volume.voxels.min()) if preprocessing.outside == "minimum" else float(preprocessing.outside)
+    outside = _outside(preprocessing.outside, volume)
     image = resample(volume.voxels, volume.grid, grid, preprocessing.interpolation, outside, threads)
     for region, mask in masks:
         if region.order == "before":
@@ -127,6 +127,12 @@ def _channel(
         if region.order == "after":
             image[~mask] = region.value
     return image
+
+
+def _outside(wanted: float | str, volume: Volume) -> float | None:
+    if wanted == "edge":
+        return None
+    return float(volume.voxels.min()) if wanted == "minimum" else float(wanted)
 
 
 def _crop_box(

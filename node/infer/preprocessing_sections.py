@@ -40,10 +40,11 @@ class Region(Section):
 class GridSection(Section):
     """`[preprocessing.grid]`: extent of the grid that the model sees."""
 
-    kind: Literal["fixed", "cover", "source"] = Field(
+    kind: Literal["fixed", "cover", "resized", "source"] = Field(
         "cover",
         description="fixed: `shape` voxels centred on the middle of the volume; cover: as many as cover the volume; "
-        "source: the images' own voxels, only turned.",
+        "resized: their number rounded, and the spacing such that they fill the volume exactly, as nnU-Net and "
+        "scikit-image resize; source: the images' own voxels, only turned.",
     )
     shape: tuple[Size, Size, Size] | None = Field(None, description="Voxels along each axis, for kind = fixed.")
 
@@ -79,8 +80,10 @@ class Preprocessing(Section):
         "axis, absent along all.",
     )
     interpolation: Literal["linear", "nearest", "cubic"] = Field("linear", description="How the images are resampled.")
-    outside: float | Literal["minimum"] = Field(
-        0.0, description="Value outside the images' field of view, in modality units, or their minimum."
+    outside: float | Literal["minimum", "edge"] = Field(
+        0.0,
+        description="Value outside the centres of the images' outermost voxels, in modality units; their minimum; or "
+        "edge: that of the nearest voxel.",
     )
     grid: GridSection = Field(GridSection(), description="Extent of the grid.")
     intensity: tuple[IntensityStep, ...] = Field(

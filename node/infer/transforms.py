@@ -26,6 +26,8 @@ DIRECTIONS = {
 """Unit steps in LPS of an axis that increases towards the letter."""
 
 ORDERS = {"nearest": 0, "linear": 1, "cubic": 3}
+EDGE_VOXELS = 12
+"""As SciPy pads before it fits a curve with edges that go on."""
 SNAP = 1e-9
 """Entries of an index map this close to a whole number are taken to be it: rounding, not geometry."""
 
@@ -53,7 +55,12 @@ def model_grid(source: Grid, preprocessing: Preprocessing, centre_lps: np.ndarra
     corners = np.array(list(itertools.product(*((-0.5, size - 0.5) for size in source.shape))))
     corners = corners @ source.affine_lps[:3, :3].T + source.affine_lps[:3, 3]
     along = corners @ np.linalg.inv(axes).T
-    sizes = np.maximum(1, np.ceil(np.ptp(along, axis=0) / spacing - 1e-6)).astype(int)
+    counts = np.ptp(along, axis=0) / spacing
+    if preprocessing.grid.kind == "resized":
+        sizes = np.maximum(1, np.round(counts)).astype(int)
+        spacing = np.ptp(along, axis=0) / sizes
+    else:
+        sizes = np.maximum(1, np.ceil(counts - 1e-6)).astype(int)
     middle = axes @ ((along.min(axis=0) + along.max(axis=0)) / 2)
     return centred_grid(axes * spacing, (int(sizes[0]), int(sizes[1]), int(sizes[2])), middle)
 
@@ -98,10 +105,11 @@ def resample(
     source: Grid,
     target: Grid,
     interpolation: Literal["linear", "nearest", "cubic"] = "linear",
-    outside: float = 0.0,
+    outside: float | None = 0.0,
     threads: int = 1,
 ) -> np.ndarray:
-    """Values on another grid, float32; `outside` where no centres of source voxels surround the place.
+    """Values on another grid, float32; `outside` where no centres of source voxels surround the place, with None the
+    value of the nearest.
 
     Parameters
     ----------
@@ -126,6 +134,8 @@ def resample(
     result = np.empty(target.shape, np.float32)
     order = ORDERS[interpolation]
     if order > 1:
+        if outside is None:  # the curve goes on as the images do, not as their mirror
+            values, offset = np.pad(values, EDGE_VOXELS, mode="edge"), offset + EDGE_VOXELS
         values = ndimage.spline_filter(values, order, output=np.float32)
 
     def slab(first: int, last: int) -> None:
@@ -136,8 +146,8 @@ def resample(
             output=result[first:last],
             output_shape=result[first:last].shape,
             order=order,
-            mode="constant",
-            cval=outside,
+            mode="nearest" if outside is None else "constant",
+            cval=outside or 0.0,
             prefilter=False,
         )
 
@@ -174,16 +184,17 @@ def is_shared(matrix: np.ndarray, offset: np.ndarray) -> bool:
 
 
 def _copy(
-    values: np.ndarray, matrix: np.ndarray, offset: np.ndarray, shape: tuple[int, int, int], outside: float
+    values: np.ndarray, matrix: np.ndarray, offset: np.ndarray, shape: tuple[int, int, int], outside: float | None
 ) -> np.ndarray:
     """Values on a grid that shares its voxels with the source."""
     axes = [int(np.flatnonzero(matrix[:, axis])[0]) for axis in range(3)]
-    result = np.full(shape, outside, np.float32)
+    result = np.full(shape, outside or 0.0, np.float32)
     into, out_of = [], []
     for axis, source_axis in enumerate(axes):
         sign, shift = int(matrix[source_axis, axis]), int(offset[source_axis])
         size = values.shape[source_axis]
         indices = np.arange(shape[axis]) * sign + shift
+        indices = np.clip(indices, 0, size - 1) if outside is None else indices
         inside = np.flatnonzero((indices >= 0) & (indices < size))
         into.append(inside)
         out_of.append(indices[inside])

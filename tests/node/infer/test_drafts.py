@@ -172,6 +172,7 @@ def test_nnunet_results(tmp_path: Path) -> None:
     assert manifest.run.patch == (64, 192, 160) and manifest.run.overlap == 0.5
     prepared = manifest.preprocessing
     assert prepared.dimensions == 3 and prepared.spacing_mm == (5.0, 0.79, 0.79) and prepared.interpolation == "cubic"
+    assert prepared.grid.kind == "resized" and prepared.outside == "edge"
     clip, z_score = prepared.intensity
     assert (clip.step, z_score.step) == ("clip", "z-score")
     assert clip.model_dump() == {"step": "clip", "low": -41.0, "high": 176.0}
@@ -204,7 +205,8 @@ def test_nnunet_regions_and_channels(tmp_path: Path) -> None:
     prepared = manifest.preprocessing
     assert prepared.dimensions == 3 and prepared.orientation == "PSL" and prepared.intensity_of == {"mystery": ()}
     output = manifest.outputs[0]
-    assert output.task == "segmentation" and output.overlap and output.activation == "sigmoid"
+    assert output.task == "segmentation" and output.overlap and output.decision == "threshold"
+    assert (output.activation, output.threshold) == ("none", 0.0)  # logits are resampled, and decided then
     assert any("'mystery'; MR is assumed" in question for question in made.open_questions)
 
 

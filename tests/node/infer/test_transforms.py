@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from scipy import ndimage
 
 from node.infer.intensity import scale_intensities
 from node.infer.output_sections import Label, Postprocessing
@@ -256,3 +257,30 @@ def test_body_box_ignores_specks_and_keeps_its_margin_inside() -> None:
     assert body_box(image, Crop(margin_voxels=2)) == ((3, 1, 0), (17, 13, 20))
     assert body_box(image, Crop(margin_voxels=2, minimum_voxels_per_plane=4)) == ((3, 4, 0), (9, 10, 11))
     assert body_box(image * 0, Crop()) == ((0, 0, 0), (20, 20, 20))
+
+
+def resized(values: np.ndarray, shape: tuple[int, ...], order: int) -> np.ndarray:
+    """As scikit-image and nnU-Net resize: the field of view is kept, beyond the outermost centres it goes on."""
+    places = [(np.arange(n) + 0.5) * (side / n) - 0.5 for n, side in zip(shape, values.shape, strict=True)]
+    return ndimage.map_coordinates(values, np.meshgrid(*places, indexing="ij"), order=order, mode="nearest")
+
+
+@pytest.mark.parametrize("interpolation", ["linear", "cubic"])
+def test_a_resized_grid_is_that_of_nnunet(interpolation: str) -> None:
+    """The far planes, too, which a covering grid with a value outside loses."""
+    values = np.random.default_rng(2).normal(0, 100, (9, 14, 17)).astype(np.int16)
+    source = Grid(values.shape, np.diag([2.5, 0.9, 0.7, 1.0]))
+    wanted = preprocessing(spacing_mm=(1.5, 1.5, 1.0), grid={"kind": "resized"})
+    grid = model_grid(source, wanted)
+    assert grid.shape == (15, 8, 12)
+    np.testing.assert_allclose(np.array(grid.shape) * grid.spacing_mm, np.array(source.shape) * source.spacing_mm)
+    found = resample(values, source, grid, interpolation, None)
+    expected = resized(values.astype(np.float64), grid.shape, {"linear": 1, "cubic": 3}[interpolation])
+    np.testing.assert_allclose(found, expected, atol=0.02)
+
+
+def test_beyond_the_edge_of_shared_voxels_stands_the_nearest() -> None:
+    values = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+    source = Grid(values.shape, np.diag([2.0, 1.0, 1.0, 1.0]))
+    larger = centred_grid(np.diag([2.0, 1.0, 1.0]), (4, 5, 6), source.centre_lps)
+    np.testing.assert_array_equal(resample(values, source, larger, "cubic", None), np.pad(values, 1, mode="edge"))
