@@ -189,7 +189,9 @@ def labels(patch: int, rounds: int, device: str, network: Path | None) -> None:
         (session,) = model.sessions(device, 0).values()
         left = "left on the GPU" if session.scores else "left on the GPU (not so: CuPy is not there)"
         ways = {left: session, "brought back": replace(session, scores=None)}
-        print(f"{device_name()}: {session.provider}, 200 x 256 x 256 voxels at 1.5 mm, patches of {patch}^3")
+        print(
+            f"{device_name()}: {session.provider}, 200 x 256 x 256 voxels at 1.5 mm, patches of {patch}^3", flush=True
+        )
         found = {}
         for way, one in ways.items():
             seconds, shares = [], []
@@ -204,7 +206,10 @@ def labels(patch: int, rounds: int, device: str, network: Path | None) -> None:
                     seconds.append(passed)
                     shares.append(1 - timed.seconds / passed)
             share = 100 * statistics.median(shares)
-            print(f"  {way:16s} {1000 * statistics.median(seconds):8.0f} ms, {share:.1f} % outside the network")
+            print(
+                f"  {way:16s} {1000 * statistics.median(seconds):8.0f} ms, {share:.1f} % outside the network",
+                flush=True,
+            )
         one, other = found.values()
         print(f"  labels equal on {100 * float((one == other).mean()):.4f} % of voxels")
 
