@@ -41,10 +41,10 @@ SLOW = frozenset(CODECS) - {uid.RLELossless, DEFLATED_FRAME, UNCOMPRESSED_FRAMES
 FEWEST_IMAGES = 24
 """Below it a series is decoded where it is loaded: starting to hand over costs more."""
 
-IMAGES_AHEAD = 32
+IMAGES_AHEAD = 64
 """Images that each process may have waiting, and..."""
 
-IMAGES_AT_ONCE = 16
+IMAGES_AT_ONCE, FEWEST_AT_ONCE = 32, 2
 """...that it is given at once; fewer towards the end of a series, so that all processes end together."""
 
 TEMPORARY_BYTES = 1 << 30
@@ -214,8 +214,8 @@ class _Ahead:
     def _hand_over(self) -> None:
         processes = self._decoders.processes
         while self._waiting and len(self._coming) <= IMAGES_AHEAD * processes:
-            size = max(1, min(IMAGES_AT_ONCE, len(self._waiting) // (4 * processes)))
-            batch = [self._waiting.popleft() for _ in range(size)]
+            size = max(FEWEST_AT_ONCE, min(IMAGES_AT_ONCE, len(self._waiting) // (2 * processes)))
+            batch = [self._waiting.popleft() for _ in range(min(size, len(self._waiting)))]
             future = self._decoders.submit([self._slices[index] for index in batch])
             self._coming.update({index: (place, future) for place, index in enumerate(batch)})
 
