@@ -22,7 +22,7 @@ def register(app: typer.Typer) -> None:
 
 def decide_again(
     studies: Annotated[
-        list[str] | None, typer.Argument(metavar="[STUDY_UID]...", help="Studies that were received.")
+        list[str] | None, typer.Argument(metavar="STUDY_UID", help="Studies that were received.")
     ] = None,
     since: Annotated[
         str | None,
