@@ -154,7 +154,7 @@ def _serve(settings: Settings, engine: Engine, trail: AnyTrail, life_line: bool)
         from node.adapters.process.fetcher import Fetcher
 
         fetcher = Fetcher(engine, settings, stow, utc_now, random.random)
-        return ProcessDesk(engine, settings, stow, fetcher, utc_now, lambda: wake.notify(Topic.DELIVER))
+        return ProcessDesk(engine, settings, stow, fetcher, utc_now, lambda: wake.notify(Topic.DELIVER), witness)
 
     page = NoticePage(engine, settings, utc_now, told, lambda address, reason: witness.turned_away("", address, reason))
     server = WebServer(

@@ -84,14 +84,15 @@ def instances_sent(
     *,
     begins: bool,
     problem: str = "",
+    is_fetched: bool = False,
 ) -> AuditEvent:
-    """This node begins to send the instances of a result, or has sent them, or could not."""
+    """This node begins to send the instances of a result, or has sent them, or could not; or the peer fetches them."""
     return AuditEvent(
         BEGIN_TRANSFERRING if begins else INSTANCES_TRANSFERRED,
         Action.EXECUTE if begins else Action.READ,
         (
-            this_node(ae_title, role=SOURCE_ROLE, is_requestor=True),
-            Participant(peer or destination, DESTINATION_ROLE, False, peer, address),
+            this_node(ae_title, role=SOURCE_ROLE, is_requestor=not is_fetched),
+            Participant(peer or destination, DESTINATION_ROLE, is_fetched, peer, address),
         ),
         (study(study_instance_uid, sop_class_uids),),
         outcome=Outcome.SERIOUS_FAILURE if problem else Outcome.SUCCESS,

@@ -94,7 +94,7 @@ class StowService:
     async def take(self, request: Request, answer: Answer) -> Response:
         """Take the objects of one request as `store` does; who calls says what is answered once they are durable."""
         started_at = time.monotonic()
-        peer = _address(request)
+        peer = address_of(request)
         log = get_logger("web").bind(peer=peer)
         body = self.body_of(request)
         try:
@@ -113,7 +113,7 @@ class StowService:
 
     async def identify(self, request: Request) -> str:
         """The AE title of who sends. Raises `RequestRefused`, 401 or 403, which are security alerts."""
-        peer = _address(request)
+        peer = address_of(request)
         caller = Caller(peer, getattr(request.state, "certificate", ""), request.headers.get("authorization", ""))
         try:
             return str(await self._in_thread(self._access.identify, caller))
@@ -280,7 +280,8 @@ def fault_response(error: Exception) -> Response:
     return error_response(RequestRefused(500, "failed", "the node failed; its log says more"))
 
 
-def _address(request: Request) -> str:
+def address_of(request: Request) -> str:
+    """IP address of who asks."""
     return request.client.host.removeprefix("::ffff:") if request.client else ""
 
 

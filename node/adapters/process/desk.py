@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 from sqlalchemy import Connection, Engine
 from starlette.requests import Request
@@ -28,7 +28,7 @@ from node.web.body import ClientLost
 from node.web.media import parse_media_type
 from node.web.reception import RequestRefused
 from node.web.store_response import Outcome
-from node.web.stow import StowService, error_response
+from node.web.stow import StowService, address_of, error_response
 
 _ENDED = (JobState.SUCCEEDED, JobState.FAILED)
 _CALLBACK = {
@@ -40,6 +40,16 @@ _CALLBACK = {
 }
 
 
+class DeskWitness(Protocol):
+    """Told once something is over; it must not raise."""
+
+    def fetched(self, ae_title: str, address: str, study_instance_uid: str, sop_class_uid: str) -> None:
+        """A client fetches an object of a result."""
+
+    def turned_away(self, ae_title: str, address: str, reason: str) -> None:
+        """A client may not ask."""
+
+
 class ProcessDesk:
     """A guest of the HTTP server.
 
@@ -49,6 +59,8 @@ class ProcessDesk:
         Says who asks, and takes objects.
     wake : callable
         Wakes the lanes of the outbox.
+    witness : DeskWitness
+        The audit trail.
     """
 
     def __init__(
@@ -59,6 +71,7 @@ class ProcessDesk:
         fetcher: Fetcher,
         now: Callable[[], datetime],
         wake: Callable[[], object],
+        witness: DeskWitness,
     ) -> None:
         self._engine = engine
         self._settings = settings
@@ -66,6 +79,7 @@ class ProcessDesk:
         self._fetcher = fetcher
         self._now = now
         self._wake = wake
+        self._witness = witness
 
     def routes(self) -> Sequence[Route]:
         """What the HTTP server serves of it."""
@@ -211,17 +225,19 @@ class ProcessDesk:
         try:
             client = await self._identify(request)
             parameters = request.path_params
-            return await asyncio.to_thread(self._give, client, parameters["request"], parameters["uid"])
+            given = parameters["request"], parameters["uid"], address_of(request)
+            return await asyncio.to_thread(self._give, client, *given)
         except RequestRefused as refusal:
             return _refused(refusal)
 
-    def _give(self, client: str, request_id: str, sop_instance_uid: str) -> Response:
+    def _give(self, client: str, request_id: str, sop_instance_uid: str, address: str) -> Response:
         with read_transaction(self._engine) as connection:
             facts = read_facts(connection, _own(connection, client, request_id).study_instance_uid)
         for result in facts.results:
             for one in result.objects:
                 path = self._settings.node.data_dir / one.path
                 if one.sop_instance_uid == sop_instance_uid and path.is_file():
+                    self._witness.fetched(client, address, result.study_instance_uid, one.sop_class_uid)
                     return FileResponse(path, media_type="application/dicom", headers={"Cache-Control": "no-store"})
         raise _nothing()
 
@@ -229,7 +245,9 @@ class ProcessDesk:
         """Who asks. Raises `RequestRefused`."""
         client = await self._stow.identify(request)
         if self._settings.process.clients and client not in self._settings.process.clients:
-            raise RequestRefused(403, "not-for-this-client", "the client is not in process.clients")
+            refusal = RequestRefused(403, "not-for-this-client", "the client is not in process.clients")
+            await asyncio.to_thread(self._witness.turned_away, client, address_of(request), f"HTTP 403: {refusal}")
+            raise refusal
         return client
 
     def _callbacks(self, client: str) -> set[str]:

@@ -5,12 +5,13 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
 from pydicom.uid import generate_uid
 from structlog.testing import capture_logs
 
@@ -19,7 +20,9 @@ from node.adapters.process.callback import FailureTeller
 from node.adapters.process.desk import ProcessDesk
 from node.adapters.process.fetcher import Fetcher
 from node.adapters.process.standing import Facts, Progress, Standing, judge
-from node.audit.trail import NoTrail
+from node.audit.message import Source
+from node.audit.reception import ReceptionWitness
+from node.audit.trail import NoTrail, Trail, lines, read_line
 from node.deliver.outbox import Outbox
 from node.deliver.side_lanes import side_lanes
 from node.destination_settings import CallbackDestination, FolderDestination, Tls
@@ -158,9 +161,12 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., WebUnderTest]]:
         migrate(settings.database_url, None)
         engine = open_database(settings.database_url)
 
+        trail = Trail(tmp_path / "audit", Source("OVERREAD"), "web")
+
         def invite(stow: Any) -> ProcessDesk:
             fetcher = Fetcher(engine, settings, stow, lambda: datetime.now(UTC), lambda: 0.0)
-            return ProcessDesk(engine, settings, stow, fetcher, lambda: datetime.now(UTC), lambda: None)
+            now, witness = (lambda: datetime.now(UTC)), ReceptionWitness(trail, "OVERREAD")
+            return ProcessDesk(engine, settings, stow, fetcher, now, lambda: None, witness)
 
         notified = threading.Event()
         server = WebServer(settings, engine, FileStore(settings.node.data_dir), notified.set, invite=invite)
@@ -230,6 +236,27 @@ def test_files_of_two_studies_or_not_taken_begin_nothing(serve: Callable[..., We
     answer = call(server, "POST", "/process", content=content, headers={"Content-Type": kind})
     assert (answer.status_code, answer.json()["error"]) == (409, "not-all-stored")
     assert not server.rows(tables.process_request)
+
+
+def test_object_is_given_to_who_asked_for_its_study_and_the_trail_has_it(
+    serve: Callable[..., WebUnderTest], tmp_path: Path
+):
+    server = serve()
+    site = Node(tmp_path / "data", server.engine)
+    (job,) = site.add_result("pacs")
+    uid = site.uids(job)[0]
+    with write_transaction(server.engine) as connection:
+        made = ask(connection, "PLATFORM", job.study_instance_uid, None, NOW)
+    url = f"/process/{made.request_id}/objects/{uid}"
+    answer = call(server, "GET", url)
+    assert answer.headers["Content-Type"] == "application/dicom"
+    assert dcmread(BytesIO(answer.content)).SOPInstanceUID == uid
+    assert call(server, "GET", f"/process/{made.request_id}/objects/1.2.3").status_code == 404
+    assert call(server, "GET", url, "OTHER").status_code == 404
+    assert call(server, "GET", url, "SENDER").status_code == 403
+    said = [line.message for _, _, raw in lines(tmp_path / "audit") if (line := read_line(raw))]
+    assert len(said) == 2 and '"110104"' in said[0] and '"110113"' in said[1]
+    assert job.study_instance_uid in said[0] and "AETITLE=PLATFORM" in said[0] and "AETITLE=SENDER" in said[1]
 
 
 def ask_for(server: WebUnderTest, study: str, source: str | None = "archive") -> str:
