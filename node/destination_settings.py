@@ -156,6 +156,9 @@ class DicomwebDestination(HttpDestination, ObjectDestination):
     confirm_after_seconds: float = Field(
         10, ge=0, description="First time to ask whether the server has what it took; later times are further apart."
     )
+    maximum_kilobytes_per_second: int = Field(
+        0, ge=0, description="Most that each connection sends, in kB (10^3 bytes) per second; 0 means no limit."
+    )
 
 
 class Hl7Destination(AnyDestination):

@@ -29,6 +29,7 @@ class DicomwebTransport:
     def __init__(self, forms: Forms, destination: DicomwebDestination, timeout_seconds: float, data_dir: Path) -> None:
         self._forms = forms
         self._peer = HttpPeer(destination, timeout_seconds)
+        self._bytes_per_second = 1000 * destination.maximum_kilobytes_per_second
         self._data_dir = data_dir
 
     def send(self, parcel: Parcel, check: Check) -> Receipt:
@@ -60,7 +61,10 @@ class DicomwebTransport:
             "Accept": stow.DICOM_JSON,
         }
         answer = self._peer.request(
-            "POST", "/studies", headers=headers, make_content=lambda: stow.body(paths, boundary, check)
+            "POST",
+            "/studies",
+            headers=headers,
+            make_content=lambda: stow.paced(stow.body(paths, boundary, check), self._bytes_per_second, check),
         )
         read = stow.read_answer(answer.content)
         if answer.status_code != 200 and (read is None or not (read.stored or read.failed)):

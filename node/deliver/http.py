@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from node.deliver.tls import client_tls, describe_tls_error
+from node.deliver.tls import client_tls, describe_tls_error, files_stamp
 from node.deliver.transport import LONGEST_RETRY_AFTER_SECONDS, NeverTaken, NotTaken, Unreachable
 from node.destination_settings import HttpDestination, OAuth2
 from node.errors import Permanent
@@ -35,10 +35,11 @@ class HttpPeer:
     ) -> None:
         self.destination = destination
         self._clock = clock
-        host = httpx.URL(destination.url).host
-        verify: Any = client_tls(destination.tls, host, destination.name).context if destination.tls else True
         self._timeout_seconds = timeout_seconds
-        self._client = httpx.Client(verify=verify, timeout=timeout_seconds, follow_redirects=False, trust_env=False)
+        self._stamp = files_stamp(destination.tls)
+        self._client = self._open()
+        self._retired: httpx.Client | None = None
+        self._client_lock = threading.Lock()
         self._lock = threading.Lock()
         self._token = ""
         self._token_ends = 0.0
@@ -46,6 +47,8 @@ class HttpPeer:
     def close(self) -> None:
         """Close the connections that are kept open."""
         self._client.close()
+        if self._retired is not None:
+            self._retired.close()
 
     def describe(self) -> str:
         """How messages name the destination: without any credentials that its URL might hold."""
@@ -76,11 +79,12 @@ class HttpPeer:
         for is_last in (False, True):
             content = make_content() if make_content else None
             sent = {**(headers or {}), **self._authorization()}
-            request = self._client.build_request(
+            client = self._current_client()
+            request = client.build_request(
                 method, self.destination.url.rstrip("/") + path, headers=sent, content=content, params=params
             )
             try:
-                answer = self._whole_answer(request, longest_bytes)
+                answer = self._whole_answer(client, request, longest_bytes)
             except httpx.HTTPError as error:
                 raise Unreachable(f"{self.describe()}: {_describe(error)}") from None
             if self._wants_new_token(answer, is_last):
@@ -89,9 +93,28 @@ class HttpPeer:
             return answer
         raise AssertionError("unreachable")
 
-    def _whole_answer(self, request: httpx.Request, longest_bytes: int) -> httpx.Response:
+    def _open(self) -> httpx.Client:
+        tls = self.destination.tls
+        host = httpx.URL(self.destination.url).host
+        verify: Any = client_tls(tls, host, self.destination.name).context if tls else True
+        return httpx.Client(verify=verify, timeout=self._timeout_seconds, follow_redirects=False, trust_env=False)
+
+    def _current_client(self) -> httpx.Client:
+        """With the certificates as they are on disk now. The client before it may still be in use, and is closed when
+        another one follows."""
+        with self._client_lock:
+            stamp = files_stamp(self.destination.tls)
+            if stamp != self._stamp:
+                with contextlib.suppress(Permanent):  # they are being written: the next request looks again
+                    client = self._open()
+                    if self._retired is not None:
+                        self._retired.close()
+                    self._retired, self._client, self._stamp = self._client, client, stamp
+            return self._client
+
+    def _whole_answer(self, client: httpx.Client, request: httpx.Request, longest_bytes: int) -> httpx.Response:
         """The answer with its body, which must be neither longer than this nor without an end."""
-        with contextlib.closing(self._client.send(request, stream=True)) as answer:
+        with contextlib.closing(client.send(request, stream=True)) as answer:
             deadline = self._clock() + _MOST_TIMEOUTS * self._timeout_seconds
             body = bytearray()
             for piece in answer.iter_bytes():
@@ -110,7 +133,8 @@ class HttpPeer:
         url = self.destination.url.rstrip("/") + path
         try:
             for is_last in (False, True):
-                with self._client.stream("GET", url, headers={**headers, **self._authorization()}) as answer:
+                sent = {**headers, **self._authorization()}
+                with self._current_client().stream("GET", url, headers=sent) as answer:
                     if self._wants_new_token(answer, is_last):
                         continue
                     self._refuse_unready(answer)
@@ -175,9 +199,10 @@ class HttpPeer:
                 "client_secret": read_secret(oauth2.client_secret_file, self.describe()).decode("utf-8", "replace"),
                 **({"scope": oauth2.scope} if oauth2.scope else {}),
             }
-            request = self._client.build_request("POST", oauth2.token_url, data=form)
+            client = self._current_client()
+            request = client.build_request("POST", oauth2.token_url, data=form)
             try:
-                answer = self._whole_answer(request, LONGEST_ANSWER_BYTES)
+                answer = self._whole_answer(client, request, LONGEST_ANSWER_BYTES)
             except httpx.HTTPError as error:
                 raise Unreachable(f"{self.describe()}: no token from oauth2.token_url: {_describe(error)}") from None
             if answer.status_code != 200:

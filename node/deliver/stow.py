@@ -1,7 +1,8 @@
-"""STOW-RS (PS3.18 10.5): the body of a request and the meaning of its answer. Pure but for reading files."""
+"""STOW-RS (PS3.18 10.5): the body of a request and the meaning of its answer. Pure but for reading files and pacing."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,22 @@ def body(paths: Sequence[Path], boundary: str, check: Callable[[], None]) -> Ite
                 yield chunk
         yield b"\r\n"
     yield _tail(boundary)
+
+
+def paced(pieces: Iterable[bytes], bytes_per_second: int, check: Callable[[], None]) -> Iterator[bytes]:
+    """The same bytes, no faster than this (0: as fast as they are taken); `check` is called while waiting."""
+    if not bytes_per_second:
+        yield from pieces
+        return
+    started, sent = time.monotonic(), 0
+    size = max(bytes_per_second // 8, 1024)
+    for piece in pieces:
+        for start in range(0, len(piece), size):
+            yield piece[start : start + size]
+            sent += len(piece[start : start + size])
+            while (left := started + sent / bytes_per_second - time.monotonic()) > 0:
+                check()
+                time.sleep(min(left, 0.25))
 
 
 def read_answer(content: bytes) -> StowAnswer | None:

@@ -2,6 +2,7 @@
 
 import ssl
 from dataclasses import dataclass
+from pathlib import Path
 
 from node.destination_settings import Tls
 from node.errors import Permanent
@@ -37,6 +38,20 @@ def client_tls(tls: Tls, host: str, destination: str) -> ClientTls:
                 f"{tls.key_file}: {_why(error)}"
             ) from None
     return ClientTls(context, tls.server_name or host)
+
+
+def files_stamp(tls: Tls | None) -> tuple[tuple[int, int] | None, ...]:
+    """What tells that a file of `tls` was replaced: inode and time of change of each, None where it is not there."""
+    named = (tls.ca_file, tls.certificate_file, tls.key_file) if tls else ()
+    return tuple(_stamp(path) for path in named if path is not None)
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def describe_tls_error(error: ssl.SSLError) -> str:

@@ -4,6 +4,7 @@ that this node writes about it for operators, collectors or recipients of notice
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -14,17 +15,22 @@ from node.audit import FOLDER, open_trail
 from node.deliver.outbox import Outbox
 from node.deliver.side_lanes import side_lanes
 from node.destination_settings import (
+    CallbackDestination,
     DicomwebDestination,
     FhirDestination,
     FolderDestination,
     Hl7Destination,
+    PinDestination,
     WebhookDestination,
 )
+from node.metrics import exposition, measure
 from node.notice_settings import NoticeSettings, Recipient
+from node.process_settings import ProcessSettings
 from node.settings import AnyDestination, Destination, Settings
 from node.store import tables
-from node.store.database import read_transaction
+from node.store.database import read_transaction, write_transaction
 from node.store.notices import list_notices, notice_history
+from node.store.requests import ask
 from node.store.tables import JobState, NoticeState
 from tests.counterparts import LOOPBACK, wait_until
 from tests.faulty_archive import Answer, FaultyArchive
@@ -35,7 +41,8 @@ from tests.node.deliver.conftest import Node, add_real_result
 
 CANARIES = ("canary", "carla")
 QUOTE = (
-    b'{"resourceType": "OperationOutcome", "issue": [{"diagnostics": "Canary^Carla CANARY-77"}], "x": "Canary^Carla"}'
+    b'{"resourceType": "OperationOutcome", "x": "Canary^Carla",'
+    b' "issue": [{"diagnostics": "Canary^Carla CANARY-77", "code": "Canary^Carla", "severity": ["CANARY-77"]}]}'
 )
 
 
@@ -57,7 +64,7 @@ def destinations(folder: Path, mood: str) -> Iterator[list[AnyDestination]]:
     with ExitStack() as stack:
         archive = stack.enter_context(FaultyArchive(faults))
         port, _ = stack.enter_context(mllp_server(answers))
-        urls = [stack.enter_context(quoting(status)).url for _ in range(3)]
+        urls = [stack.enter_context(quoting(status)).url for _ in range(4)]
         target = folder / f"out-{mood}"
         if mood == "take":
             target.mkdir()
@@ -70,6 +77,8 @@ def destinations(folder: Path, mood: str) -> Iterator[list[AnyDestination]]:
             WebhookDestination(name="webhook", kind="webhook", url=urls[2], secret_file=secret),
             Hl7Destination(name="hl7", kind="hl7", host=LOOPBACK, port=port),
             FolderDestination(name="folder", kind="folder", folder=target),
+            PinDestination(name="pin", folder=target, partner_name="overread", service_name="brain"),
+            CallbackDestination(name="callback", url=urls[3], client="PLATFORM", secret_file=secret),
         ]
 
 
@@ -81,6 +90,14 @@ def with_notices(settings: Settings, folder: Path, url: str) -> Settings:
     return settings.model_copy(update={"notices": notices})
 
 
+def asked_for(node: Node, *studies: str) -> ProcessSettings:
+    """A platform has asked for these studies; those of which there is no image fail at once."""
+    with write_transaction(node.engine) as connection:
+        for study in studies:
+            ask(connection, "PLATFORM", study, None, datetime.now(UTC))
+    return ProcessSettings(enabled=True, image_wait_minutes=0.001)
+
+
 def said_by(node: Node) -> str:
     """Everything in the database that operators are shown, and the audit trail."""
     shown = (
@@ -90,12 +107,15 @@ def said_by(node: Node) -> str:
         tables.destination_state,
         tables.notice,
         tables.notice_event,
+        tables.process_request,
     )
     with read_transaction(node.engine) as connection:
         rows = [tuple(row) for table in shown for row in connection.execute(select(table))]
         notices = [notice_history(connection, one.notice_id) for one in list_notices(connection)]
+        names = {row.destination for row in connection.execute(select(tables.job)) if row.destination}
+        figures = exposition(measure(connection, sorted(names), 0, datetime.now(UTC)))
     trail = "".join(path.read_text() for path in (node.folder / FOLDER).glob("*.log"))
-    return f"{rows} {notices} {trail}"
+    return f"{rows} {notices} {trail} {figures}"
 
 
 @pytest.mark.parametrize("mood", ["take", "refuse", "fail"])
@@ -107,7 +127,8 @@ def test_patient_is_in_no_log_error_history_notice_or_audit_message(node: Node, 
     ):
         names = [place.name for place in places]
         jobs = [add_real_result(node, name, critical=["Fracture"]) for name in names]
-        settings = with_notices(node.settings(*places), node.folder, pager.url)
+        process = asked_for(node, jobs[-1].study_instance_uid, "1.2.3")
+        settings = with_notices(node.settings(*places), node.folder, pager.url).model_copy(update={"process": process})
         trail = open_trail(settings, "deliver")
         outbox = Outbox(
             node.engine,
@@ -131,6 +152,8 @@ def test_patient_is_in_no_log_error_history_notice_or_audit_message(node: Node, 
                     return all(one.state is not NoticeState.OPEN for one in list_notices(connection))
 
             wait_until(settled, "notices", 60)
+            events = {"take": "failure_told"}.get(mood, "failure_not_told")
+            wait_until(lambda: any(line["event"] == events for line in log), "platform", 60)
         told = b"".join(request.content for request in pager.requests)
     everything = f"{json.dumps(log, default=str)} {said_by(node)} {told.decode()}".lower()
     assert all(job.study_instance_uid in everything for job in jobs)

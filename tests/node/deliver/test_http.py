@@ -42,6 +42,28 @@ def endless_server(chunk: bytes) -> Iterator[str]:
         assert not thread.is_alive()
 
 
+@pytest.mark.parametrize(
+    "sent", [b"", HEAD[:5], HEAD[:40], HEAD, HEAD + b'5\r\n{"a', HEAD + b"5\r\n12345\r\n", b"\x15\x03\x03"]
+)
+def test_connection_lost_anywhere_in_the_answer_is_tried_again(sent: bytes):
+    def serve() -> None:
+        connection, _ = server.accept()
+        with connection:
+            connection.recv(65536)
+            connection.sendall(sent)
+
+    with create_server((LOOPBACK, 0)) as server:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        url = f"http://{LOOPBACK}:{server.getsockname()[1]}"
+        with (
+            closing(HttpPeer(HttpDestination(name="web", url=url), 10)) as peer,
+            pytest.raises(Unreachable, match=r"destination 'web' .*: the connection was"),
+        ):
+            peer.request("GET", "/")
+        thread.join(20)
+
+
 def test_answer_without_an_end_is_left_at_its_longest():
     with (
         endless_server(b"x" * 10_000) as url,

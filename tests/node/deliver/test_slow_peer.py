@@ -173,6 +173,18 @@ def test_query_without_an_end_is_left(destination_at: DestinationAt):
         find_objects(destination_at(port), "OVERREAD", "1.2", objects, 10, lambda: None)
 
 
+@pytest.mark.parametrize("sent", [b"", b"\x0b", b"\x0bMSH|^~", b"\x0bMSH|^~\\&|\rMSA|AA|1\r", b"\x0bMSA|AA|1\r\x1c"])
+def test_connection_lost_anywhere_in_the_acknowledgement_is_tried_again(node: Node, real: Job, sent: bytes):
+    def answer(connection: socket.socket) -> None:
+        connection.recv(1 << 20)
+        connection.sendall(sent)
+
+    with tcp_peer_that(answer) as port:
+        ris = Hl7Destination(name="pacs", kind="hl7", host=LOOPBACK, port=port)
+        with pytest.raises(NotTaken, match="before the message was acknowledged"):
+            Hl7Transport(node.engine, ris, 10, lambda: datetime.now(UTC)).send(parcel_of(node, real), lambda: None)
+
+
 def test_acknowledgement_that_comes_byte_by_byte_is_left(node: Node, real: Job):
     with tcp_peer_that(lambda connection: drip(connection, b"x")) as port:
         ris = Hl7Destination(name="pacs", kind="hl7", host=LOOPBACK, port=port)
