@@ -91,7 +91,7 @@ def status(config: ConfigOption = None, json_output: JsonOption = False) -> None
     )
     _print_lines("Last failures", [f"job {f.job_id} attempt {f.attempt}: {f.message}" for f in failures])
     _print_lines("Done with reservations", [f"job {each.job_id}: {each.message}" for each in reservations])
-    if any(NO_GPU in each.message for each in reservations):
+    if any(NO_GPU in (each.message or "") for each in reservations):
         console.print(f"  {NO_GPU_FIX}", highlight=False, soft_wrap=True)
     _print_lines(
         "Quarantine",
@@ -216,4 +216,4 @@ def _print_lines(title: str, lines: list[str]) -> None:
     if lines:
         console.print(f"\n{title}", style="bold")
         for line in lines:
-            console.print(f"  {line}", markup=False, highlight=False)
+            console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
