@@ -105,7 +105,7 @@ class Committer:
         self._notified_at = 0.0
         self._stamp = now()
         self._log_whole_at = files.file_system.failed_syncs  # nothing of the log was lost before that many failures
-        self._copies = Copies(engine, files, now)
+        self._copies = Copies(engine, files, now, self._sync_point)
         self._log = get_logger("receive")
 
     def commit(self, instance: ReceivedInstance, temporary: Path, failed_before: int | None = None) -> StoreOutcome:

@@ -14,6 +14,7 @@ from node.store import tables
 from node.store.catalogue import ReceivedInstance
 from node.store.database import read_transaction, write_transaction
 from node.store.files import FileStore, data_set_digest
+from node.store.sync_point import SyncPoint
 
 
 class Copies:
@@ -28,12 +29,15 @@ class Copies:
         Database and file store.
     now : callable
         The clock.
+    sync_point : SyncPoint
+        Up to when all processes together know that.
     """
 
-    def __init__(self, engine: Engine, files: FileStore, now: Callable[[], datetime]) -> None:
+    def __init__(self, engine: Engine, files: FileStore, now: Callable[[], datetime], sync_point: SyncPoint) -> None:
         self._engine = engine
         self._files = files
         self._now = now
+        self._sync_point = sync_point
         self.durable_until: datetime | None = None
         self.distrusted: set[str] = set()
 
@@ -62,9 +66,12 @@ class Copies:
         return True
 
     def _is_durable(self, received_at: datetime) -> bool:
-        """False for what another process committed after our last sync. It may take that back when its own sync fails,
-        and the bytes may have been lost in a failure that we were told of before they were ours to judge."""
-        return self.durable_until is None or received_at <= self.durable_until
+        """False for what another process has just committed. It may take that back when its sync fails, and the bytes
+        may have been lost in a failure that we were told of before they were ours to judge."""
+        if self.durable_until is None or received_at <= self.durable_until:
+            return True
+        point = self._sync_point.read()
+        return point is not None and received_at <= point
 
     def _is_whole(self, path: str, sha256: str) -> bool:
         try:

@@ -276,6 +276,29 @@ def test_object_that_another_process_takes_back_stays_with_whoever_acknowledged_
     others.close_session()
 
 
+def test_object_that_another_process_made_durable_keeps_its_file(
+    engine: Engine, files: WatchedFiles, images: list[Encoded]
+) -> None:
+    """Also for a process that had nothing to do since: somebody may be reading the file."""
+    times = iter(datetime(2026, 3, 1, hour, tzinfo=UTC) for hour in range(24))
+
+    def make(store: FileStore) -> Intake:
+        own = Committer(engine, store, lambda: None, durability="group", quiet_seconds=30, now=lambda: next(times))
+        return Intake(store, own, free_disk_bytes=0)
+
+    others = WatchedFiles(files.data_dir)
+    others.open_session()
+    idle, busy = make(files), make(others)
+    begin(idle, images[1]).complete()
+    begin(busy, images[0]).complete()
+    before = set(placed(files))
+    begin(idle, images[0]).complete()
+    assert set(placed(files)) == before and len(before) == 2
+    for each in (idle, busy):
+        each.committer.close()
+    others.close_session()
+
+
 def test_row_that_vanishes_before_its_copy_is_answered_is_written_again(
     engine: Engine, files: WatchedFiles, intake: Intake, images: list[Encoded], monkeypatch: pytest.MonkeyPatch
 ) -> None:
