@@ -100,7 +100,8 @@ def unit(value: str, meaning: str | None = None) -> Code:
 
 
 def check(code: Code) -> Code:
-    """The same code, if value and scheme are 1 to 16 characters and the meaning 1 to 64, or `InvalidCode`.
+    """The same code, if value and scheme are 1 to 16 characters of ASCII and the meaning 1 to 64 characters, or
+    `InvalidCode`.
 
     Whether the scheme knows the value is not checked.
     """
@@ -109,6 +110,7 @@ def check(code: Code) -> Code:
         ("scheme designator", code.scheme_designator, 16),
         ("meaning", code.meaning, 64),
     ):
-        if not text or not text.strip() or len(text) > longest or "\\" in text or not text.isprintable():
+        is_text = isinstance(text, str) and text.strip() and "\\" not in text and text.isprintable()
+        if not is_text or len(text) > longest or (name != "meaning" and not text.isascii()):
             raise InvalidCode(f"code {code.value!r}: {name} must be 1 to {longest} characters, found {text!r}")
     return code

@@ -75,7 +75,7 @@ def new_instance(
         study_time=first.StudyTime,
         referring_physician_name=first.ReferringPhysicianName,
         series_description=provenance.series_description(result, kind.description),
-        specific_character_set=provenance.character_set(result, evidence),
+        specific_character_set=provenance.character_set(result, evidence, profile),
         **provenance.equipment_arguments(result),
     )
     dataset.copy_patient_and_study_information(first)

@@ -171,7 +171,7 @@ def _document(
         sop_instance_uid=uid_for(result, f"{role.value}{part and ':'}{part}@{profile.name}"),
         instance_number=1,
         series_description=provenance.series_description(result, what),
-        specific_character_set=provenance.character_set(result, evidence),
+        specific_character_set=provenance.character_set(result, evidence, profile),
         **provenance.equipment_arguments(result),
     )
     dataset.copy_patient_and_study_information(evidence.images[0])

@@ -13,6 +13,9 @@ from dicom_sr.profile import CONSERVATIVE, DestinationProfile, ReportClass, Role
 
 SHIPPED = Path(__file__).parent / "profiles"
 
+LARGEST_SERIES_NUMBER = 2_000_000_000
+"""Series Number has 31 bits (PS3.5 Table 6.2-1, IS), and ours follow the first."""
+
 SITE_ROLES = tuple(role for role in Role if role not in (Role.NOT_ANALYSED, Role.REJECTION))
 """Roles that a profile may ask for."""
 
@@ -93,13 +96,15 @@ def _read(path: Path, key: str, value: Any) -> Any:
 def _check(path: Path, profile: DestinationProfile) -> None:
     if not profile.roles or len(set(profile.roles)) < len(profile.roles):
         raise ProfileError(f"{path}: roles must name at least one object, and none twice")
+    if profile.first_series_number > LARGEST_SERIES_NUMBER:
+        raise ProfileError(f"{path}: first_series_number must be at most {LARGEST_SERIES_NUMBER}")
     if profile.title_without_place.value == codes.IMAGING_MEASUREMENT_REPORT.value:
         raise ProfileError(f"{path}: title_without_place 126000 would open as a black viewport: choose another title")
 
 
 def _member(options: Mapping[str, _Member]) -> Callable[[Any], _Member]:
     def read(value: Any) -> _Member:
-        if value not in options:
+        if not isinstance(value, str) or value not in options:
             raise ValueError(f"{value!r} is none of {', '.join(options)}")
         return options[value]
 

@@ -92,7 +92,7 @@ def equipment_arguments(result: Result) -> dict[str, Any]:
     }
 
 
-def character_set(result: Result, evidence: Evidence) -> str | list[str] | None:
+def character_set(result: Result, evidence: Evidence, profile: DestinationProfile) -> str | list[str] | None:
     """The source's character set, or UTF-8 when our own texts need more than ASCII."""
     algorithm, equipment = result.algorithm, result.equipment
     texts = [algorithm.name, algorithm.version, algorithm.manufacturer, algorithm.intended_use]
@@ -103,6 +103,9 @@ def character_set(result: Result, evidence: Evidence) -> str | list[str] | None:
     texts += [segment.label for segment in result.segments]
     texts += [finding.tracking_identifier for finding in result.findings]
     texts += [code.meaning for code in coded_concepts(result)]
+    texts += [
+        code.meaning for code in (profile.algorithm_purpose, profile.title_with_place, profile.title_without_place)
+    ]
     ranges = [each.normal_range for finding in result.findings for each in finding.measurements]
     texts += [text for normal in ranges if normal is not None for text in (normal.description, normal.authority)]
     return (evidence.character_set or None) if all(text.isascii() for text in texts) else UTF_8

@@ -48,6 +48,9 @@ def test_named_code_fits(name):
         ("1" * 17, "SCT", "x"),
         ("1", "SCT", "x" * 65),
         ("1", "S\\T", "x"),
+        ("é", "SCT", "x"),
+        ("1", "SÉT", "x"),
+        (1, "SCT", "x"),
     ],
 )
 def test_code_that_does_not_fit_is_refused(value, scheme, meaning):

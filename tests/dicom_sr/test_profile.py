@@ -46,6 +46,12 @@ def test_a_site_extends_a_shipped_profile():
         ("colour = 1", "colour: unknown; known are"),
         ("[limits]\nframes = -1", "maximum_frames: expected a whole number"),
         ("[limit]\nframes = 1", r"\[limit\] is no table"),
+        ("first_series_number = 2000000001", "at most 2000000000"),
+        ('roles = [["report"]]', r"\['report'\] is none of segmentation, report"),
+        (
+            'algorithm_purpose = { value = 1, scheme = "DCM", meaning = "x" }',
+            "value must be 1 to 16 characters, found 1",
+        ),
         ('draft_text = "yes"', "expected true or false"),
         ('extends = "pacs"', "extends: 'pacs' is none of conservative"),
         ("title_with_place = 1", "expected { value"),

@@ -12,6 +12,7 @@ import pytest
 from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
 from pydicom import dcmread
 
+from dicom_sr import codes
 from dicom_sr.profile import DestinationProfile, Role
 from dicom_sr.render import render
 from tests.dicom_sr.digests import RECORD, digests, libraries
@@ -58,6 +59,15 @@ def test_profiles_give_different_objects_of_the_same_findings(result, sources):
         assert one.dataset.SOPInstanceUID != two.dataset.SOPInstanceUID
     tracked = [item.dataset.SegmentSequence[0].TrackingUID for item in (default[0], other[0])]
     assert tracked[0] == tracked[1]
+
+
+def test_characters_of_a_profile_are_declared(result, sources):
+    """A site's own titles, in its own language."""
+    title = codes.concept("126001", "DCM", "Onkologischer Größenbericht")
+    (_, report) = render(result, sources, DestinationProfile("german", title_with_place=title))
+    read = dcmread(BytesIO(report.to_bytes()))
+    assert read.SpecificCharacterSet == "ISO_IR 192"
+    assert read.ConceptNameCodeSequence[0].CodeMeaning == title.meaning
 
 
 def test_only_wanted_roles_are_rendered(result, sources):
