@@ -9,10 +9,10 @@ import random
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine
 
-from node.audit.trail import AnyTrail
 from node.errors import Permanent
 from node.jobs.job import Job
 from node.jobs.retry import RetryPolicy
@@ -24,8 +24,11 @@ from node.store.database import migrate, open_database
 from node.store.tables import JobKind
 from node.supervisor import Supervisor, child_command, on_stop_signals, watch_life_line
 
+if TYPE_CHECKING:
+    from node.audit.trail import AnyTrail
+
 INFER_RETRY = RetryPolicy(first_seconds=5, longest_seconds=300)
-GRACE_SECONDS = 7.0
+GRACE_SECONDS = 6.0
 
 
 def prepare(settings: Settings) -> Engine:
@@ -76,7 +79,7 @@ def run_listener(settings: Settings, *, life_line: bool = False) -> None:
     engine.dispose()
 
 
-def _listen(settings: Settings, engine: Engine, trail: AnyTrail, life_line: bool) -> None:
+def _listen(settings: Settings, engine: Engine, trail: "AnyTrail", life_line: bool) -> None:
     from node.audit.reception import ReceptionWitness
     from node.deliver.commitment import CommitmentReports
     from node.deliver.report_scu import ReportScu
@@ -133,7 +136,7 @@ def run_web(settings: Settings, *, life_line: bool = False) -> None:
     engine.dispose()
 
 
-def _serve(settings: Settings, engine: Engine, trail: AnyTrail, life_line: bool) -> None:
+def _serve(settings: Settings, engine: Engine, trail: "AnyTrail", life_line: bool) -> None:
     from node.audit.reception import ReceptionWitness
     from node.metrics import metrics_route
     from node.notices.page import NoticePage
@@ -187,7 +190,7 @@ def run_worker(settings: Settings, *, number: int = 0, life_line: bool = False) 
     engine.dispose()
 
 
-def _work(settings: Settings, engine: Engine, trail: AnyTrail, number: int, life_line: bool) -> None:
+def _work(settings: Settings, engine: Engine, trail: "AnyTrail", number: int, life_line: bool) -> None:
     from node.audit.work import UseWitness
     from node.decode_ahead import AheadDecoder
     from node.installed_models import installed_models

@@ -4,7 +4,9 @@ Exit codes: 0 done; 1 tried and failed (a peer refused, a model does not pass, a
 or the configuration is wrong; 3 the images cannot be analysed; 130 interrupted.
 """
 
+import atexit
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -80,6 +82,27 @@ def _overread(
 
 def main() -> None:
     """Run the command; failures we know become one clear line and an exit code, never a traceback."""
+    try:
+        _run()
+    except SystemExit as ending:
+        if isinstance(ending.code, int):
+            atexit.register(_end, ending.code)
+        raise
+
+
+def _end(status: int) -> None:
+    """End the process without taking the interpreter apart, which with all our libraries lasts as long as many a
+    command, and on a busy machine longer than a service has to stop. Everything is closed by now, threads have ended.
+    """
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:  # nobody reads any more: the interpreter says so
+        return
+    os._exit(status)
+
+
+def _run() -> None:
     try:
         build_app(sys.argv[1:])()
     except SettingsError as error:
