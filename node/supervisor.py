@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from queue import SimpleQueue
 
 from node.logs import get_logger
 
@@ -118,6 +119,17 @@ def watch_life_line(stop: Callable[[], None]) -> None:
 
 
 def on_stop_signals(stop: Callable[[], None]) -> None:
-    """Call `stop` on SIGTERM and SIGINT; for the main thread."""
+    """Call `stop` on SIGTERM and SIGINT; for the main thread. Returns at once.
+
+    It is called in a thread of its own: a handler of a signal may interrupt whoever holds a lock that `stop` needs.
+    """
+    asked: SimpleQueue[None] = SimpleQueue()  # made for handlers of signals
+
+    def watch() -> None:
+        while True:
+            asked.get()
+            stop()
+
+    threading.Thread(target=watch, name="stop-signals", daemon=True).start()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop())
+        signal.signal(number, lambda *_: asked.put(None))
