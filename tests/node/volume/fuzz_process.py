@@ -1,6 +1,6 @@
 """A process that loads mutated files until one is answered wrongly; says each answer as it comes.
 
-python fuzz_process.py FOLDER MUTATIONS
+python fuzz_process.py FOLDER MUTATIONS SEED
 """
 
 import faulthandler
@@ -10,13 +10,15 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
+
 from node.errors import NotAnalysed
 from node.receive.header import HeaderError, read_header
 from node.volume import KnownInstance, load_image, load_volume
 
 LIMIT_SECONDS = 2
-LIMIT_BYTES = 3 << 30
-"""Address space, most of it libraries; an image that declares 8192 x 8192 pixels takes 128 MB."""
+LIMIT_BYTES = 2 << 30
+"""Address space beyond that of libraries and their threads; an image that declares 8192 x 8192 pixels takes 128 MB."""
 HEADER_BYTES = 1600
 
 
@@ -69,8 +71,9 @@ def main() -> None:
     faulthandler.enable()
     paths = sorted(Path(sys.argv[1]).glob("*.dcm"))
     load_volume(paths)  # libraries are loaded before memory is limited
-    resource.setrlimit(resource.RLIMIT_AS, (LIMIT_BYTES, LIMIT_BYTES))
-    chance = random.Random(sys.argv[1][-1] + str(len(paths[1].read_bytes())))
+    limit = psutil.Process().memory_info().vms + LIMIT_BYTES
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    chance = random.Random(sys.argv[3])
     content = paths[1].read_bytes()
     for number in range(int(sys.argv[2])):
         paths[1].write_bytes(mutate(content, chance))

@@ -22,6 +22,7 @@ from tests.phantoms import default_voxels, write_series
 
 SHAPE = (3, 40, 36)
 MUTATIONS = 2000 if os.environ.get("OVERREAD_SOAK") else 80
+UIDS = {"study_instance_uid": "1.2.826.0.1.3680043.8.498.1", "series_instance_uid": "1.2.826.0.1.3680043.8.498.2"}
 SYNTAXES = [
     uid.ExplicitVRLittleEndian,
     uid.ImplicitVRLittleEndian,
@@ -47,13 +48,13 @@ def test_every_mutation_loads_or_gives_its_reason(tmp_path: Path, transfer_synta
     if transfer_syntax in ENCODERS:
         encode_series(tmp_path, voxels, transfer_syntax)
     else:
-        write_series(tmp_path, shape=SHAPE, voxels=voxels, transfer_syntax=transfer_syntax)
-    check_mutations(tmp_path)
+        write_series(tmp_path, shape=SHAPE, voxels=voxels, transfer_syntax=transfer_syntax, **UIDS)
+    check_mutations(tmp_path, transfer_syntax)
 
 
 def encode_series(folder: Path, voxels: np.ndarray, transfer_syntax: uid.UID) -> None:
     settings = {"BitsStored": 12, "HighBit": 11, "PixelRepresentation": 0}
-    for path, plane in zip(write_series(folder, shape=SHAPE, voxels=voxels, **settings), voxels, strict=True):
+    for path, plane in zip(write_series(folder, shape=SHAPE, voxels=voxels, **settings, **UIDS), voxels, strict=True):
         image = dcmread(path)
         image.PixelData = encapsulate([ENCODERS[transfer_syntax](plane.astype(np.uint16))])
         image["PixelData"].is_undefined_length = True
@@ -61,10 +62,10 @@ def encode_series(folder: Path, voxels: np.ndarray, transfer_syntax: uid.UID) ->
         image.save_as(path, implicit_vr=False, little_endian=True, force_encoding=True)
 
 
-def check_mutations(tmp_path: Path) -> None:
-    """Run the process that tries them."""
+def check_mutations(tmp_path: Path, seed: str) -> None:
+    """Run the process that tries them: those of this seed."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
-    command = [sys.executable, Path(__file__).with_name("fuzz_process.py"), tmp_path, str(MUTATIONS)]
+    command = [sys.executable, Path(__file__).with_name("fuzz_process.py"), tmp_path, str(MUTATIONS), seed]
     limit = 60 + MUTATIONS * LIMIT_SECONDS
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=limit)
     assert ended.returncode == 0, f"after {ended.stdout.splitlines()[-1:]}: {ended.stderr[-2000:]}"
