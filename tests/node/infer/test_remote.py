@@ -103,12 +103,12 @@ def test_a_model_that_is_not_ready(protocol: str, weights: Path) -> None:
 def test_no_answer_in_time(protocol: str, weights: Path) -> None:
     served = Served("ball", weights, stalled=threading.Event())
     with kserve(served, protocol) as url:
-        session = open_remote("m", RemoteEngine(url, "ball", timeout_seconds=0.3), **TENSORS)
+        session = open_remote("m", RemoteEngine(url, "ball", timeout_seconds=1), **TENSORS)
         with pytest.raises(Transient, match=f"{TRIES} times"):
             session.run({"image": IMAGE})
         served.stalled.set()
         session.close()
-    assert served.calls == TRIES
+    assert 1 <= served.calls <= TRIES  # a server that is busy drops a call that was given up before it looked
 
 
 def test_waiting_can_be_stopped(protocol: str, weights: Path) -> None:
