@@ -150,14 +150,23 @@ def memory(runs: int, patch: int, device: str, budget_mb: int) -> None:
 
 
 class Timed:
-    """A session that adds up the seconds of its runs."""
+    """An engine that adds up the seconds of its runs."""
 
-    def __init__(self, session: Any) -> None:
-        self.session, self.provider, self.degraded, self.seconds = session, session.provider, session.degraded, 0.0
+    def __init__(self, engine: Any) -> None:
+        self.engine, self.seconds = engine, 0.0
 
-    def run(self, *arguments: Any, **options: Any) -> Any:
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.engine, name)
+
+    def run(self, *arguments: Any) -> Any:
+        return self._timed(self.engine.run, *arguments)
+
+    def run_with_iobinding(self, *arguments: Any) -> None:
+        self._timed(self.engine.run_with_iobinding, *arguments)
+
+    def _timed(self, run: Any, *arguments: Any) -> Any:
         started = time.perf_counter()
-        answer = self.session.run(*arguments, **options)
+        answer = run(*arguments)
         self.seconds += time.perf_counter() - started
         return answer
 
@@ -196,9 +205,10 @@ def labels(patch: int, rounds: int, device: str, network: Path | None) -> None:
         for way, one in ways.items():
             seconds, shares = [], []
             for number in range(rounds + 1):
-                timed = Timed(one)
+                timed = Timed(one.engine)
+                watched = replace(one, engine=timed)
                 model.pool.close()
-                model.pool.sessions(Key(model.identifier, device, 0), lambda timed=timed: {"model.onnx": timed})
+                model.pool.sessions(Key(model.identifier, device, 0), lambda one=watched: {"model.onnx": one})
                 started = time.perf_counter()
                 found[way] = analyse(model, {"image": volume}, device=device).labels
                 passed = time.perf_counter() - started

@@ -1,7 +1,8 @@
 """Arrays of NumPy, and arrays that lie on a GPU, handled by the same code: the functions of an array's own library.
 
-Scores of a network that ran on CUDA stay there as arrays of CuPy, where CuPy is installed, until labels are made of
-them. Code that gets scores uses operators, and functions of `namespace_of` that the Python array API standard has.
+Where CuPy is installed, images are resampled and scaled on the GPU of the network, and the scores of a network that ran
+on CUDA stay there until labels are made of them. Such code uses operators, functions of `namespace_of` that the Python
+array API standard has, and those of `scipy.ndimage`, which CuPy has by the same names.
 """
 
 from dataclasses import dataclass
@@ -39,7 +40,9 @@ def like(array: np.ndarray, other: Array) -> Array:
 
 @dataclass(frozen=True)
 class ScoreDevice:
-    """Where a session leaves the scores of a network, for ONNX Runtime (`name`, `number`) and for us (`take`)."""
+    """Where a session leaves the scores of a network, for ONNX Runtime (`name`, `number`) and for us (`take`), and
+    where images are made ready for it (`put`, `ndimage`).
+    """
 
     name: str
     number: int = 0
@@ -51,6 +54,20 @@ class ScoreDevice:
         size = value.tensor_size_in_bytes()
         memory = cupy.cuda.UnownedMemory(value.data_ptr(), size, value, self.number)
         return cupy.ndarray(tuple(value.shape()), np.float32, cupy.cuda.MemoryPointer(memory, 0))
+
+    def put(self, array: np.ndarray) -> Array:
+        """The same values there."""
+        import cupy
+
+        with cupy.cuda.Device(self.number):
+            return cupy.asarray(array)
+
+    @property
+    def ndimage(self) -> Any:
+        """The functions of `scipy.ndimage` for arrays there."""
+        import cupyx.scipy.ndimage
+
+        return cupyx.scipy.ndimage
 
     def finish(self) -> None:
         """Wait for all work on arrays: ONNX Runtime, on a stream of its own, uses the memory of dropped ones again."""
@@ -65,7 +82,9 @@ def cuda_scores(number: int) -> ScoreDevice | None:
         import cupy
 
         cupy.cuda.Device(number).use()
-        cupy.zeros(1).sum().get()  # is compiled for this GPU
+        found = ScoreDevice("cuda", number)
+        cube = found.put(np.zeros((2, 2, 2), np.float32))
+        found.ndimage.affine_transform(cube, np.eye(3), order=1).sum().get()  # is compiled for this GPU
     except Exception:
         return None
-    return ScoreDevice("cuda", number)
+    return found

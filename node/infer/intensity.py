@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from node.infer.arrays import Array, copied, namespace_of, on_host
 from node.infer.intensity_sections import AffineStep, Clip, ClipPercentiles, IntensityStep, MinMax, Window, ZScore
 
 LEAST_SPREAD = 1e-30
@@ -24,10 +25,13 @@ class IntensityMap:
     scale: float | np.ndarray = 1.0
     offset: float = 0.0
 
-    def apply(self, values: np.ndarray) -> np.ndarray:
+    def apply(self, values: Array) -> Array:
         """Change float values in place, and return them."""
         if self.low > -np.inf or self.high < np.inf:
-            np.clip(values, self.low, self.high, out=values)
+            if isinstance(values, np.ndarray):
+                np.clip(values, self.low, self.high, out=values)
+            else:
+                values[...] = namespace_of(values).clip(values, self.low, self.high)
         if np.any(self.shift):
             values -= self.shift
         if np.any(self.scale != 1):
@@ -41,13 +45,13 @@ class IntensityMap:
         return np.asarray((values - self.offset) / self.scale + self.shift)
 
 
-def scale_intensities(image: np.ndarray, source: np.ndarray, steps: Sequence[IntensityStep]) -> list[IntensityMap]:
+def scale_intensities(image: Array, source: np.ndarray, steps: Sequence[IntensityStep]) -> list[IntensityMap]:
     """Apply the steps to `image` in place; the maps that were fitted, in order.
 
     Parameters
     ----------
-    image : ndarray of float32
-        Of colours, the first axis counts them.
+    image : array of float32
+        Of colours, the first axis counts them. May lie on a GPU.
     source : ndarray
         The values before resampling.
     """
@@ -56,15 +60,15 @@ def scale_intensities(image: np.ndarray, source: np.ndarray, steps: Sequence[Int
         fitted = _fit(step, image, source, maps)
         if isinstance(step, ZScore) and step.only_there:
             there = _chosen(step.over, image)
-            changed = fitted.apply(image.copy())
-            np.copyto(image, changed, where=there)
+            changed = fitted.apply(copied(image))
+            image[...] = namespace_of(image).where(there, changed, image)
         else:
             fitted.apply(image)
         maps.append(fitted)
     return maps
 
 
-def _fit(step: IntensityStep, image: np.ndarray, source: np.ndarray, earlier: Sequence[IntensityMap]) -> IntensityMap:
+def _fit(step: IntensityStep, image: Array, source: np.ndarray, earlier: Sequence[IntensityMap]) -> IntensityMap:
     match step:
         case Clip():
             return IntensityMap(step.low, step.high)
@@ -72,7 +76,8 @@ def _fit(step: IntensityStep, image: np.ndarray, source: np.ndarray, earlier: Se
             low, high = _percentiles(step, image, source, earlier)
             return IntensityMap(low if step.low > 0 else -np.inf, high if step.high < 100 else np.inf)
         case MinMax():
-            return _onto(float(image.min()), float(image.max()), step.low, step.high)
+            xp = namespace_of(image)
+            return _onto(float(xp.min(image)), float(xp.max(image)), step.low, step.high)
         case Window():
             low, high = step.centre - step.width / 2, step.centre + step.width / 2
             fitted = _onto(low, high, step.low, step.high)
@@ -83,23 +88,37 @@ def _fit(step: IntensityStep, image: np.ndarray, source: np.ndarray, earlier: Se
             return IntensityMap(scale=step.scale, offset=step.offset)
 
 
-def _chosen(over: str, image: np.ndarray) -> np.ndarray:
+def _chosen(over: str, image: Array) -> Array:
     if over == "positive":
         return image > 0
-    return image != 0 if over == "nonzero" else np.ones(image.shape, bool)
+    xp = namespace_of(image)
+    return image != 0 if over == "nonzero" else xp.ones(image.shape, dtype=xp.bool)
 
 
-def _standardised(step: ZScore, image: np.ndarray) -> IntensityMap:
+def _standardised(step: ZScore, image: Array) -> IntensityMap:
     both = step.mean is not None and step.deviation is not None
     chosen = image if both or step.over == "grid" else image[_chosen(step.over, image)]
     mean, deviation = step.mean, step.deviation
     if mean is None:
-        mean = float(chosen.mean(dtype=np.float64)) if chosen.size else 0.0
+        mean = _mean(chosen) if chosen.size else 0.0
     if deviation is None:
-        deviation = float(chosen.std(dtype=np.float64)) if chosen.size else 1.0
+        deviation = _deviation(chosen) if chosen.size else 1.0
         deviation = deviation if deviation > LEAST_SPREAD else 1.0
     scale = 1 / _by_colour(deviation, image.ndim)
     return IntensityMap(shift=_by_colour(mean, image.ndim), scale=scale)
+
+
+def _mean(values: Array) -> float:
+    if isinstance(values, np.ndarray):
+        return float(values.mean(dtype=np.float64))
+    xp = namespace_of(values)
+    return float(xp.sum(values, dtype=xp.float64)) / values.size
+
+
+def _deviation(values: Array) -> float:
+    if isinstance(values, np.ndarray):
+        return float(values.std(dtype=np.float64))
+    return float(np.sqrt(_mean((values - _mean(values)) ** 2)))
 
 
 def _by_colour(value: float | tuple[float, ...], axes: int) -> float | np.ndarray:
@@ -116,9 +135,9 @@ def _onto(low: float, high: float, new_low: float, new_high: float) -> Intensity
 
 
 def _percentiles(
-    step: ClipPercentiles, image: np.ndarray, source: np.ndarray, earlier: Sequence[IntensityMap]
+    step: ClipPercentiles, image: Array, source: np.ndarray, earlier: Sequence[IntensityMap]
 ) -> tuple[float, float]:
-    values = source if step.over == "source" else image
+    values = source if step.over == "source" else on_host(image)
     if step.over == "positive":
         values = values[values > 0] if (values > 0).any() else values
     found = np.array(np.percentile(values, [step.low, step.high]), dtype=np.float64)

@@ -1,11 +1,13 @@
 """From the volumes of an exam to what a network sees: one array of channels on one grid. Pure."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 
 from node.errors import NotAnalysed
+from node.infer.arrays import Array, ScoreDevice, like, on_host
 from node.infer.intensity import scale_intensities
 from node.infer.preprocessing_sections import Preprocessing, Region
 from node.infer.regions import Found, centre_lps, mask_box, mask_on, part_of_grid
@@ -40,6 +42,7 @@ def prepare_volumes(
     preprocessing: Preprocessing,
     found: Mapping[str, Found],
     threads: int = 1,
+    device: ScoreDevice | None = None,
 ) -> Prepared:
     """Resample all inputs onto one grid, scale and crop them as the manifest says.
 
@@ -51,6 +54,8 @@ def prepare_volumes(
         The inputs in the order of the channels; a channel of one that is not there is 0 throughout.
     found : mapping of str to Found
         What earlier stages found, on the voxels of the subject.
+    device : ScoreDevice, optional
+        Where images are resampled and scaled; here, where its memory does not suffice.
 
     Raises
     ------
@@ -72,7 +77,7 @@ def prepare_volumes(
             channels.append(np.zeros(grid.shape, np.float32))
             remarks.append(f"Input {name} is not there; the model ran without it.")
         else:
-            channels.append(_channel(volume, name, grid, preprocessing, masks, threads))
+            channels.append(_channel(volume, name, grid, preprocessing, masks, threads, device))
     box = _crop_box(channels[: len(volumes)], first.grid, grid, preprocessing, found)
     if box is not None:
         start, shape = box
@@ -116,16 +121,32 @@ def _channel(
     preprocessing: Preprocessing,
     masks: Sequence[tuple[Region, np.ndarray]],
     threads: int,
+    device: ScoreDevice | None,
 ) -> np.ndarray:
+    if device is not None:
+        with suppress(MemoryError):
+            return on_host(_scaled(volume, name, grid, preprocessing, masks, threads, device))
+    return np.asarray(_scaled(volume, name, grid, preprocessing, masks, threads, None))
+
+
+def _scaled(
+    volume: Volume,
+    name: str,
+    grid: Grid,
+    preprocessing: Preprocessing,
+    masks: Sequence[tuple[Region, np.ndarray]],
+    threads: int,
+    device: ScoreDevice | None,
+) -> Array:
     outside = _outside(preprocessing.outside, volume)
-    image = resample(volume.voxels, volume.grid, grid, preprocessing.interpolation, outside, threads)
+    image = resample(volume.voxels, volume.grid, grid, preprocessing.interpolation, outside, threads, device)
     for region, mask in masks:
         if region.order == "before":
-            image[~mask] = region.value
+            image[like(~mask, image)] = region.value
     scale_intensities(image, volume.voxels, preprocessing.intensity_of.get(name, preprocessing.intensity))
     for region, mask in masks:
         if region.order == "after":
-            image[~mask] = region.value
+            image[like(~mask, image)] = region.value
     return image
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from dicom_sr.findings import Finding, Presence
 from node.errors import NotAnalysed
 from node.infer import classification
+from node.infer.arrays import ScoreDevice
 from node.infer.detection import detect
 from node.infer.image_preparation import prepare_images
 from node.infer.landmarks import locate
@@ -36,6 +37,7 @@ from node.infer.regions import Found
 from node.infer.registry import Model
 from node.infer.sections import Run, Stage
 from node.infer.segmentation import LabelMaker, Maker, MapMaker, take_blocks
+from node.infer.session import Session
 from node.infer.sliding_window import run_network
 from node.infer.subject import Subject, subject_of
 from node.infer.thrift import Thrift, thrifty
@@ -125,12 +127,18 @@ class StageRunner:
         if isinstance(wanted, Preprocessing):
             volumes = {name: each for name, each in given.items() if isinstance(each, Volume)}
             _check_kind(volumes, given, "a series of slices (dimensions = 3)")
-            return [prepare_volumes(volumes, names, wanted, found, self.threads or os.cpu_count() or 1)]
+            threads = self.threads or os.cpu_count() or 1
+            return [prepare_volumes(volumes, names, wanted, found, threads, self._device(stage))]
         images = {name: each for name, each in given.items() if isinstance(each, ImageSet)}
         _check_kind(images, given, "an image (dimensions = 2)")
         if stage.run.each == "view":
             return [prepare_images({name: each}, [name], wanted, found) for name, each in images.items()]
         return [prepare_images(images, names, wanted, found)]
+
+    def _device(self, stage: Stage) -> ScoreDevice | None:
+        """The GPU of the stage's networks, where arrays can lie on it."""
+        sessions = [self.sessions[name] for name in stage.run.files]
+        return next((each.scores for each in sessions if isinstance(each, Session) and each.scores), None)
 
     def _interpret(
         self,

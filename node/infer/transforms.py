@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 from scipy import ndimage
 
+from node.infer.arrays import Array, ScoreDevice, namespace_of
 from node.infer.preprocessing_sections import Crop, Preprocessing
 from node.volume.volume import Grid, evenly_spaced
 
@@ -107,7 +108,8 @@ def resample(
     interpolation: Literal["linear", "nearest", "cubic"] = "linear",
     outside: float | None = 0.0,
     threads: int = 1,
-) -> np.ndarray:
+    device: ScoreDevice | None = None,
+) -> Array:
     """Values on another grid, float32; `outside` where no centres of source voxels surround the place, with None the
     value of the nearest.
 
@@ -115,6 +117,8 @@ def resample(
     ----------
     values : ndarray
         On `source`; not copied (cubic and slices that are not evenly spaced excepted).
+    device : ScoreDevice, optional
+        Where to interpolate, and to leave the result; voxels that are only copied stay here.
     """
     if source.levels is not None:
         values = evenly_spaced(values, source.levels)
@@ -133,9 +137,11 @@ def resample(
         return _copy(values, matrix, offset, target.shape, outside)
     result = np.empty(target.shape, np.float32)
     order = ORDERS[interpolation]
+    if order > 1 and outside is None:  # the curve goes on as the images do, not as their mirror
+        values, offset = np.pad(values, EDGE_VOXELS, mode="edge"), offset + EDGE_VOXELS
+    if device is not None:
+        return _on_device(device, values, matrix, offset, target.shape, order, outside)
     if order > 1:
-        if outside is None:  # the curve goes on as the images do, not as their mirror
-            values, offset = np.pad(values, EDGE_VOXELS, mode="edge"), offset + EDGE_VOXELS
         values = ndimage.spline_filter(values, order, output=np.float32)
 
     def slab(first: int, last: int) -> None:
@@ -156,6 +162,33 @@ def resample(
         for done in [pool.submit(slab, int(a), int(b)) for a, b in itertools.pairwise(edges)]:
             done.result()
     return result
+
+
+def _on_device(
+    device: ScoreDevice,
+    values: np.ndarray,
+    matrix: np.ndarray,
+    offset: np.ndarray,
+    shape: tuple[int, int, int],
+    order: int,
+    outside: float | None,
+) -> Array:
+    given = device.put(values)
+    xp = namespace_of(given)
+    given = xp.astype(given, xp.float32)
+    if order > 1:
+        given = device.ndimage.spline_filter(given, order, output=np.float32)
+    return device.ndimage.affine_transform(
+        given,
+        device.put(matrix),
+        offset,
+        output_shape=shape,
+        output=np.float32,
+        order=order,
+        mode="nearest" if outside is None else "constant",
+        cval=outside or 0.0,
+        prefilter=False,
+    )
 
 
 def _at_levels(values: np.ndarray, levels: tuple[float, ...]) -> np.ndarray:

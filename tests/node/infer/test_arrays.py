@@ -1,9 +1,10 @@
-"""Scores that stay where they were computed: the same labels from another array library as from NumPy.
+"""Images and scores on a device of their own: the same labels from another array library as from NumPy.
 
 The library is array_api_strict, which has nothing beyond the array API standard, on outputs bound to the CPU; with a
 GPU it is CuPy.
 """
 
+import tomllib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,13 @@ import array_api_strict
 import numpy as np
 import pytest
 from pydicom import Dataset
+from scipy import ndimage
 
 from node.infer import Registry, analyse
 from node.infer.arrays import ScoreDevice, namespace_of, on_host
 from node.infer.pool import Key
+from node.infer.preparation import prepare_volumes
+from node.infer.preprocessing_sections import Preprocessing
 from node.volume import Volume
 from tests.models import threshold_network, write_task_model
 
@@ -29,8 +33,29 @@ class Strict(ScoreDevice):
     def take(self, value: Any) -> Any:
         return array_api_strict.asarray(value.numpy())
 
+    def put(self, array: np.ndarray) -> Any:
+        return array_api_strict.asarray(array, copy=True)
+
+    @property
+    def ndimage(self) -> Any:
+        return OfScipy()
+
     def finish(self) -> None:
         return None
+
+
+class OfScipy:
+    """The functions of scipy.ndimage, which take no array but of this library, and give none else."""
+
+    def __getattr__(self, name: str) -> Any:
+        function = getattr(ndimage, name)
+
+        def there(array: Any, *arguments: Any, **options: Any) -> Any:
+            assert not isinstance(array, np.ndarray)
+            plain = [on_host(each) if hasattr(each, "shape") else each for each in arguments]
+            return array_api_strict.asarray(function(on_host(array), *plain, **options))
+
+        return there
 
 
 @pytest.fixture
@@ -119,6 +144,41 @@ def test_labels_are_the_same(
     for one, other in zip(found.overlapping_labels, expected.overlapping_labels, strict=True):
         np.testing.assert_array_equal(one, other)
     assert found.findings == expected.findings
+
+
+STEPS = """
+intensity = [
+    {step = "clip", low = 350, high = 700}, {step = "clip-percentiles", low = 1, high = 99, over = "source"},
+    {step = "clip-percentiles", low = 2, high = 98, over = "positive"}, {step = "min-max"},
+    {step = "z-score", over = "positive", only_there = true}, {step = "z-score"},
+    {step = "affine", scale = 300, offset = 500},
+    {step = "window", centre = 500, width = 900, low = 0, high = 1000},
+]
+"""
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "linear", "cubic"])
+@pytest.mark.parametrize("outside", ['"edge"', '"minimum"'])
+def test_images_made_ready_elsewhere_are_the_same(ball: Volume, interpolation: str, outside: str) -> None:
+    """Within a few units of the last place of float32: sums are taken in another order."""
+    text = f'orientation = "LIA"\nalignment = "acquisition"\nspacing_mm = [1.5, 2.5, 3.0]\noutside = {outside}'
+    wanted = Preprocessing.model_validate(tomllib.loads(f'{text}\ninterpolation = "{interpolation}"\n{STEPS}'))
+    here = prepare_volumes({"image": ball}, ["image"], wanted, {}, 1)
+    there = prepare_volumes({"image": ball}, ["image"], wanted, {}, 1, Strict())
+    assert here.image.std() > 100
+    np.testing.assert_allclose(there.image, here.image, rtol=1e-4, atol=0.02)
+
+
+def test_images_that_do_not_fit_elsewhere_are_made_ready_here(ball: Volume) -> None:
+    class Full(Strict):
+        """Memory in which nothing has room; CuPy raises a MemoryError, too."""
+
+        def put(self, array: np.ndarray) -> Any:
+            raise MemoryError
+
+    wanted = Preprocessing.model_validate({"orientation": "LPS", "spacing_mm": (2.0, 2.0, 2.0)})
+    here = prepare_volumes({"image": ball}, ["image"], wanted, {}, 1)
+    np.testing.assert_array_equal(prepare_volumes({"image": ball}, ["image"], wanted, {}, 1, Full()).image, here.image)
 
 
 def planar() -> Any:
