@@ -190,7 +190,7 @@ class Association:
         self._line.shorten(_RELEASE_SECONDS)
         with contextlib.suppress(LineLost, MalformedPdu):
             self._line.send(upper_layer.encode_release_request())
-            by = self._line.answer_by()
+            by = self._line.answer_by(times=1)
             while _read_pdu(self._line, by)[0] != PduType.RELEASE_RP:
                 pass
 
