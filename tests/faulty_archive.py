@@ -10,7 +10,7 @@ from typing import Any
 from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, evt
 from pynetdicom.sop_class import Verification
 
-from tests.counterparts import LOOPBACK
+from tests.counterparts import LOOPBACK, PATIENCE
 
 STORAGE_CLASSES = {
     "CT": "1.2.840.10008.5.1.4.1.1.2",
@@ -134,9 +134,9 @@ class FaultyArchive:
         self._resume.set()
 
     def wait_for(self, count: int, seconds: float = 20.0) -> list[Received]:
-        """What was received, once it is `count` objects."""
+        """What was received, once it is `count` objects; the test fails after `seconds` of a quiet machine."""
         with self.changed:
-            assert self.changed.wait_for(lambda: len(self.received) >= count, seconds), (
+            assert self.changed.wait_for(lambda: len(self.received) >= count, seconds * PATIENCE), (
                 f"after {seconds:g} s the archive has {len(self.received)} of {count} objects"
             )
             return list(self.received)
@@ -171,7 +171,7 @@ class FaultyArchive:
             return 0xC000
         if isinstance(fault, Stall):
             self.stalled.set()
-            self._resume.wait(60)
+            self._resume.wait()
             fault = Answer(0x0000)
         assert isinstance(fault, Answer)
         if fault.status == 0 or 0xB000 <= fault.status < 0xC000:

@@ -13,14 +13,13 @@ from node.settings import Destination
 from node.store import results
 from node.store.database import read_transaction
 from node.store.tables import ResultState
-from tests.counterparts import PATIENCE
 from tests.faulty_archive import FaultyArchive, Received
 from tests.models import threshold_network, write_model
 from tests.nodes import NodeUnderTest, running_node
 from tests.phantoms import make_series
 
 SLICES = 20
-SECONDS = 30 * PATIENCE
+SECONDS = 30
 
 
 def read(received: Received) -> Dataset:
@@ -50,7 +49,7 @@ def test_archive_is_told_why_and_then_what_was_found(tmp_path: Path) -> None:
         settings = [
             (f"port = {archive.port}\n", f"port = {archive.port}\nsend_not_analysed = true\n"),
             ("limit_seconds = 30", "limit_seconds = 4"),
-            ("lease_seconds = 5", "lease_seconds = 5\npoll_seconds = 0.5"),
+            ("lease_seconds = 30", "lease_seconds = 30\npoll_seconds = 0.5"),
         ]
         with running_node(tmp_path / "node", models, "ball", archive.port, settings) as node:
             send(node, tmp_path / "gap", [*images[:9], *images[12:]])
