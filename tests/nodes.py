@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,13 +14,15 @@ from typing import Any
 
 import psutil
 from sqlalchemy import Engine
+from typer.testing import CliRunner
 
+from node.cli import build_app
 from node.jobs import history
 from node.jobs.job import Job
 from node.store.database import open_database, read_transaction
 from node.store.decisions import Decision, decisions_of_study
 from node.store.tables import JobKind, JobState
-from tests.counterparts import answers, free_port, wait_until
+from tests.counterparts import PATIENCE, answers, free_port, wait_until
 
 CONFIGURATION = """\
 [node]
@@ -35,10 +38,11 @@ limit_seconds = 30
 [work]
 device = "cpu"
 intra_op_threads = 1
-lease_seconds = 5
+lease_seconds = 30
 [deliver]
 first_retry_seconds = 0.2
 longest_retry_seconds = 0.5
+probe_seconds = 0.5
 timeout_seconds = 10
 [models]
 paths = [{models}]
@@ -112,7 +116,7 @@ class NodeUnderTest:
             return 0
         self.process.send_signal(signal.SIGTERM)
         try:
-            return self.process.wait(15)
+            return self.process.wait(15 * PATIENCE)
         finally:
             self.kill()
 
@@ -128,7 +132,7 @@ class NodeUnderTest:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.process.wait()
-        psutil.wait_procs(family, timeout=10)
+        psutil.wait_procs(family, timeout=10 * PATIENCE)
         self.process = None
 
     @contextmanager
@@ -161,9 +165,16 @@ class NodeUnderTest:
         """Run the command line against this node's configuration."""
         return overread(*arguments, "--config", str(self.config))
 
+    def say(self, *arguments: str) -> str:
+        """What a command that succeeds prints, without the second that a process of its own takes to start."""
+        command = [*arguments, "--config", str(self.config)]
+        ended = CliRunner().invoke(build_app(command), command, catch_exceptions=False)
+        assert (ended.exit_code, ended.stderr) == (0, ""), ended.output
+        return ended.stdout
+
     def status(self) -> Any:
         """What `overread status --json` prints."""
-        return json.loads(self.overread("status", "--json").stdout)
+        return json.loads(self.say("status", "--json"))
 
 
 def overread(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -171,6 +182,11 @@ def overread(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "node", *arguments], capture_output=True, text=True, timeout=300, check=False
     )
+
+
+def without_uids(text: str) -> str:
+    """A text without the UIDs in it: their digits are drawn at random, and sooner or later they are a date of birth."""
+    return re.sub(r"\d+(\.\d+){3,}", "", text)
 
 
 def all_in(state: JobState) -> Callable[[list[Job]], bool]:

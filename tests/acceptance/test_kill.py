@@ -20,7 +20,7 @@ from node.settings import Destination
 from node.store import catalogue, results
 from node.store.database import read_transaction
 from node.store.tables import JobKind, JobState, ResultState
-from tests.counterparts import wait_until
+from tests.counterparts import PATIENCE, wait_until
 from tests.faulty_archive import STORAGE_CLASSES, FaultyArchive, Received
 from tests.models import threshold_network, write_model
 from tests.nodes import NodeUnderTest, all_in
@@ -64,6 +64,16 @@ class Sender(threading.Thread):
                 if left:
                     self.enough.wait(0.1)
 
+    def send_all_again(self) -> bool:
+        """Every study in an association that is released; False where the node did not take that."""
+        peer = Destination(name="node", ae_title=self.node.ae_title, host="127.0.0.1", port=self.node.port)
+        try:
+            for study in self.studies:
+                send(peer, "SENDER", sorted((self.folder / study).iterdir()), 10)
+        except OverreadError:
+            return False
+        return True
+
 
 @pytest.mark.parametrize("share", range(SHARES))
 def test_nothing_acknowledged_is_lost_and_nothing_made_twice(tmp_path: Path, share: int) -> None:
@@ -73,11 +83,12 @@ def test_nothing_acknowledged_is_lost_and_nothing_made_twice(tmp_path: Path, sha
     kills = KILLS // SHARES
     with FaultyArchive() as archive:
         node = NodeUnderTest(tmp_path / "node", models, "ball", archive.port)
-        # What was interrupted is sent again within 30 s, so no study settles half. A killed worker costs an attempt.
+        # No study settles before its association was released, however long it takes to send again what was
+        # interrupted. A killed worker costs an attempt.
         node.write_config(
             [
-                ("quiet_seconds = 3\n", "quiet_seconds = 30\n"),
-                ("lease_seconds = 5", "lease_seconds = 5\nmaximum_attempts = 100"),
+                ("limit_seconds = 30\n", "limit_seconds = 3600\n"),
+                ("lease_seconds = 30", "lease_seconds = 5\nmaximum_attempts = 100"),
             ]
         )
         node.start()
@@ -89,8 +100,10 @@ def test_nothing_acknowledged_is_lost_and_nothing_made_twice(tmp_path: Path, sha
                 node.kill()
                 node.start(wait=moments.random() < 0.7)
             sender.enough.set()
-            sender.join(60)
+            sender.join(60 * PATIENCE)
             assert not sender.is_alive()
+            # The node may have been killed after the last image and before the release.
+            wait_until(sender.send_all_again, "association for each study", 60)
             wait_until(lambda: finished(node, len(sender.studies)), "all results delivered", 120)
             check(node, sender, archive.received)
             assert node.stop() == 0

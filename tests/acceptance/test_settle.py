@@ -12,7 +12,7 @@ from node.settings import Destination
 from node.store import results
 from node.store.database import read_transaction
 from node.store.tables import JobKind, JobState, ResultState
-from tests.counterparts import OrthancPeer, orthanc, wait_until
+from tests.counterparts import OrthancPeer, free_port, orthanc, wait_until
 from tests.faulty_archive import FaultyArchive
 from tests.models import threshold_network, write_model
 from tests.nodes import NodeUnderTest, all_in, running_node
@@ -146,7 +146,7 @@ def test_archive_that_does_not_answer_delays_nothing(tmp_path: Path, models: Pat
     """The count is asked of a port where nobody listens: the study settles by its release."""
     paths = write_series(tmp_path / "images", shape=(SLICES, 24, 24))
     study = str(pydicom.dcmread(paths[0], stop_before_pixels=True).StudyInstanceUID)
-    nobody = 'archives = [{ name = "pacs", ae_title = "PACS", host = "127.0.0.1", port = 9 }]\n'
+    nobody = f'archives = [{{ name = "pacs", ae_title = "PACS", host = "127.0.0.1", port = {free_port()} }}]\n'
     with running_node(tmp_path / "node", models, "ball", peer.dicom_port, [(ARCHIVES, ARCHIVES + nobody)]) as node:
         send(Destination(name="node", ae_title=node.ae_title, host="127.0.0.1", port=node.port), "CT", paths, 10)
         wait_until(lambda: settled_by(node, study) == "released-whole", "settling by the release", 20)
@@ -156,24 +156,30 @@ def test_archive_that_does_not_answer_delays_nothing(tmp_path: Path, models: Pat
 def test_work_begun_early_survives_a_crash_and_is_delivered_once_and_not_before(tmp_path: Path, models: Path) -> None:
     paths = write_series(tmp_path / "images", shape=(SLICES, 24, 24))
     study = str(pydicom.dcmread(paths[0], stop_before_pixels=True).StudyInstanceUID)
-    waits = ("quiet_seconds = 3\nreleased_quiet_seconds = 0.2\n", "quiet_seconds = 20\nreleased_quiet_seconds = 20\n")
+    waits = (
+        "quiet_seconds = 3\nreleased_quiet_seconds = 0.2\nlimit_seconds = 30\n",
+        "quiet_seconds = 3600\nreleased_quiet_seconds = 3600\nlimit_seconds = 3600\n",
+    )
     with (
         FaultyArchive() as archive,
         running_node(tmp_path / "node", models, "ball", archive.port, [waits]) as node,
     ):
-        send(Destination(name="node", ae_title=node.ae_title, host="127.0.0.1", port=node.port), "MR", paths, 10)
+        to_node = Destination(name="node", ae_title=node.ae_title, host="127.0.0.1", port=node.port)
+        send(to_node, "MR", paths, 10)
         node.wait_for_jobs(all_in(JobState.SUCCEEDED), "early work", kind=JobKind.INFER)
         assert states(node, study) == [ResultState.HELD]
         node.kill()
+        assert archive.received == []
+        node.write_config()  # now a release settles the study
         node.start()
         assert states(node, study) == [ResultState.HELD]
-        assert archive.received == []
+        send(to_node, "MR", paths[:1], 10)
         archive.wait_for(2, 60)
         (job,) = node.jobs(JobKind.INFER)
         assert not job.speculative and (job.saved_seconds or 0) > 0
         assert states(node, study) == [ResultState.CURRENT]
         assert node.status()["early_work"]["confirmed"] == 1
-        assert "1 delivered, which saved" in node.overread("status").stdout
+        assert "1 delivered, which saved" in node.say("status")
         assert len(archive.received) == 2
 
 
