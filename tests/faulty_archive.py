@@ -10,7 +10,7 @@ from typing import Any
 from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, evt
 from pynetdicom.sop_class import Verification
 
-from tests.counterparts import LOOPBACK, PATIENCE
+from tests.counterparts import LOOPBACK, PATIENCE, free_port
 
 STORAGE_CLASSES = {
     "CT": "1.2.840.10008.5.1.4.1.1.2",
@@ -121,8 +121,8 @@ class FaultyArchive:
             (evt.EVT_DATA_RECV, self._on_bytes),
             (evt.EVT_C_STORE, self._on_store),
         ]
+        self.port = self.port or free_port()  # which no connection of others is given while the archive is away
         self._server = application.start_server((LOOPBACK, self.port), block=False, evt_handlers=handlers)
-        self.port = self._server.server_address[1]
 
     def stop(self) -> None:
         if self._server is not None:

@@ -19,7 +19,7 @@ from pynetdicom.sop_class import (
     Verification,
 )
 
-from tests.counterparts import LOOPBACK
+from tests.counterparts import LOOPBACK, free_port
 from tests.faulty_archive import STORAGE_CLASSES
 
 
@@ -86,8 +86,8 @@ class LosingArchive:
             (evt.EVT_C_FIND, self._on_find),
             (evt.EVT_N_ACTION, self._on_action),
         ]
+        self.port = self.port or free_port()  # which no connection of others is given while the archive is away
         self._server = application.start_server((LOOPBACK, self.port), block=False, evt_handlers=handlers)
-        self.port = self._server.server_address[1]
 
     def _die(self) -> None:
         """Cut all connections, listen no more, and come back a little later on the same port."""
