@@ -287,7 +287,7 @@ def test_process_names_what_it_cannot_use(tmp_path: Path) -> None:
     config = Path(__file__).parents[2] / "config" / "node.toml"
     done = overread("process", str(tmp_path), "--out", str(tmp_path / "out"), "--config", str(config))
     assert done.returncode == 3
-    assert "note.txt" in done.stdout
+    assert "note.txt" in done.stderr
     assert "not-dicom" in done.stderr
 
 
