@@ -12,24 +12,23 @@ from tests.nodes import NodeUnderTest
 from tests.phantoms import write_series
 
 
-@pytest.fixture
-def processed(tmp_path: Path) -> NodeUnderTest:
-    """A node that has analysed files into `out`; nothing is started."""
-    write_model(tmp_path / "models" / "ball", "ball", threshold_network())
-    node = NodeUnderTest(tmp_path / "node", tmp_path / "models", "ball", free_port())
+@pytest.fixture(scope="module")
+def processed(tmp_path_factory: pytest.TempPathFactory) -> NodeUnderTest:
+    """A node that has analysed `images` into `out`, beside its folder; nothing is started."""
+    there = tmp_path_factory.mktemp("processed")
+    write_model(there / "models" / "ball", "ball", threshold_network())
+    node = NodeUnderTest(there / "node", there / "models", "ball", free_port())
     node.write_config()
-    write_series(tmp_path / "images")
-    done = node.overread("process", str(tmp_path / "images"), "--out", str(tmp_path / "out"))
-    assert done.returncode == 0, done.stderr
+    write_series(there / "images")
+    node.say("process", str(there / "images"), "--out", str(there / "out"))
     return node
 
 
 def test_a_folder_is_rendered_with_a_shipped_profile_and_a_sites_own(processed: NodeUnderTest, tmp_path: Path) -> None:
-    (folder,) = {path.parent for path in (tmp_path / "out").rglob("result.json")}
-    arguments = ("render", str(folder), "--images", str(tmp_path / "images"), "--out")
-    done = processed.overread(*arguments, str(tmp_path / "ohif"), "--profile", "ohif", "--json")
-    assert done.returncode == 0, done.stdout + done.stderr
-    said = json.loads(done.stdout)
+    there = processed.folder.parent
+    (folder,) = {path.parent for path in (there / "out").rglob("result.json")}
+    arguments = ("render", str(folder), "--images", str(there / "images"), "--out")
+    said = json.loads(processed.say(*arguments, str(tmp_path / "ohif"), "--profile", "ohif", "--json"))
     assert (said["profile"], said["problems"]) == ("ohif", [])
     assert [each["role"] for each in said["objects"]] == ["segmentation", "report"]
     profile = tmp_path / "mine.toml"
@@ -39,11 +38,12 @@ def test_a_folder_is_rendered_with_a_shipped_profile_and_a_sites_own(processed: 
 
 
 def test_what_is_not_there_is_said(processed: NodeUnderTest, tmp_path: Path) -> None:
-    (folder,) = {path.parent for path in (tmp_path / "out").rglob("result.json")}
+    there = processed.folder.parent
+    (folder,) = {path.parent for path in (there / "out").rglob("result.json")}
     out = ("--out", str(tmp_path / "x"))
     unknown = processed.overread("render", str(folder), *out, "--profile", "pacs")
     assert unknown.returncode == 1 and "no profile is called 'pacs'" in unknown.stderr
-    no_result = processed.overread("render", str(tmp_path / "images"), *out)
+    no_result = processed.overread("render", str(there / "images"), *out)
     assert no_result.returncode == 1 and "holds no complete result" in no_result.stderr
     images = processed.overread("render", str(folder), *out, "--images", str(folder))
     assert images.returncode == 1 and "source images are not among the files" in images.stderr
