@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-WORKERS ?= 2
+WORKERS ?= 3
 SHELL := /bin/bash
 
 .PHONY: help setup setup-dev counterparts demo run test lint soak viewer clean
