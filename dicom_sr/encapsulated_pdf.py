@@ -76,7 +76,13 @@ def _page(result: Result, sources: Sequence[Dataset], evidence: Evidence, number
     paragraphs += [f"Text written by the algorithm: {result.text}"] if result.text else []
     return Page(
         title=_title(result),
-        warning=f"{provenance.standing(result)} {'' if shown else 'The algorithm reports no finding.'}".strip(),
+        warning=" ".join(
+            [
+                provenance.standing(result),
+                *provenance.alarms(result),
+                *([] if shown else ["The algorithm reports no finding."]),
+            ]
+        ),
         banner=_banner(sources[0], evidence),
         columns=COLUMNS,
         rows=tuple(_row(finding) for finding in shown),
@@ -139,7 +145,7 @@ def _pictures(
 ) -> tuple[Picture, ...]:
     """The first images that show findings, each with what lies on it."""
     shown: dict[Place, list[Finding]] = {}
-    for finding in sorted(result.findings, key=lambda each: not each.critical):
+    for finding in sorted(result.findings, key=lambda each: not each.is_alarm):
         if finding.presence is not Presence.ABSENT:
             for place in places_of(finding, evidence, numbering):
                 shown.setdefault(place, []).append(finding)

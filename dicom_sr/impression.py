@@ -32,7 +32,7 @@ def draft_impression(result: Result, phrases: Mapping[str, Any] | None = None) -
     """The whole draft: a heading that says what it is, and a line for each finding, critical ones first."""
     phrases = phrases or english_phrases()
     algorithm = f"{result.algorithm.name} {result.algorithm.version}"
-    ordered = sorted(result.findings, key=lambda finding: not _is_urgent(finding))
+    ordered = sorted(result.findings, key=lambda finding: not finding.is_alarm)
     lines = [sentence(finding, result, phrases) for finding in ordered] or [phrases["nothing"]]
     return "\n".join([phrases["heading"].format(algorithm=algorithm), *lines])
 
@@ -63,7 +63,7 @@ def sentence(finding: Finding, result: Result, phrases: Mapping[str, Any] | None
     if kind == "structure" and not values["numbers"]:
         template = phrases["sentences"]["present"]
     filled = _fill(template, values)
-    return filled + (phrases["sentences"]["critical"] if _is_urgent(finding) else "")
+    return filled + (phrases["sentences"]["critical"] if finding.is_alarm else "")
 
 
 def likelihood_words(likelihood: Likelihood, phrases: Mapping[str, Any] | None = None) -> str:
@@ -103,10 +103,6 @@ def comparison(measurement: Measurement, phrases: Mapping[str, Any] | None = Non
         change=f"{change:+.0f} %" if change is not None else f"{difference:+.3g} {measurement.unit.value}",
     )
     return filled
-
-
-def _is_urgent(finding: Finding) -> bool:
-    return finding.critical and finding.presence is Presence.PRESENT
 
 
 def _is_structure(finding: Finding, result: Result) -> bool:

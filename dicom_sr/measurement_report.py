@@ -141,11 +141,7 @@ def _comments(result: Result, numbering: SegmentNumbering) -> list[str]:
     comments.append("Result of an AI algorithm, not verified by a physician.")
     comments += [result.algorithm.intended_use] if result.algorithm.intended_use else []
     comments += [f"No voxel found of: {segment.label}; it is not in the segmentation." for segment in numbering.absent]
-    comments += [
-        f"Critical finding, somebody is to be told at once: {finding.tracking_identifier}."
-        for finding in result.findings
-        if finding.critical and finding.presence is Presence.PRESENT
-    ]
+    comments += provenance.alarms(result)
     if result.text:
         algorithm = result.algorithm
         comments.append(f"Text written by the algorithm {algorithm.name} {algorithm.version}: {result.text}")

@@ -192,6 +192,15 @@ def standing_of(*, not_for_clinical_use: bool) -> str:
     return f"{use}Result of an AI algorithm, not verified by a physician."
 
 
+def alarms(result: Result) -> list[str]:
+    """What somebody is to be told at once, as sentences; they stand where people look first."""
+    return [
+        f"Critical finding, somebody is to be told at once: {finding.tracking_identifier}."
+        for finding in result.findings
+        if finding.is_alarm
+    ]
+
+
 def _universal(moment: datetime) -> DT:
     """A DT value in UTC, with its offset."""
     return DT(moment.astimezone(UTC).strftime("%Y%m%d%H%M%S.%f+0000"))

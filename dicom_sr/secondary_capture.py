@@ -212,7 +212,11 @@ def _round(graphic: Graphic, scale: tuple[float, float]) -> list[tuple[float, fl
 def _heading(result: Result, evidence: Evidence, slice_index: int) -> list[str]:
     """What stands at the top of every frame."""
     name = f"{result.algorithm.name} {result.algorithm.version}"
-    return [provenance.standing(result), f"{name}, image {slice_index + 1} of {len(evidence.frames)}"]
+    return [
+        provenance.standing(result),
+        *provenance.alarms(result),
+        f"{name}, image {slice_index + 1} of {len(evidence.frames)}",
+    ]
 
 
 def _legend(

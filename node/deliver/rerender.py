@@ -22,6 +22,9 @@ from node.store.results import ResultObject, get_result
 from node.store.tables import ResultState, delivery, job
 from node.store.tables import result as results
 
+LARGEST_HEADER_VALUE = 1 << 16
+"""Bytes of an element that is read when it is looked at, and not before."""
+
 if TYPE_CHECKING:
     from dicom_sr.render import RenderedObject
 
@@ -64,7 +67,10 @@ def _write(engine: Engine, parcel: Parcel, profile: DestinationProfile, folder: 
             stored = catalogue.instances(connection, uids)
             reports = _reports_before(connection, parcel, profile) if result.predecessors else []
         paths = [parcel.data_dir / one.path for one in stored]
-        sources = [dcmread(path, stop_before_pixels=not profile.needs_pixels) for path in paths]
+        sources = [  # pixels are read when one is shown
+            dcmread(path, stop_before_pixels=not profile.needs_pixels, defer_size=LARGEST_HEADER_VALUE)
+            for path in paths
+        ]
         predecessors = [
             Predecessor(one.series_instance_uid, one.sop_class_uid, one.sop_instance_uid) for one in reports
         ]

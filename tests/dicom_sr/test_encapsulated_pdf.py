@@ -5,11 +5,15 @@ from dataclasses import replace
 import pytest
 
 from dicom_sr.conformance import check
+from dicom_sr.content_tree import walk
 from dicom_sr.displayed import displayed_frame
 from dicom_sr.encapsulated_pdf import encode_document
+from dicom_sr.findings import Likelihood
+from dicom_sr.measurement_report import encode_measurement_report
 from dicom_sr.profile import CONSERVATIVE, Role
 from dicom_sr.render import render
-from tests.dicom_sr.cases import CASES, chest_boxes, follow_up
+from dicom_sr.secondary_capture import encode_secondary_capture
+from tests.dicom_sr.cases import CASES, CERTAINTY, chest_boxes, follow_up
 from tests.dicom_sr.counterparts import assert_clean
 from tests.dicom_sr.radiographs import radiograph
 
@@ -50,6 +54,22 @@ def test_what_does_not_fit_is_counted():
     findings = tuple(replace(case.result.findings[3], tracking_identifier=f"Finding {n}") for n in range(90))
     page = text_of(encode_document(replace(case.result, findings=findings), case.sources))
     assert "more in the structured report" in page and page.count("/Type /Page\n") == 1
+
+
+@pytest.mark.parametrize("score, is_alarm", [(0.87, True), (0.4, False)])
+def test_alarm_stands_at_the_top_of_the_page_and_in_the_report(score, is_alarm):
+    """As notices do, it depends on the operating point."""
+    case = chest_boxes()
+    first, *others = case.result.findings
+    first = replace(first, critical=True, likelihood=Likelihood(score, CERTAINTY, 0.5))
+    result = replace(case.result, findings=(first, *others))
+    said = "Critical finding, somebody is to be told at once: Nodule 1."
+    assert ("Critical finding" in text_of(encode_document(result, case.sources))) == is_alarm
+    report = encode_measurement_report(result, case.sources, ())
+    comments = [str(item.TextValue) for item in walk(report) if item.ValueType == "TEXT"]
+    assert (said in comments) == is_alarm
+    captured, usual = (encode_secondary_capture(each, case.sources) for each in (result, case.result))
+    assert (captured.Rows > usual.Rows) == is_alarm
 
 
 def test_fonts_are_in_the_file():
