@@ -98,6 +98,7 @@ def clean(
     voxel_ml: float,
     wanted: Postprocessing,
     spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    thicknesses: Sequence[float] | None = None,
 ) -> np.ndarray:
     """Body mask, smoothing, components and holes as the manifest asks, in place, on the images' own voxels.
 
@@ -111,7 +112,10 @@ def clean(
         Infinite where it is not known: then no volume is too small.
     spacing_mm : tuple of float
         For smoothing.
+    thicknesses : sequence of float, optional
+        Of each slice, as a multiple of the mean (`Grid.thicknesses`); None where all are alike.
     """
+    shares = np.ones(len(labels)) if thicknesses is None else np.array(thicknesses)
     structure = ndimage.generate_binary_structure(3, 1 if wanted.connectivity == "faces" else 3)
     if wanted.body is not None:
         for plane, values in zip(labels, voxels, strict=True):
@@ -120,12 +124,12 @@ def clean(
     if wanted.smoothing_mm:
         smooth(labels, [wanted.smoothing_mm / spacing for spacing in spacing_mm])
     if wanted.largest_component == "foreground":
-        _drop_components(labels, labels > 0, structure, keep_largest=True, minimum_voxels=0)
+        _drop_components(labels, labels > 0, structure, shares, _Least(largest=True))
     each = wanted.largest_component == "each-label"
-    minimum = max(wanted.minimum_component_ml / voxel_ml, wanted.minimum_component_voxels)
+    least = _Least(each, wanted.minimum_component_ml / voxel_ml, wanted.minimum_component_voxels)
     for number in np.unique(labels):
-        if number and (each or minimum > 0):
-            _drop_components(labels, labels == number, structure, each, minimum)
+        if number and (each or least.amount > 0 or least.voxels > 0):
+            _drop_components(labels, labels == number, structure, shares, least)
     if wanted.fill_holes:
         for number in np.unique(labels):
             if number:
@@ -162,18 +166,33 @@ def body_mask(values: np.ndarray, above: float) -> np.ndarray:
     return np.asarray(ndimage.binary_fill_holes(found == sizes.argmax()))
 
 
+@dataclass(frozen=True)
+class _Least:
+    """Which components stay: only the largest; of at least so much volume, in mean voxels; of so many voxels."""
+
+    largest: bool = False
+    amount: float = 0.0
+    voxels: int = 0
+
+
 def _drop_components(
-    labels: np.ndarray, present: np.ndarray, structure: np.ndarray, keep_largest: bool, minimum_voxels: float
+    labels: np.ndarray, present: np.ndarray, structure: np.ndarray, shares: np.ndarray, least: _Least
 ) -> None:
-    """Set components of `present` to background unless they are the largest and large enough."""
+    """Set components of `present` to background unless they are the largest and large enough; `shares` of a mean voxel
+    are what a voxel of each slice takes up.
+    """
     if not present.any():
         return
     box = ndimage.find_objects(present.view(np.uint8))[0]
     found, count = ndimage.label(present[box], structure)
-    sizes = np.bincount(found.ravel(), minlength=count + 1)
-    sizes[0] = 0
-    keep = sizes >= minimum_voxels
-    if keep_largest:
-        keep &= np.arange(count + 1) == sizes.argmax()
+    voxels, amounts = np.zeros(count + 1, np.int64), np.zeros(count + 1)
+    for plane, share in zip(found, shares[box[0]], strict=True):
+        in_plane = np.bincount(plane.ravel(), minlength=count + 1)
+        voxels += in_plane
+        amounts += in_plane * share
+    keep = (amounts >= least.amount) & (voxels >= least.voxels)
+    if least.largest:
+        amounts[0] = 0
+        keep &= np.arange(count + 1) == amounts.argmax()
     keep[0] = True
     labels[box][~keep[found]] = 0

@@ -55,7 +55,9 @@ class Found:
             return True
         if any(boxes for name, boxes in self.boxes.items() if not region.names or name in region.names):
             return True
-        return bool(np.count_nonzero(self.mask(region.names)) * self.grid.voxel_ml > region.minimum_ml)
+        voxels = np.count_nonzero(self.mask(region.names), axis=(1, 2))
+        shares = np.ones(len(voxels)) if self.grid.thicknesses is None else np.array(self.grid.thicknesses)
+        return bool(voxels @ shares * self.grid.voxel_ml > region.minimum_ml)
 
 
 def box_slices(low: np.ndarray, high: np.ndarray, shape: Sequence[int]) -> tuple[slice, ...]:

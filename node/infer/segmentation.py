@@ -108,7 +108,8 @@ class LabelMaker:
             values = subject.values[index : index + 1] if subject.is_image else subject.values
             if values.ndim == 4:
                 values = values.mean(axis=3)
-            clean(part, values, subject.voxel_ml or np.inf, self._section, subject.spacing_mm or (1.0, 1.0, 1.0))
+            spacing_mm, thicknesses = subject.spacing_mm or (1.0, 1.0, 1.0), subject.source.thicknesses
+            clean(part, values, subject.voxel_ml or np.inf, self._section, spacing_mm, thicknesses)
 
     def _part(self, maps: list[np.ndarray]) -> Part:
         numbered: Mapping[int, Label] = dict(enumerate(self._section.labels, start=self._first))

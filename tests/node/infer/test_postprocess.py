@@ -8,6 +8,8 @@ from scipy import ndimage
 
 from node.infer.output_sections import Label, Postprocessing
 from node.infer.postprocess import activate, body_mask, clean, make_decision
+from node.infer.preprocessing_sections import Region
+from node.infer.regions import Found
 from node.infer.transforms import centred_grid, index_map
 from node.volume import Grid
 from tests.painting import painted
@@ -158,3 +160,29 @@ def test_smoothing_leaves_no_hole_where_three_labels_meet() -> None:
     smoothed = clean(labels.copy(), labels, 1.0, Postprocessing.model_validate({"smoothing_mm": 2.0}))
     assert (smoothed > 0).all() and set(np.unique(smoothed)) == {1, 2, 3}
     assert np.count_nonzero(smoothed != labels) < 0.15 * labels.size
+
+
+def test_components_of_an_uneven_stack_count_by_their_volume() -> None:
+    """Two voxels in thin slices hold less than one in a thick slice."""
+    labels = np.zeros((4, 3, 3), np.uint8)
+    labels[0:2, 0, 0] = labels[3, 2, 2] = 1
+    thicknesses = (0.25, 0.25, 1.0, 2.5)
+    wanted = {"largest_component": "each-label"}
+    for fields in (wanted, {"minimum_component_ml": 0.9}):
+        cleaned = clean(labels.copy(), labels, 1.0, Postprocessing.model_validate(fields), thicknesses=thicknesses)
+        assert np.argwhere(cleaned).tolist() == [[3, 2, 2]]
+    fields = {"minimum_component_voxels": 2}
+    cleaned = clean(labels.copy(), labels, 1.0, Postprocessing.model_validate(fields), thicknesses=thicknesses)
+    assert np.argwhere(cleaned).tolist() == [[0, 0, 0], [1, 0, 0]]
+
+
+def test_a_gate_on_an_uneven_stack_goes_by_volume() -> None:
+    labels = np.zeros((3, 2, 2), np.uint8)
+    labels[2, 0, 0] = 1
+    grid = Grid((3, 2, 2), np.diag([10.0, 10.0, 10.0, 1.0]), (0.0, 0.4, 2.0))
+    share = grid.thicknesses[2]
+    assert share != 1
+    found = Found(grid, (labels,), {"A": 1})
+    for factor, expected in ((0.99, True), (1.01, False)):
+        region = Region(stage="first", use="gate", minimum_ml=share * factor)
+        assert found.is_found(region) is expected
