@@ -76,7 +76,8 @@ class Received:
 class FaultyArchive:
     """Storage SCP on a free loopback port; each C-STORE (or association, for `Reject`) uses up one fault.
 
-    With an empty schedule it is a good archive. `stop` and `start` make it leave and return on its port.
+    With an empty schedule it is a good archive. `stop` and `start` make it leave and return on its port, which nobody
+    else takes meanwhile. Of associations at the same time any may be the one that meets a fault.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class FaultyArchive:
         self.associations = 0
         self.ae_title = ae_title
         self.changed = threading.Condition()
+        self._schedule = threading.Lock()
         self.stalled = threading.Event()
         self._resume = threading.Event()
         self._refuse = set(refuse)
@@ -146,8 +148,7 @@ class FaultyArchive:
         event.assoc.bytes_read = 0
         event.assoc.is_dropped = False
         event.assoc.number = self.associations
-        if self.faults and isinstance(self.faults[0], Reject):
-            fault = self.faults.popleft()
+        if isinstance(fault := self._next(Reject), Reject):
             event.assoc.acse.send_reject(fault.result, fault.source, fault.reason)
             event.assoc.is_rejected = True
             event.assoc.kill()
@@ -156,16 +157,18 @@ class FaultyArchive:
         if not hasattr(event.assoc, "bytes_read"):
             return
         event.assoc.bytes_read += len(event.data)
-        if self.faults and isinstance(self.faults[0], Drop) and event.assoc.bytes_read > self.faults[0].after_bytes:
+        with self._schedule:
+            fault = self.faults[0] if self.faults else None
+            if not isinstance(fault, Drop) or event.assoc.bytes_read <= fault.after_bytes:
+                return
             self.faults.popleft()
             event.assoc.is_dropped = True
-            event.assoc.dul.socket.socket.shutdown(socket.SHUT_RDWR)
+        event.assoc.dul.socket.socket.shutdown(socket.SHUT_RDWR)
 
     def _on_store(self, event: Any) -> int:
         if event.assoc.is_dropped:  # what had arrived before the line was cut is still read
             return 0xC000
-        waits = not self.faults or isinstance(self.faults[0], Drop | Reject)
-        fault = Answer(0x0000) if waits else self.faults.popleft()
+        fault = self._next(Answer, Abort, Stall) or Answer(0x0000)
         if isinstance(fault, Abort):
             event.assoc.abort()
             return 0xC000
@@ -177,6 +180,13 @@ class FaultyArchive:
         if fault.status == 0 or 0xB000 <= fault.status < 0xC000:
             self._keep(event)
         return fault.status
+
+    def _next(self, *kinds: type[Fault]) -> Fault | None:
+        """Take the next fault from the schedule, if it is of one of these kinds."""
+        with self._schedule:
+            if self.faults and isinstance(self.faults[0], kinds):
+                return self.faults.popleft()
+        return None
 
     def _keep(self, event: Any) -> None:
         received = Received(

@@ -31,7 +31,7 @@ from node.store.database import migrate, open_database, read_transaction, write_
 from node.store.deliveries import Delivery, get_delivery
 from node.store.results import NewResult, ResultObject, delivery_statuses, get_result
 from node.store.tables import DeliveryState, JobKind, JobState, Priority, instance, result, series
-from tests.counterparts import LOOPBACK, wait_until
+from tests.counterparts import LOOPBACK, PATIENCE, wait_until
 from tests.dicom_sr.conftest import (
     ALGORITHM,
     CREATED_AT,
@@ -103,7 +103,7 @@ class Node:
     folder: Path
     engine: Engine
 
-    def settings(self, *destinations: AnyDestination, timeout_seconds: float = 10, **deliver: Any) -> Settings:
+    def settings(self, *destinations: AnyDestination, timeout_seconds: float = 60, **deliver: Any) -> Settings:
         quick = {"first_retry_seconds": 0.05, "longest_retry_seconds": 0.2, "probe_seconds": 0.2, "poll_seconds": 0.5}
         return Settings(
             node=NodeSettings(ae_title="OVERREAD", data_dir=self.folder),
@@ -201,7 +201,7 @@ class Node:
             yield outbox
         finally:
             outbox.stop()
-            thread.join(20)
+            thread.join(20 * PATIENCE)
             assert not thread.is_alive()
 
     def wait_for_end(self, job: Job, state: JobState = JobState.SUCCEEDED) -> Job:

@@ -10,6 +10,7 @@ from node.settings import Destination
 from node.store.database import write_transaction
 from node.store.deliveries import hold, release
 from node.store.tables import JobKind, JobState, Priority
+from tests.counterparts import wait_until
 from tests.faulty_archive import FaultyArchive, Stall
 from tests.node.deliver.conftest import Node
 
@@ -51,7 +52,7 @@ def test_critical_result_is_sent_while_the_lane_is_busy_and_outside_the_hours(
             destination_at(archive.port), destination_at(archive.port, name="shut", hours=closed), timeout_seconds=60
         )
         with node.outbox(settings):
-            assert archive.stalled.wait(30)
+            wait_until(archive.stalled.is_set, "stalled association")
             for job in node.add_result("pacs", "shut", critical=["Fracture"]):
                 node.wait_for_end(job)
             assert node.job(stalled).state is JobState.RUNNING and node.job(shut).state is JobState.QUEUED

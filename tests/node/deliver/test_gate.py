@@ -91,10 +91,9 @@ def test_destination_that_is_down_costs_three_attempts_and_is_probed(node: Node,
         before = closed_until(node)
         wait_until(lambda: closed_until(node) != before, "probe")
         assert sum(node.job(job).attempt for job in jobs) == 3
-        archive.start()
-        for job in jobs:  # also those whose own backoff is minutes long
-            node.wait_for_end(job)
-    archive.stop()
+        with archive:
+            for job in jobs:  # also those whose own backoff is minutes long
+                node.wait_for_end(job)
     with read_transaction(node.engine) as connection:
         state = get_destination_state(connection, "pacs")
         assert (state.failures, state.closed_until) == (0, None)

@@ -35,11 +35,13 @@ def test_result_arrives_in_order_and_statuses_are_kept(node: Node, destination_a
 
 
 def test_notice_wakes_the_outbox(node: Node, destination_at: DestinationAt):
-    with FaultyArchive() as archive, node.outbox(node.settings(destination_at(archive.port))):
-        (job,) = node.add_result("pacs")
-        wait_until(lambda: Wake(node.folder / "run").notify(Topic.DELIVER), "listener")
-        archive.wait_for(2, seconds=4)
-        node.wait_for_end(job)
+    with FaultyArchive() as archive:
+        settings = node.settings(destination_at(archive.port), poll_seconds=3600, lease_seconds=3600)
+        with node.outbox(settings):
+            (job,) = node.add_result("pacs")
+            wait_until(lambda: Wake(node.folder / "run").notify(Topic.DELIVER), "listener")
+            archive.wait_for(2)
+            node.wait_for_end(job)
 
 
 def test_archive_that_is_down_gets_everything_once_it_is_back(node: Node, destination_at: DestinationAt):
@@ -47,15 +49,14 @@ def test_archive_that_is_down_gets_everything_once_it_is_back(node: Node, destin
     archive = FaultyArchive()
     archive.start()
     archive.stop()
-    with archive, node.outbox(node.settings(destination_at(archive.port))):
-        archive.stop()
+    with node.outbox(node.settings(destination_at(archive.port))):
         wait_until(lambda: sum(node.job(job).attempt for job in jobs) >= 3, "three attempts")
         assert archive.received == []
         errors = [node.job(job).last_error or "" for job in jobs]
         assert any("destination 'pacs' (FAULTY at 127.0.0.1:" in error for error in errors)
-        archive.start()
-        for job in jobs:
-            node.wait_for_end(job)
+        with archive:
+            for job in jobs:
+                node.wait_for_end(job)
     assert sorted(received.sop_instance_uid for received in archive.received) == sorted(
         uid for job in jobs for uid in node.uids(job)
     )
@@ -114,7 +115,7 @@ def test_destination_that_stalls_or_is_down_delays_no_other(node: Node, destinat
             timeout_seconds=60,
         )
         with node.outbox(settings):
-            assert slow.stalled.wait(10)
+            wait_until(slow.stalled.is_set, "stalled association")
             for _, _, to_pacs in slow_jobs:
                 node.wait_for_end(to_pacs)
             assert slow.received == []
@@ -130,7 +131,7 @@ def test_stop_releases_a_stalled_delivery_without_costing_an_attempt(node: Node,
     with FaultyArchive([Stall()]) as archive:
         settings = node.settings(destination_at(archive.port), timeout_seconds=60)
         with node.outbox(settings):
-            assert archive.stalled.wait(10)
+            wait_until(archive.stalled.is_set, "stalled association")
         released = node.job(job)
         assert (released.state, released.attempt) == (JobState.QUEUED, 0)
         archive.resume()

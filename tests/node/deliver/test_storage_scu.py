@@ -171,7 +171,7 @@ def test_stop_ends_a_stalled_delivery_at_once(result_objects: list[Path], destin
     heartbeat = Heartbeat()
     with FaultyArchive([Stall()]) as archive:
         asked = threading.Thread(
-            target=lambda: archive.stalled.wait(10) and setattr(heartbeat, "reason", StopReason.STOPPING)
+            target=lambda: archive.stalled.wait() and setattr(heartbeat, "reason", StopReason.STOPPING), daemon=True
         )
         asked.start()
         with pytest.raises(Interrupted):  # after 60 s it would be Transient
