@@ -19,7 +19,7 @@ from pynetdicom.sop_class import (
     Verification,
 )
 
-from tests.counterparts import LOOPBACK, free_port
+from tests.counterparts import LOOPBACK, PATIENCE, free_port
 from tests.faulty_archive import STORAGE_CLASSES
 
 
@@ -67,7 +67,7 @@ class LosingArchive:
     def __exit__(self, *_: object) -> None:
         self._closing.set()
         for thread in self._threads:
-            thread.join(20)
+            thread.join(20 * PATIENCE)
         self._server.shutdown()
 
     def _start(self) -> None:
@@ -152,7 +152,7 @@ class LosingArchive:
         return report
 
     def _report_same(self, association: Any, report: Dataset) -> None:
-        time.sleep(0.1)  # after the response to the request
+        time.sleep(0.1)  # after the response to the request, mostly: it may come before
         self._send_report(association, report)
 
     def _report_new(self, _: Any, report: Dataset) -> None:

@@ -27,12 +27,10 @@ def mllp_server(answers: list[Answer], tls: ssl.SSLContext | None = None) -> Ite
                 continue
             connection.settimeout(20)
             try:
-                secured = tls.wrap_socket(connection, server_side=True) if tls else connection
-            except OSError:
+                with tls.wrap_socket(connection, server_side=True) if tls else connection as secured:
+                    _serve_one(secured, received, answers)
+            except OSError:  # no handshake, or the sender hung up
                 connection.close()
-                continue
-            with secured:
-                _serve_one(secured, received, answers)
 
     thread = threading.Thread(target=serve)
     thread.start()

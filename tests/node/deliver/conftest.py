@@ -1,5 +1,6 @@
 """Objects to deliver, and destinations to deliver them to."""
 
+import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,7 +28,7 @@ from node.jobs.lease import finish
 from node.jobs.queue import claim, enqueue_infer, get_job, requeue
 from node.jobs.state import JobEvent
 from node.settings import AnyDestination, DeliverSettings, Destination, NodeSettings, Settings
-from node.store.database import migrate, open_database, read_transaction, write_transaction
+from node.store.database import open_database, read_transaction, write_transaction
 from node.store.deliveries import Delivery, get_delivery
 from node.store.results import NewResult, ResultObject, delivery_statuses, get_result
 from node.store.tables import DeliveryState, JobKind, JobState, Priority, instance, result, series
@@ -229,10 +230,8 @@ class Node:
 
 
 @pytest.fixture
-def node(tmp_path: Path) -> Iterator[Node]:
-    url = f"sqlite:///{tmp_path / 'overread.sqlite'}"
-    migrate(url, None)
-    engine = open_database(url)
+def node(tmp_path: Path, empty_database: Path) -> Iterator[Node]:
+    engine = open_database(f"sqlite:///{shutil.copy(empty_database, tmp_path / 'overread.sqlite')}")
     yield Node(tmp_path, engine)
     engine.dispose()
 

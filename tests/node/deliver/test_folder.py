@@ -47,7 +47,7 @@ def test_folder_is_sent_and_progress_is_told(tmp_path: Path, destination_at: Des
     told: list[tuple[int, int]] = []
     with FaultyArchive([Answer(0x0000), Answer(0xC000)]) as archive:
         report = send_folder(
-            destination_at(archive.port), "OVERREAD", [tmp_path / "in"], 10, lambda *step: told.append(step)
+            destination_at(archive.port), "OVERREAD", [tmp_path / "in"], 60, lambda *step: told.append(step)
         )
     assert [answer.status for answer in report.answers] == [0x0000, 0xC000, 0x0000]
     assert [skipped.path.name for skipped in report.skipped] == ["notes.txt"]
@@ -58,7 +58,7 @@ def test_refused_sop_class_skips_its_files_only(tmp_path: Path, destination_at: 
     write_series(tmp_path / "mr", shape=(2, 16, 16))
     write_series(tmp_path / "ct", shape=(2, 16, 16), modality="CT", transfer_syntax=RLELossless)
     with FaultyArchive(refuse=["CT"]) as archive:
-        report = send_folder(destination_at(archive.port), "OVERREAD", [tmp_path / "ct", tmp_path / "mr"], 10)
+        report = send_folder(destination_at(archive.port), "OVERREAD", [tmp_path / "ct", tmp_path / "mr"], 60)
     assert len(report.answers) == 2
     assert len(report.skipped) == 2
     assert "CT Image Storage" in report.skipped[0].reason and "RLE Lossless" in report.skipped[0].reason
@@ -67,5 +67,5 @@ def test_refused_sop_class_skips_its_files_only(tmp_path: Path, destination_at: 
 def test_lost_connection_tells_what_was_answered(tmp_path: Path, destination_at: DestinationAt):
     write_series(tmp_path, shape=(3, 16, 16))
     with FaultyArchive([Answer(0x0000), Abort()]) as archive, pytest.raises(SendInterrupted) as caught:
-        send_folder(destination_at(archive.port), "OVERREAD", [tmp_path], 10)
+        send_folder(destination_at(archive.port), "OVERREAD", [tmp_path], 60)
     assert len(caught.value.answers) == 1

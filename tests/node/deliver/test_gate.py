@@ -137,9 +137,9 @@ def test_connections_deliver_in_parallel_and_each_study_in_order(node: Node, des
 def test_bandwidth_is_limited(result_objects: list[Path], destination_at: DestinationAt):
     with FaultyArchive() as archive:
         started = time.monotonic()
-        send(destination_at(archive.port, maximum_kilobytes_per_second=200), "OVERREAD", result_objects, 10)
+        send(destination_at(archive.port, maximum_kilobytes_per_second=200), "OVERREAD", result_objects, 60)
         assert time.monotonic() - started > 0.45  # 103 kB
-        send(destination_at(archive.port), "OVERREAD", result_objects, 10)
+        send(destination_at(archive.port), "OVERREAD", result_objects, 60)
         assert len(archive.received) == 4
 
 
@@ -155,7 +155,7 @@ def test_limited_sending_can_be_stopped(result_objects: list[Path], destination_
 
     with FaultyArchive() as archive, pytest.raises(Stopped):
         threading.Timer(0.5, stop.set).start()
-        send(destination_at(archive.port, maximum_kilobytes_per_second=1), "OVERREAD", result_objects, 10, check=check)
+        send(destination_at(archive.port, maximum_kilobytes_per_second=1), "OVERREAD", result_objects, 60, check=check)
 
 
 def test_clock_that_is_set_back_leaves_no_destination_closed(node: Node):

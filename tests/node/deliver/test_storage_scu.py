@@ -36,7 +36,7 @@ def test_objects_arrive_byte_for_byte_in_order_in_one_association(
     result_objects: list[Path], destination_at: DestinationAt
 ):
     with FaultyArchive() as archive:
-        answers = send(destination_at(archive.port), "OVERREAD", result_objects, 10)
+        answers = send(destination_at(archive.port), "OVERREAD", result_objects, 60)
     assert [received.data_set for received in archive.received] == [data_set_of(path) for path in result_objects]
     assert {received.association for received in archive.received} == {1}
     assert {received.calling_ae_title for received in archive.received} == {"OVERREAD"}
@@ -58,7 +58,7 @@ def test_warning_counts_as_delivered_and_is_kept(
     result_objects: list[Path], destination_at: DestinationAt, warning: int
 ):
     with FaultyArchive([Answer(warning), Answer(0x0111)]) as archive:
-        answers = send(destination_at(archive.port), "OVERREAD", result_objects, 10)
+        answers = send(destination_at(archive.port), "OVERREAD", result_objects, 60)
     assert [answer.status for answer in answers] == [warning, 0x0111]
     assert all(answer.is_delivered for answer in answers)
 
@@ -68,10 +68,10 @@ def test_out_of_resources_is_transient_and_later_objects_are_not_sent(
 ):
     with FaultyArchive([Answer(0xA700)]) as archive:
         with pytest.raises(SendInterrupted, match=r"0xA700 \(out of resources\)") as caught:
-            send(destination_at(archive.port), "OVERREAD", result_objects, 10)
+            send(destination_at(archive.port), "OVERREAD", result_objects, 60)
         assert archive.received == []
         assert [answer.status for answer in caught.value.answers] == [0xA700]
-        send(destination_at(archive.port), "OVERREAD", result_objects, 10)
+        send(destination_at(archive.port), "OVERREAD", result_objects, 60)
         assert len(archive.received) == 2
 
 
@@ -80,7 +80,7 @@ def test_refused_object_is_permanent_and_earlier_answers_are_kept(
     result_objects: list[Path], destination_at: DestinationAt, status: int
 ):
     with FaultyArchive([Answer(0x0000), Answer(status)]) as archive, pytest.raises(SendRefused) as caught:
-        send(destination_at(archive.port), "OVERREAD", result_objects, 10)
+        send(destination_at(archive.port), "OVERREAD", result_objects, 60)
     assert [answer.status for answer in caught.value.answers] == [0x0000, status]
     for part in (f"0x{status:04X}", "destination 'pacs'", "Comprehensive 3D SR Storage", uid_of(result_objects[1])):
         assert part in str(caught.value)
@@ -90,7 +90,7 @@ def test_refused_sop_class_is_permanent_and_nothing_is_sent(result_objects: list
     with FaultyArchive(refuse=["SEG"]) as archive:
         destination = destination_at(archive.port)
         with pytest.raises(SendRefused) as caught:
-            send(destination, "OVERREAD", result_objects, 10)
+            send(destination, "OVERREAD", result_objects, 60)
     assert archive.received == []
     message = str(caught.value)
     for part in (
@@ -107,8 +107,8 @@ def test_refused_sop_class_is_permanent_and_nothing_is_sent(result_objects: list
 def test_wrong_called_ae_title_is_permanent(result_objects: list[Path], destination_at: DestinationAt):
     with FaultyArchive(ae_title="ARCHIVE", check=True) as archive:
         with pytest.raises(Permanent, match="called AE title not recognised; set ae_title of this destination"):
-            send(destination_at(archive.port, ae_title="WRONG"), "OVERREAD", result_objects, 10)
-        send(destination_at(archive.port, ae_title="ARCHIVE"), "OVERREAD", result_objects, 10)
+            send(destination_at(archive.port, ae_title="WRONG"), "OVERREAD", result_objects, 60)
+        send(destination_at(archive.port, ae_title="ARCHIVE"), "OVERREAD", result_objects, 60)
 
 
 def test_unknown_calling_ae_title_is_permanent(result_objects: list[Path], destination_at: DestinationAt):
@@ -116,7 +116,7 @@ def test_unknown_calling_ae_title_is_permanent(result_objects: list[Path], desti
         FaultyArchive([Reject(1, 1, 3)]) as archive,
         pytest.raises(Permanent, match="make AE title 'OVERREAD' known to the archive"),
     ):
-        send(destination_at(archive.port), "OVERREAD", result_objects, 10)
+        send(destination_at(archive.port), "OVERREAD", result_objects, 60)
 
 
 @pytest.mark.parametrize("rejection", [Reject(2, 3, 1), Reject(2, 3, 2), Reject(1, 1, 1), Reject(2, 1, 7)])
@@ -125,20 +125,20 @@ def test_rejection_that_may_pass_is_transient(
 ):
     with FaultyArchive([rejection]) as archive:
         with pytest.raises(Transient, match="rejected the association"):
-            send(destination_at(archive.port), "OVERREAD", result_objects, 10)
-        send(destination_at(archive.port), "OVERREAD", result_objects, 10)
+            send(destination_at(archive.port), "OVERREAD", result_objects, 60)
+        send(destination_at(archive.port), "OVERREAD", result_objects, 60)
 
 
 def test_archive_that_is_away_is_transient(result_objects: list[Path], destination_at: DestinationAt):
     destination = destination_at(free_port())
     with pytest.raises(Transient, match=r"destination 'pacs' \(FAULTY at .*Connection refused"):
-        send(destination, "OVERREAD", result_objects, 10)
+        send(destination, "OVERREAD", result_objects, 60)
 
 
 def test_host_that_does_not_resolve_is_transient(result_objects: list[Path]):
     destination = Destination(name="pacs", kind="dimse", ae_title="PACS", host="archive.invalid", port=104)
     with pytest.raises(Transient, match="cannot be resolved"):
-        send(destination, "OVERREAD", result_objects, 10)
+        send(destination, "OVERREAD", result_objects, 60)
 
 
 @pytest.mark.parametrize("after_bytes", [0, 300, 20_000, 99_000, 101_000])
@@ -147,9 +147,9 @@ def test_connection_dropped_anywhere_is_transient_and_sending_again_is_harmless(
 ):
     with FaultyArchive([Drop(after_bytes)]) as archive:
         with pytest.raises(SendInterrupted):
-            send(destination_at(archive.port), "OVERREAD", result_objects, 10)
-        send(destination_at(archive.port), "OVERREAD", result_objects, 10)
-        send(destination_at(archive.port), "OVERREAD", result_objects, 10)
+            send(destination_at(archive.port), "OVERREAD", result_objects, 60)
+        send(destination_at(archive.port), "OVERREAD", result_objects, 60)
+        send(destination_at(archive.port), "OVERREAD", result_objects, 60)
         assert {received.sop_instance_uid for received in archive.received} == {uid_of(path) for path in result_objects}
 
 
@@ -158,7 +158,7 @@ def test_abort_is_transient_and_earlier_answers_are_kept(result_objects: list[Pa
         FaultyArchive([Answer(0x0000), Abort()]) as archive,
         pytest.raises(SendInterrupted, match=f"aborted.*{uid_of(result_objects[1])}") as caught,
     ):
-        send(destination_at(archive.port), "OVERREAD", result_objects, 10)
+        send(destination_at(archive.port), "OVERREAD", result_objects, 60)
     assert [answer.sop_instance_uid for answer in caught.value.answers] == [uid_of(result_objects[0])]
 
 
@@ -213,7 +213,7 @@ def test_peer_that_is_no_dicom_node_is_transient(
         thread = threading.Thread(target=answer)
         thread.start()
         with pytest.raises(Transient, match="destination 'pacs'"):
-            send(destination_at(server.getsockname()[1]), "OVERREAD", result_objects, 5)
+            send(destination_at(server.getsockname()[1]), "OVERREAD", result_objects, 60)
         thread.join()
 
 
@@ -230,7 +230,7 @@ def test_nothing_to_send_needs_no_association(destination_at: DestinationAt):
 
 def test_ae_title_outside_ascii_is_permanent(result_objects: list[Path], destination_at: DestinationAt):
     with pytest.raises(Permanent, match="outside ASCII"):
-        send(destination_at(free_port(), ae_title="ÄRCHIV"), "OVERREAD", result_objects, 10)
+        send(destination_at(free_port(), ae_title="ÄRCHIV"), "OVERREAD", result_objects, 60)
 
 
 @pytest.mark.counterpart("dcmtk")
@@ -238,7 +238,7 @@ def test_storescp_of_dcmtk_takes_what_we_send(
     tmp_path: Path, result_objects: list[Path], destination_at: DestinationAt
 ):
     with storescp(tmp_path / "peer", "--bit-preserving") as peer:
-        send(destination_at(peer.port, peer.ae_title), "OVERREAD", result_objects, 10)
+        send(destination_at(peer.port, peer.ae_title), "OVERREAD", result_objects, 60)
         received = {uid_of(path): path for path in peer.wait_for(2)}
     for path in result_objects:
         assert data_set_of(received[uid_of(path)]) == data_set_of(path)
@@ -260,7 +260,7 @@ def test_fifty_small_objects_to_default_storescp_do_not_wait_for_delayed_acknowl
         return time.monotonic() - started
 
     with storescp(tmp_path / "peer") as peer:
-        assert any(seconds() < 1.0 for _ in range(20))
+        assert any(seconds() < 1.7 for _ in range(20))
         peer.wait_for(50)
 
 
@@ -271,7 +271,7 @@ def test_orthanc_keeps_what_we_send_even_twice(
     with orthanc(tmp_path / "peer") as peer:
         destination = destination_at(peer.dicom_port, peer.ae_title)
         for _ in range(2):
-            send(destination, "OVERREAD", result_objects, 10)
+            send(destination, "OVERREAD", result_objects, 60)
         kept = peer.instances()
         assert sorted(one["SOPInstanceUID"] for one in kept) == sorted(map(uid_of, result_objects))
         for path in peer.download_to(tmp_path / "read back"):
@@ -287,4 +287,4 @@ def test_orthanc_that_expects_another_ae_title_says_which_setting_is_wrong(
         orthanc(tmp_path / "peer", DicomCheckCalledAet=True) as peer,
         pytest.raises(Permanent, match="set ae_title of this destination"),
     ):
-        send(destination_at(peer.dicom_port, "SOMEBODY"), "OVERREAD", result_objects, 10)
+        send(destination_at(peer.dicom_port, "SOMEBODY"), "OVERREAD", result_objects, 60)

@@ -42,7 +42,7 @@ def test_objects_arrive_over_tls_with_a_client_certificate(
     authority: Authority, secure_scp: StoreScp, result_objects: list[Path], destination_at: DestinationAt
 ):
     before = len(secure_scp.received())
-    send(destination_at(secure_scp.port, "STORESCP", tls=tls(authority)), "OVERREAD", result_objects, 10)
+    send(destination_at(secure_scp.port, "STORESCP", tls=tls(authority)), "OVERREAD", result_objects, 60)
     secure_scp.wait_for(before + 2)
 
 
@@ -56,7 +56,7 @@ def test_archive_that_does_not_know_our_certificate_is_said_so(
     stranger = make_authority(tmp_path / "other", "Other CA")
     secured = tls(stranger, ca=authority.ca)
     with pytest.raises(Unreachable, match=r"does not take our certificate|closed the TLS connection"):
-        send(destination_at(secure_scp.port, "STORESCP", tls=secured), "OVERREAD", result_objects, 10)
+        send(destination_at(secure_scp.port, "STORESCP", tls=secured), "OVERREAD", result_objects, 60)
 
 
 def test_archive_of_another_authority_is_not_trusted(
@@ -69,7 +69,7 @@ def test_archive_of_another_authority_is_not_trusted(
     stranger = make_authority(tmp_path / "other", "Other CA")
     secured = tls(authority, ca=stranger.ca)
     with pytest.raises(Unreachable, match=r"not trusted .*set tls\.ca_file"):
-        send(destination_at(secure_scp.port, "STORESCP", tls=secured), "OVERREAD", result_objects, 10)
+        send(destination_at(secure_scp.port, "STORESCP", tls=secured), "OVERREAD", result_objects, 60)
 
 
 def test_certificate_for_another_name_is_not_trusted(
@@ -77,7 +77,7 @@ def test_certificate_for_another_name_is_not_trusted(
 ):
     secured = tls(authority, server_name="archive.example.org")
     with pytest.raises(Unreachable, match=r"tls\.server_name"):
-        send(destination_at(secure_scp.port, "STORESCP", tls=secured), "OVERREAD", result_objects, 10)
+        send(destination_at(secure_scp.port, "STORESCP", tls=secured), "OVERREAD", result_objects, 60)
 
 
 def test_expired_certificate_is_not_trusted(
@@ -89,14 +89,14 @@ def test_expired_certificate_is_not_trusted(
         storescp(tmp_path / "peer", *options) as peer,
         pytest.raises(Unreachable, match=r"expired.*have it renewed"),
     ):
-        send(destination_at(peer.port, "STORESCP", tls=tls(authority)), "OVERREAD", result_objects, 10)
+        send(destination_at(peer.port, "STORESCP", tls=tls(authority)), "OVERREAD", result_objects, 60)
 
 
 def test_archive_without_tls_is_said_so(
     authority: Authority, result_objects: list[Path], destination_at: DestinationAt
 ):
     with FaultyArchive() as archive, pytest.raises(Unreachable, match="TLS"):
-        send(destination_at(archive.port, tls=tls(authority)), "OVERREAD", result_objects, 3)
+        send(destination_at(archive.port, tls=tls(authority)), "OVERREAD", result_objects, 0.5)
 
 
 @pytest.mark.parametrize("broken", ["ca_file", "certificate_file"])
