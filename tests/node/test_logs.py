@@ -13,7 +13,7 @@ get_logger("receive").info("alive")
 
 
 def test_warnings_of_libraries_stay_out_because_they_quote_values() -> None:
-    ran = subprocess.run([sys.executable, "-c", WARNS], capture_output=True, text=True, timeout=60, check=True)
+    ran = subprocess.run([sys.executable, "-c", WARNS], capture_output=True, text=True, timeout=180, check=True)
     assert "alive" in ran.stderr
     assert "CANARY" not in ran.stdout + ran.stderr
 

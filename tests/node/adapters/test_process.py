@@ -155,7 +155,7 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., WebUnderTest]]:
             dimse=DimseSettings(free_disk_mb=0),
             web=WebSettings(enabled=True, port=0, stop_seconds=1, clients=tuple(clients)),
             settle=SettleSettings(quiet_seconds=30, released_quiet_seconds=2),
-            deliver=DeliverSettings(first_retry_seconds=0.05, longest_retry_seconds=0.1, timeout_seconds=10),
+            deliver=DeliverSettings(first_retry_seconds=0.05, longest_retry_seconds=0.1, timeout_seconds=60),
             process=ProcessSettings(**{"enabled": True, "clients": ("PLATFORM", "OTHER"), **process}),
         )
         migrate(settings.database_url, None)
@@ -182,7 +182,7 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., WebUnderTest]]:
 
 def call(server: WebUnderTest, method: str, path: str, client: str = "PLATFORM", **more: Any) -> httpx.Response:
     headers = {"Authorization": f"Bearer {TOKENS[client]}", **more.pop("headers", {})} if client else {}
-    with httpx.Client(trust_env=False, timeout=30) as session:
+    with httpx.Client(trust_env=False, timeout=60) as session:
         return session.request(method, server.url + path, headers=headers, **more)
 
 

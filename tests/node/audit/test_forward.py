@@ -150,7 +150,7 @@ class Collector:
             server.close()
 
     def _read(self, connection: socket.socket) -> None:
-        connection.settimeout(20)
+        connection.settimeout(60)
         limit = self.drop_after.pop(0) if self.drop_after else None
         with self.context.wrap_socket(connection, server_side=True) as secured:
             content = b""

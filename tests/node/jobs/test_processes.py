@@ -25,7 +25,7 @@ from node.store.database import write_transaction
 from node.store.tables import JobState
 from tests.node.jobs.examples import INFER, order, queued
 
-LONG = 60.0  # seconds; a test that waits this long has failed
+LONG = 180.0  # seconds; a test that waits this long has failed
 ROOT = Path(__file__).parents[3]
 Start = Callable[[str], subprocess.Popen[str]]
 

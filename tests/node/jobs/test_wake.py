@@ -8,7 +8,7 @@ import pytest
 
 from node.jobs.wake import Topic, Wake, WakeListener, socket_folder
 
-LONG = 30.0  # seconds; a test that waits this long has failed
+LONG = 90.0  # seconds; a test that waits this long has failed
 
 
 @pytest.fixture

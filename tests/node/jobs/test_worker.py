@@ -28,7 +28,7 @@ from node.store.results import current_result
 from node.store.tables import JobState
 from tests.node.jobs.examples import DELIVER, INFER, new_result, queued
 
-LONG = 30.0  # seconds; a test that waits this long has failed
+LONG = 90.0  # seconds; a test that waits this long has failed
 SETTINGS = LoopSettings(
     kind=INFER, lease_seconds=30, poll_seconds=20, retry=RetryPolicy(10, 900, jitter=0.5), grace_seconds=LONG
 )

@@ -83,7 +83,7 @@ def test_of_two_that_rescue_one_does(engine: Engine) -> None:
     def is_dead(worker: str) -> bool:
         if get_ident() not in found:
             found.add(get_ident())
-            both_found_it.wait(30)
+            both_found_it.wait(90)
         return True
 
     def rescue(_: int) -> int:
