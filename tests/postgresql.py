@@ -38,7 +38,7 @@ shared_buffers = 16MB
 """
 
 _END_CONNECTIONS = """\
-SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = '{name}' AND pid <> pg_backend_pid()
+SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE datname = '{name}' AND pid <> pg_backend_pid()
 """
 
 _EMPTY = """\
