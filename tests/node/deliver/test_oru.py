@@ -153,7 +153,7 @@ def test_oru_is_received_by_the_mllp_server_of_hl7(node: Node, real: Job):
             await writer.drain()
             writer.close()
 
-        server = await hl7.mllp.start_hl7_server(on_client, LOOPBACK, 0, encoding="utf-8")
+        server = await hl7.mllp.start_hl7_server(on_client, LOOPBACK, 0, limit=1 << 24, encoding="utf-8")
         ready.append(server.sockets[0].getsockname()[1])
         await stop.wait()
         server.close()
