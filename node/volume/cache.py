@@ -115,6 +115,7 @@ class FrameCache:
         """
         try:
             entry = self._entry(source, frame)
+            self._current.mkdir(mode=0o700, exist_ok=True)  # another machine may have taken it for old
             file = _open_locked(entry)
         except OSError:
             yield Claim(None)

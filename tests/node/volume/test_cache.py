@@ -1,6 +1,7 @@
 """Decoded frames on disk: found again by the same content only, bounded, and never trusted after a restart."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -95,6 +96,13 @@ def test_entries_of_another_start_or_machine_stay_for_their_hour(cache: FrameCac
     FrameCache(cache.folder, 1 << 24).begin(changed + 3601)
     assert not other.exists()
     assert cache.has(source, 0, FORM)  # that of this start survives a restart of the node
+
+
+def test_a_folder_that_another_machine_took_for_old_is_made_again(cache: FrameCache, source: Path) -> None:
+    """Nothing came for an hour here, and the other was started."""
+    shutil.rmtree(next(each for each in cache.folder.iterdir()))
+    keep(cache, source, 0, VALUES)
+    assert cache.has(source, 0, FORM)
 
 
 def test_a_frame_is_decoded_by_one_and_the_other_waits_for_it(cache: FrameCache, source: Path) -> None:
