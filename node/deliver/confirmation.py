@@ -1,8 +1,8 @@
 """What follows from asking a destination whether it still has what it accepted. Pure: decides only.
 
 - It has everything: CONFIRMED.
-- It lacks something and says so for certain (a storage commitment report, or C-FIND without a match three times:
-  archives index late): LOST, and everything is sent again.
+- It lacks something and says so for certain (a storage commitment report, or C-FIND without a match when asked for the
+  third time or later, and the time before: archives index late): LOST, and everything is sent again.
 - It was not reached, did not report, or failed in another way: asked again, each time later, at most `MOST_CHECKS`
   times.
 """
@@ -17,6 +17,7 @@ FIND_TRIES = 3
 LONGEST_WAIT_SECONDS = 3600.0
 
 NO_SUCH_INSTANCE = 0x0112
+_NOT_FOUND = "read-back: the archive does not find"
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,10 @@ def judge_find(delivery: Delivery, found: Iterable[str], first_wait: float) -> V
     missing = [one.sop_instance_uid for one in delivery.objects if one.sop_instance_uid not in there]
     if not missing:
         return Confirmed()
-    if delivery.checks + 1 >= FIND_TRIES:
+    was_missing = (delivery.last_error or "").startswith(_NOT_FOUND)  # and not merely out of reach
+    if was_missing and delivery.checks + 1 >= FIND_TRIES:
         return Lost(f"read-back: the archive accepted and does not find {', '.join(missing)}")
-    return unknown(delivery, f"read-back: the archive does not find {', '.join(missing)} yet", first_wait)
+    return unknown(delivery, f"{_NOT_FOUND} {', '.join(missing)} yet", first_wait)
 
 
 def unknown(delivery: Delivery, message: str, first_wait: float) -> Unknown:

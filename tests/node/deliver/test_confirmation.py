@@ -27,7 +27,7 @@ DestinationAt = Callable[..., Destination]
 A, B = AcceptedObject("1.2.3", "2.25.1", "2.25.8"), AcceptedObject("1.2.4", "2.25.2", "2.25.9")
 
 
-def delivered(checks: int = 0) -> Delivery:
+def delivered(checks: int = 0, last_error: str | None = None) -> Delivery:
     now = datetime(2030, 1, 1, tzinfo=UTC)
     return Delivery(
         job_id=1,
@@ -40,7 +40,7 @@ def delivered(checks: int = 0) -> Delivery:
         check_after=now,
         checks=checks,
         resends=0,
-        last_error=None,
+        last_error=last_error,
         study_instance_uid="1.2",
     )
 
@@ -68,9 +68,18 @@ def test_other_failures_are_asked_again(failed: dict[str, int], words: str):
 
 
 def test_archive_that_indexes_late_is_asked_three_times_before_an_object_is_lost():
-    verdicts = [judge_find(delivered(checks), ["2.25.1"], 1) for checks in range(3)]
+    said, verdicts = None, []
+    for checks in range(3):
+        verdicts.append(judge_find(delivered(checks, said), ["2.25.1"], 1))
+        said = verdicts[-1].message
     assert [type(verdict) for verdict in verdicts] == [Unknown, Unknown, Lost]
-    assert judge_find(delivered(2), ["2.25.2", "2.25.1"], 1) == Confirmed()
+    assert judge_find(delivered(2, said), ["2.25.2", "2.25.1"], 1) == Confirmed()
+
+
+def test_archive_that_was_away_while_it_was_asked_is_given_time_to_index():
+    first = judge_find(delivered(7, "destination 'pacs': no connection"), ["2.25.1"], 1)
+    assert isinstance(first, Unknown)
+    assert isinstance(judge_find(delivered(8, first.message), ["2.25.1"], 1), Lost)
 
 
 def test_waits_grow_to_an_hour_and_asking_ends():
