@@ -41,7 +41,7 @@ def nodes(tmp_path: Path, archive: FaultyArchive) -> Iterator[list[NodeUnderTest
         made = []
         for name in ("one", "two"):
             made.append(NodeUnderTest(tmp_path / name, tmp_path / "models", "slow", archive.port, database_url=url))
-            made[-1].write_config([('data_dir = "data"', shared)])
+            made[-1].write_config([('data_dir = "data"', shared), ("lease_seconds = 30", "lease_seconds = 10")])
         try:
             for each in made:
                 each.start(wait=False)
