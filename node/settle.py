@@ -216,7 +216,7 @@ class Settler:
         self._executor = executor or ThreadPoolExecutor(max_workers=2, thread_name_prefix="count")
         self._counting = Counting(engine, settings, ask, self._executor, clock, lambda: self._wake.notify(Topic.SETTLE))
         self._ask_again_at: datetime | None = None
-        self._looked_at: dict[str, datetime] = {}
+        self._looked_at: dict[str, StudyMark] = {}
         self._begun_at: dict[str, Hashable] = {}
         self._stated_since = clock() - _STATED_LATE
         self._stopping = threading.Event()
@@ -270,16 +270,19 @@ class Settler:
             self._ask_again_at = self._counting.ask_where_useful(receiving, self._clock())
 
     def _counted(self, connection: Connection) -> list[str]:
-        """Studies of which the archive's last answer says that all is here, each answer once."""
+        """Studies of which the archive's last answer says that all is here, each once as it stands: it may have been
+        counted before it was released."""
         found = []
         receiving = evidence.receiving_studies(connection)
         for each in receiving:
             archive = self._counting.archive_of(each.calling_ae_titles)
             if archive is None or each.count is None or each.count.asked_at < each.last_received_at:
                 continue
-            is_new = self._looked_at.get(each.study_instance_uid) != each.count.asked_at
-            if is_new and is_reached(each, archive.whole_studies):
-                self._looked_at[each.study_instance_uid] = each.count.asked_at
+            if not is_reached(each, archive.whole_studies):
+                continue
+            mark = evidence.study_mark(connection, each.study_instance_uid)
+            if self._looked_at.get(each.study_instance_uid) != mark:
+                self._looked_at[each.study_instance_uid] = mark
                 found.append(each.study_instance_uid)
         open_uids = {each.study_instance_uid for each in receiving}
         self._looked_at = {uid: at for uid, at in self._looked_at.items() if uid in open_uids}

@@ -15,7 +15,7 @@ from node.errors import Transient
 from node.infer.manifest import Manifest, load_manifest
 from node.jobs.job import InferOrder
 from node.jobs.queue import claim, enqueue_infer
-from node.select.completeness import SettledBy, Trust
+from node.select.completeness import ArchiveCount, SettledBy, Trust
 from node.select.decide import decide
 from node.settings import CountingArchive, Route, Settings
 from node.settle import Settler, settle_weighed, weigh_study
@@ -121,6 +121,26 @@ def test_open_association_is_given_the_limit_and_a_restart_keeps_it(
     assert second.settle_due() == 1
     assert settled_by(engine) == SettledBy.LIMIT_OPEN
     second.stop()
+
+
+def test_release_that_comes_after_the_count_settles(
+    engine: Engine, manifests: dict[str, Manifest], tmp_path: Path, clock: list[datetime]
+) -> None:
+    """The archive counted all images between the last one and the release of its association."""
+    settle = {"archives": (ARCHIVE,), "quiet_seconds": 100, "released_quiet_seconds": 100}
+    made = settler(
+        engine, Settings(routes=(Route(name="r", models=("ball",)),), settle=settle), manifests, tmp_path, clock
+    )
+    send(engine, 1, 5, released=False)
+    with write_transaction(engine) as connection:
+        evidence.record_count(connection, "1.2", ArchiveCount(later(6), {"1.2.3": 5}, Trust.AHEAD))
+    clock[0] = later(7)
+    assert made.settle_due() == 0
+    with write_transaction(engine) as connection:
+        release_series(connection, ["1.2.3"], later(107), later(7))
+    assert made.settle_due() == 1
+    assert settled_by(engine) == SettledBy.COUNT
+    made.stop()
 
 
 def test_study_that_cannot_be_settled_keeps_no_other_waiting(
