@@ -31,7 +31,7 @@ from node.settings import AnyDestination, DeliverSettings, Destination, NodeSett
 from node.store.database import open_database, read_transaction, write_transaction
 from node.store.deliveries import Delivery, get_delivery
 from node.store.results import NewResult, ResultObject, delivery_statuses, get_result
-from node.store.tables import DeliveryState, JobKind, JobState, Priority, instance, result, series
+from node.store.tables import DeliveryState, JobKind, JobState, Priority, delivery, instance, result, series
 from tests.counterparts import LOOPBACK, PATIENCE, wait_until
 from tests.dicom_sr.conftest import (
     ALGORITHM,
@@ -305,6 +305,12 @@ def requeued(node: Node, job: Job) -> None:
     """Send it again, as an operator would."""
     with write_transaction(node.engine) as connection:
         requeue(connection, job.job_id, datetime.now(UTC))
+
+
+def make_due(node: Node, job_id: int) -> None:
+    """Whether it is kept is to be asked now."""
+    with write_transaction(node.engine) as connection:
+        connection.execute(update(delivery).where(delivery.c.job_id == job_id).values(check_after=datetime.now(UTC)))
 
 
 def parcel_of(node: Node, job: Job) -> Parcel:

@@ -21,7 +21,7 @@ from node.store.files import FileStore
 from node.store.tables import DeliveryState, JobState
 from tests.counterparts import LOOPBACK, free_port, orthanc, wait_until
 from tests.losing_archive import LosingArchive
-from tests.node.deliver.conftest import Node
+from tests.node.deliver.conftest import Node, make_due
 
 DestinationAt = Callable[..., Destination]
 A, B = AcceptedObject("1.2.3", "2.25.1", "2.25.8"), AcceptedObject("1.2.4", "2.25.2", "2.25.9")
@@ -281,13 +281,3 @@ def test_orthanc_confirms_and_what_was_deleted_there_is_sent_again(
         there = [one["SOPInstanceUID"] for one in peer.instances()]
     assert ended.resends == 1
     assert sorted(there) == sorted(node.uids(first) + node.uids(second))
-
-
-def make_due(node: Node, job_id: int) -> None:
-    from sqlalchemy import update
-
-    from node.store.database import write_transaction
-    from node.store.tables import delivery
-
-    with write_transaction(node.engine) as connection:
-        connection.execute(update(delivery).where(delivery.c.job_id == job_id).values(check_after=datetime.now(UTC)))
