@@ -121,7 +121,7 @@ def drop_lost_objects(engine: Engine, files: FileStore, now: Callable[[], dateti
     point.record(looked_at)
     point.close()
     if dropped:
-        get_logger("store").warning("unacknowledged_objects_dropped", objects=dropped)
+        get_logger("store").warning("objects_not_on_disk_dropped", objects=dropped)
     return dropped
 
 
