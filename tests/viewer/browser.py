@@ -4,19 +4,22 @@ Every wait is for something that the viewer has done, up to `PATIENCE_SECONDS`; 
 """
 
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from playwright.sync_api import Browser, Error, Locator, Page, Playwright, sync_playwright
 from playwright.sync_api import TimeoutError as NothingCame
 
 from tests.viewer.ohif import BROWSERS
 
-PATIENCE_SECONDS = 120.0
-ROUNDS_SECONDS = (15.0, 30.0, 60.0, PATIENCE_SECONDS)
+PATIENCE_SECONDS = 180.0
+PAGES_SECONDS = (60.0, 90.0, PATIENCE_SECONDS)
+"""How long each wait on a first, second and third page may last. The viewer does some things once only (it measures a
+segmentation when it has loaded it), and when the event for it comes too early it never does them on that page."""
+ROUNDS_SECONDS = (15.0, 30.0, 60.0)
 SETTLED_MS = 3000
 """What `make viewer` gives the viewer to fade in what it shows; `make test` waits for events only."""
 OPTIONS = [
@@ -24,6 +27,7 @@ OPTIONS = [
     *("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"),
     *("--no-proxy-server", "--disable-background-networking", "--disable-component-update"),
 ]
+Found = TypeVar("Found")
 NO_TOUR = "try { localStorage.setItem('shownTours', '[\"basicViewerTour\"]') } catch {}"
 DRAWN = ", ".join(f"svg.svg-layer {kind}" for kind in ("path", "line", "polyline", "circle", "ellipse"))
 
@@ -129,10 +133,10 @@ class Viewer:
     address: str
 
     @contextmanager
-    def study(self, study_instance_uid: str) -> Iterator[Page]:
-        """A page with the study open and its first image drawn."""
+    def study(self, study_instance_uid: str, seconds: float = PATIENCE_SECONDS) -> Iterator[Page]:
+        """A page with the study open and its first image drawn; each wait on it lasts at most `seconds`."""
         context = self.browser.new_context(viewport={"width": 1400, "height": 900})
-        context.set_default_timeout(PATIENCE_SECONDS * 1000)
+        context.set_default_timeout(seconds * 1000)
         context.add_init_script(NO_TOUR)
         context.route(
             lambda url: url.startswith("http") and not url.startswith(self.address), lambda route: route.abort()
@@ -148,7 +152,8 @@ class Viewer:
     @contextmanager
     def segmentation(self, study: str, series_number: int, labels: Sequence[str]) -> Iterator[OpenedSegmentation]:
         """A Segmentation opened and taken over, each of its segments listed."""
-        with self.study(study) as page:
+
+        def take(page: Page) -> OpenedSegmentation:
             _open(page, _thumbnail(page, "SEG", series_number), ASKED)
             page.locator('[data-cy="yes-hydrate-btn"]').first.click()
             page.wait_for_function(SEGMENTATION_LOADED)
@@ -160,28 +165,57 @@ class Viewer:
                 uid: {int(number): (count, places) for number, (count, places) in segments.items()}
                 for uid, segments in page.evaluate(VOXELS)
             }
-            yield OpenedSegmentation(dict(volumes), voxels, page)
+            return OpenedSegmentation(dict(volumes), voxels, page)
+
+        with self._opened(study, take) as opened:
+            yield opened
 
     @contextmanager
     def report(self, study: str, series_number: int) -> Iterator[OpenedReport]:
         """A report opened; what the viewer offers to take over is not taken yet."""
-        with self.study(study) as page:
+
+        def read(page: Page) -> OpenedReport:
             texts = _open(page, _thumbnail(page, "SR", series_number), REPORT_SHOWN, DRAWN)
-            drawn = page.locator(DRAWN).count() > 0
-            yield OpenedReport(str(texts), drawn, page)
+            return OpenedReport(str(texts), page.locator(DRAWN).count() > 0, page)
+
+        with self._opened(study, read) as opened:
+            yield opened
 
     @contextmanager
     def series(self, study: str, series_number: int, shown: str = SERIES_SHOWN) -> Iterator[Page]:
         """Any other series, opened: the viewer shows it, or what `shown` says of the page (JavaScript) is true."""
-        with self.study(study) as page:
+
+        def show(page: Page) -> Page:
             found = page.locator('[data-cy^="study-browser-thumbnail"]').filter(has_text=f"S:{series_number}")
             _open(page, found.first, shown, series_number)
-            yield page
+            return page
+
+        with self._opened(study, show) as opened:
+            yield opened
+
+    @contextmanager
+    def _opened(self, study: str, do: Callable[[Page], Found]) -> Iterator[Found]:
+        """What `do` finds on a page with the study open, tried on a page of its own each time."""
+        for seconds in PAGES_SECONDS:
+            with ExitStack() as stack:
+                try:
+                    found = do(stack.enter_context(self.study(study, seconds)))
+                except NothingCame:
+                    if seconds == PAGES_SECONDS[-1]:
+                        raise
+                    continue
+                yield found
+                return
 
 
 def shows_instance(page: Page, sop_instance_uid: str) -> None:
     """Wait until the active viewport shows this image."""
     page.wait_for_function(INSTANCE_SHOWN, arg=sop_instance_uid)
+
+
+def jump_to_segment(page: Page, label: str, sop_instance_uid: str) -> None:
+    """Click the row of a segment until the active viewport shows this image."""
+    _until(page, segment_row(page, label).click, INSTANCE_SHOWN, sop_instance_uid)
 
 
 def take_over(page: Page) -> int | None:
@@ -214,10 +248,15 @@ def _open(page: Page, thumbnail: Locator, shown: str, argument: Any = None) -> A
     The viewer lays out the study once more when the last series has come, and forgets what was opened before; so it is
     asked again, each time after twice as long a wait.
     """
+    return _until(page, thumbnail.dblclick, shown, argument)
+
+
+def _until(page: Page, act: Callable[[], None], true: str, argument: Any) -> Any:
+    """Do something until `true` (JavaScript) says so of the page, and give what it says."""
     for seconds in ROUNDS_SECONDS:
-        thumbnail.dblclick()
+        act()
         try:
-            return page.wait_for_function(shown, arg=argument, timeout=seconds * 1000).json_value()
+            return page.wait_for_function(true, arg=argument, timeout=seconds * 1000).json_value()
         except NothingCame:
             if seconds == ROUNDS_SECONDS[-1]:
                 raise

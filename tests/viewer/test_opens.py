@@ -11,7 +11,7 @@ from dicom_sr.render import render
 from tests.counterparts import orthanc
 from tests.dicom_sr.cases import Case
 from tests.viewer import ohif
-from tests.viewer.browser import Viewer, chromium, segment_row, shows_instance
+from tests.viewer.browser import Viewer, chromium, jump_to_segment, shows_instance
 from tests.viewer.check import to_bytes
 from tests.viewer.head import painted_head
 from tests.viewer.site import viewer_site
@@ -51,8 +51,8 @@ def test_segmentation_and_report_open_in_ohif(tmp_path):
         with viewer.segmentation(study, series["SEG"], list(volumes_mm3)) as opened:
             assert opened.volumes_mm3 == pytest.approx(volumes_mm3)
             assert {uid: found for uid, found in opened.voxels.items() if found} == voxels_of(case)
-            segment_row(opened.page, "Lesion").click()
-            shows_instance(opened.page, str(case.sources[12].SOPInstanceUID))  # the middle of the lesion
+            middle = str(case.sources[12].SOPInstanceUID)
+            jump_to_segment(opened.page, "Lesion", middle)
         with viewer.report(study, series["SR"]) as report:
             assert "Volume: 101.65 ml" in report.texts
             shows_instance(report.page, str(case.sources[10].SOPInstanceUID))  # where the brain is largest
