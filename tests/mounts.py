@@ -7,27 +7,22 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
 
+from tests.counterparts import leave_out
+
 _UNMOUNT_SECONDS = 30
-
-
-def leave_out(reason: str) -> NoReturn:
-    """Say what this machine lacks; with CI=true nothing is left out."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(f"{reason}, and CI=true leaves nothing out")
-    pytest.skip(reason)
 
 
 @contextmanager
 def mounted(source: Path | str, at: Path, *options: str) -> Iterator[Path]:
     """Mount something at a folder, which is made; options as for mount(8), by default those of an image in a file."""
     at.mkdir(exist_ok=True)
-    done = subprocess.run(["mount", *(options or ("-o", "loop")), source, at], capture_output=True, check=False)
+    command = ["mount", *(options or ("-o", "loop")), source, at]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        leave_out(f"{source} cannot be mounted here")
+        leave_out(f"{source} cannot be mounted here: {done.stderr.strip()}")
     try:
         yield at
     finally:

@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 from datetime import timedelta, timezone
 from io import BytesIO
+from itertools import compress
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from pydicom import dcmread
 from dicom_sr import codes
 from dicom_sr.profile import DestinationProfile, Role
 from dicom_sr.render import render
-from tests.dicom_sr.digests import RECORD, digests, libraries
+from tests.dicom_sr.digests import DRAWN, RECORD, digests, libraries
 
 ROOT = Path(__file__).parents[2]
 
@@ -116,7 +117,11 @@ def _beyond_the_least() -> list[str]:
 
 def test_bytes_are_those_that_another_machine_wrote(written_here):
     """If a change of what is written is meant: `python -m tests.dicom_sr.digests --write`."""
-    written_with, *recorded = RECORD.read_text().splitlines()
-    if written_with != libraries():
-        pytest.skip(f"recorded with {written_with}, here are {libraries()}")
-    assert written_here == recorded
+    drawn_with, *recorded = RECORD.read_text().splitlines()
+    alike = [drawn_with == libraries() or not _is_drawn(line) for line in recorded]
+    assert sum(alike) >= len(recorded) - 10 and len(written_here) == len(recorded)
+    assert list(compress(written_here, alike)) == list(compress(recorded, alike))
+
+
+def _is_drawn(line: str) -> bool:
+    return line.split()[0].endswith(DRAWN)

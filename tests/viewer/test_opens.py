@@ -16,10 +16,7 @@ from tests.viewer.check import to_bytes
 from tests.viewer.head import painted_head
 from tests.viewer.site import viewer_site
 
-pytestmark = [
-    pytest.mark.counterpart("orthanc", "chromium"),
-    pytest.mark.skipif(bool(ohif.missing()), reason=f"BROWSER CHECK LEFT OUT: {ohif.missing()}"),
-]
+pytestmark = pytest.mark.counterpart("orthanc", "chromium", "ohif")
 
 
 def voxels_of(case: Case) -> dict[str, dict[int, tuple[int, int]]]:

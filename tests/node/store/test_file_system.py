@@ -10,7 +10,8 @@ import pytest
 from node.errors import Permanent
 from node.store.file_system import FileSystem
 from node.store.files import FileStore
-from tests.mounts import leave_out, make_image, mounted
+from tests.counterparts import leave_out
+from tests.mounts import make_image, mounted
 
 
 @pytest.fixture
