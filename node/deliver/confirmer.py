@@ -1,6 +1,5 @@
 """The lane that asks a destination whether it keeps what it took."""
 
-import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -14,6 +13,7 @@ from node.deliver.verdict import apply_verdict
 from node.errors import Permanent, Transient
 from node.jobs.heartbeat import Interrupted, StopReason
 from node.logs import describe_error, get_logger
+from node.rounds import Rounds, seconds_until
 from node.settings import DeliverSettings, Destination, Settings
 from node.store.database import read_transaction, write_transaction
 from node.store.deliveries import Delivery, begin_transaction_uid, claim_checks, next_check_at
@@ -54,23 +54,15 @@ class Confirmer:
         self._ask = ask
         self._gate = gate
         self._now = now
-        self._stopping = threading.Event()
+        self._rounds = Rounds(self.step, self._failed, settings.poll_seconds)
 
     def run(self) -> None:
         """Work until `stop`."""
-        while not self._stopping.is_set():
-            try:
-                idle_seconds = self.step()
-            except Interrupted:
-                return
-            except Exception as error:  # the database is away: the lane outlives it
-                get_logger("deliver").error("confirmation_failed", destination=self._name, error=describe_error(error))
-                idle_seconds = self._settings.poll_seconds
-            self._stopping.wait(idle_seconds)
+        self._rounds.run()
 
     def stop(self) -> None:
         """Ask no more. Safe from any thread."""
-        self._stopping.set()
+        self._rounds.stop()
 
     def step(self) -> float:
         """Ask about what is due; seconds until there may be more."""
@@ -84,9 +76,10 @@ class Confirmer:
             self._ask_about(delivery)
         with read_transaction(self._engine) as connection:
             following = next_check_at(connection, self._name)
-        if following is None:
-            return self._settings.poll_seconds
-        return min(max((following - self._now()).total_seconds(), 0.05), self._settings.poll_seconds)
+        return seconds_until(following, self._now(), self._settings.poll_seconds)
+
+    def _failed(self, error: Exception) -> None:
+        get_logger("deliver").error("confirmation_failed", destination=self._name, error=describe_error(error))
 
     def _ask_about(self, delivery: Delivery) -> None:
         """What nobody foresaw counts as a question without an answer: it keeps no other delivery from being asked
@@ -103,7 +96,7 @@ class Confirmer:
                 apply_verdict(connection, self._settings, delivery, verdict, self._now())
 
     def _check(self) -> None:
-        if self._stopping.is_set():
+        if self._rounds.is_stopping:
             raise Interrupted(StopReason.STOPPING)
 
 

@@ -5,7 +5,6 @@ the same recipient once more, never none.
 """
 
 import json
-import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
@@ -23,6 +22,7 @@ from node.notices.escalation import Escalate, GiveUp, Tell, WaitFor, decide
 from node.notices.links import make_link
 from node.notices.telling import signing_secret, tell
 from node.notices.wording import Words
+from node.rounds import Rounds, seconds_until
 from node.settings import Settings
 from node.store.database import read_transaction, write_transaction
 from node.store.notices import (
@@ -65,21 +65,15 @@ class NoticeDesk:
         self._settings = settings
         self._now = now
         self._witness = witness
-        self._stopping = threading.Event()
+        self._rounds = Rounds(self.step, self._failed, settings.deliver.poll_seconds)
 
     def run(self) -> None:
         """Work until `stop`."""
-        while not self._stopping.is_set():
-            try:
-                idle_seconds = self.step()
-            except Exception as error:  # the database is away: the desk outlives it
-                get_logger("notices").error("notices_failed", error=describe_error(error))
-                idle_seconds = self._settings.deliver.poll_seconds
-            self._stopping.wait(idle_seconds)
+        self._rounds.run()
 
     def stop(self) -> None:
         """Tell nobody any more. Safe from any thread."""
-        self._stopping.set()
+        self._rounds.stop()
 
     def step(self) -> float:
         """Do what is due; seconds until there may be more."""
@@ -90,10 +84,10 @@ class NoticeDesk:
             self._attend(notice)
         with read_transaction(self._engine) as connection:
             following = next_notice_at(connection)
-        longest = self._settings.deliver.poll_seconds
-        if following is None:
-            return longest
-        return min(max((following - self._now()).total_seconds(), 0.02), longest)
+        return seconds_until(following, self._now(), self._settings.deliver.poll_seconds)
+
+    def _failed(self, error: Exception) -> None:
+        get_logger("notices").error("notices_failed", error=describe_error(error))
 
     def _attend(self, notice: Notice) -> None:
         """Take the next step of one notice."""

@@ -13,6 +13,7 @@ from node.commitment_settings import CommitmentSettings
 from node.errors import OverreadError
 from node.logs import describe_error, get_logger
 from node.receive.commitment import CommitmentScp, Report
+from node.rounds import Rounds, seconds_until
 from node.store.commitments import CommitmentRequest, claim_requests, keep_claim, mark_unreported, next_report_at
 from node.store.database import read_transaction, write_transaction
 
@@ -61,9 +62,8 @@ class CommitmentReporter:
         self._send = send
         self._now = now
         self._clock = clock
-        self._wake = threading.Event()
-        self._stopping = False
-        self._thread = threading.Thread(target=self._run, name="commitment-reports", daemon=True)
+        self._rounds = Rounds(self.step, self._failed, _POLL_SECONDS)
+        self._thread = threading.Thread(target=self._rounds.run, name="commitment-reports", daemon=True)
         self._log = get_logger("commitment")
 
     def start(self) -> None:
@@ -72,12 +72,11 @@ class CommitmentReporter:
 
     def wake(self) -> None:
         """A report may be due."""
-        self._wake.set()
+        self._rounds.wake()
 
     def stop(self) -> None:
         """Give up what is being handed over: it stays owed."""
-        self._stopping = True
-        self._wake.set()
+        self._rounds.stop()
         self._thread.join(timeout=5)
 
     def step(self) -> float:
@@ -89,19 +88,10 @@ class CommitmentReporter:
             self._hand_over(request)
         with read_transaction(self._engine) as connection:
             following = next_report_at(connection)
-        if following is None:
-            return _POLL_SECONDS
-        return min(max((following - self._now()).total_seconds(), 0.05), _POLL_SECONDS)
+        return seconds_until(following, self._now(), _POLL_SECONDS)
 
-    def _run(self) -> None:
-        while not self._stopping:
-            self._wake.clear()
-            try:
-                idle_seconds = self.step()
-            except Exception as error:  # the database is away: the thread outlives it
-                self._log.error("commitment_reports_failed", reason=describe_error(error))
-                idle_seconds = _POLL_SECONDS
-            self._wake.wait(idle_seconds)
+    def _failed(self, error: Exception) -> None:
+        self._log.error("commitment_reports_failed", reason=describe_error(error))
 
     def _hand_over(self, request: CommitmentRequest) -> None:
         try:
@@ -151,5 +141,5 @@ class CommitmentReporter:
             mark_unreported(connection, request.request_id, until, error)
 
     def _check(self) -> None:
-        if self._stopping:
+        if self._rounds.is_stopping:
             raise ReporterStopped("the node stops")

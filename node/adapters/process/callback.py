@@ -1,6 +1,5 @@
 """The callback of a platform: results through the outbox, and that a request comes to nothing; until acknowledged."""
 
-import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
@@ -14,6 +13,7 @@ from node.deliver.webhook import SignedPost, describe, read_whereabouts
 from node.destination_settings import CallbackDestination
 from node.jobs.retry import RetryPolicy
 from node.logs import describe_error, get_logger
+from node.rounds import Rounds, seconds_until
 from node.settings import Settings
 from node.store.database import read_transaction, write_transaction
 from node.store.requests import (
@@ -111,21 +111,15 @@ class FailureTeller:
         self._now = now
         self._jitter = jitter
         self._post: SignedPost | None = None
-        self._stopping = threading.Event()
+        self._rounds = Rounds(self.step, self._failed, settings.deliver.poll_seconds)
 
     def run(self) -> None:
         """Work until `stop`."""
-        while not self._stopping.is_set():
-            try:
-                idle_seconds = self.step()
-            except Exception as error:  # the database is away: this outlives it
-                get_logger("deliver").error("requests_not_watched", error=describe_error(error))
-                idle_seconds = self._settings.deliver.poll_seconds
-            self._stopping.wait(idle_seconds)
+        self._rounds.run()
 
     def stop(self) -> None:
         """Tell nothing any more. Safe from any thread."""
-        self._stopping.set()
+        self._rounds.stop()
 
     def step(self) -> float:
         """Look at what is due; seconds until there may be more."""
@@ -136,10 +130,10 @@ class FailureTeller:
             self._attend(request)
         with read_transaction(self._engine) as connection:
             following = next_due_at(connection, _OPEN, self._destination.client)
-        longest = self._settings.deliver.poll_seconds
-        if following is None:
-            return longest
-        return min(max((following - self._now()).total_seconds(), 0.02), longest)
+        return seconds_until(following, self._now(), self._settings.deliver.poll_seconds)
+
+    def _failed(self, error: Exception) -> None:
+        get_logger("deliver").error("requests_not_watched", error=describe_error(error))
 
     def _attend(self, request: ProcessRequest) -> None:
         now = self._now()

@@ -19,6 +19,7 @@ from node.logs import describe_error, get_logger
 from node.process_settings import ProcessSource
 from node.receive.admission import OUT_OF_RESOURCES
 from node.receive.multipart import MultipartError
+from node.rounds import Rounds, seconds_until
 from node.settings import Settings
 from node.store.database import read_transaction, write_transaction
 from node.store.requests import ProcessRequest, change_request, claim_requests, next_due_at
@@ -62,9 +63,8 @@ class Fetcher:
         self._stow = stow
         self._now = now
         self._jitter = jitter
-        self._woken = threading.Event()
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="fetcher", daemon=True)
+        self._rounds = Rounds(self.step, self._failed, _LONGEST_IDLE_SECONDS)
+        self._thread = threading.Thread(target=self._rounds.run, name="fetcher", daemon=True)
 
     def start(self) -> None:
         """Begin; what a process before this one was fetching is begun anew."""
@@ -75,26 +75,13 @@ class Fetcher:
 
     def stop(self) -> None:
         """End; what is being fetched is begun anew after the next start."""
-        self._stopping.set()
-        self._woken.set()
+        self._rounds.stop()
         if self._thread.ident is not None:
             self._thread.join(5)
 
     def wake(self) -> None:
         """There is a new request. Safe from any thread."""
-        self._woken.set()
-
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            self._woken.clear()
-            try:
-                idle_seconds = self.step()
-            except Stopped:
-                return
-            except Exception as error:  # the database is away: the fetcher outlives it
-                get_logger("web").error("fetching_failed", error=describe_error(error))
-                idle_seconds = _LONGEST_IDLE_SECONDS
-            self._woken.wait(idle_seconds)
+        self._rounds.wake()
 
     def step(self) -> float:
         """Bring one study that is due; seconds until there may be more."""
@@ -105,9 +92,10 @@ class Fetcher:
             self._attend(request)
         with read_transaction(self._engine) as connection:
             following = next_due_at(connection, _FETCHING)
-        if following is None:
-            return _LONGEST_IDLE_SECONDS
-        return min(max((following - self._now()).total_seconds(), 0.0), _LONGEST_IDLE_SECONDS)
+        return seconds_until(following, self._now(), _LONGEST_IDLE_SECONDS)
+
+    def _failed(self, error: Exception) -> None:
+        get_logger("web").error("fetching_failed", error=describe_error(error))
 
     def _attend(self, request: ProcessRequest) -> None:
         """Bring the images of one request, and note what came of it."""
@@ -146,7 +134,7 @@ class Fetcher:
             reception = self._stow.begin(request.client, parser, request.study_instance_uid, log)
             try:
                 for piece in content.pieces:
-                    if self._stopping.is_set():
+                    if self._rounds.is_stopping:
                         raise Stopped
                     reception.feed(piece)
                 outcomes = reception.finish()
