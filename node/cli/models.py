@@ -13,6 +13,7 @@ from node.infer import Model, Registry, check_model, load_manifest
 from node.infer.describe import describe
 from node.infer.draft import Draft
 from node.infer.importers import import_monai
+from node.infer.label_files import read_labels
 from node.infer.nnunet import import_nnunet
 from node.infer.scaffold import new_folder
 from node.infer.signature import SIGNATURE_FILE, check_signature, make_keys, read_keys, sign
@@ -90,9 +91,17 @@ NewFolderArgument = Annotated[
 def new(
     folder: NewFolderArgument,
     network: Annotated[Path, typer.Option("--onnx", help="The network.", exists=True, dir_okay=False)],
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            help="What the channels mean: names, and colours and codes if it has them (JSON, CSV, a colour table).",
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
 ) -> None:
     """Make a model folder from an ONNX file: tensors and shapes are read from it, the rest is marked to be said."""
-    _tell(folder, new_folder(folder, network))
+    _tell(folder, new_folder(folder, network, read_labels(labels) if labels else ()))
 
 
 @importing.command("monai")

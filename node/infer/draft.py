@@ -8,6 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from node.infer.label_files import NamedLabel
+from node.infer.proposals import Proposal, propose
+
 COLOURS = (
     (220, 60, 60),
     (70, 150, 255),
@@ -118,19 +121,40 @@ def colour(place: int) -> tuple[int, int, int]:
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
-def label_tables(labels: Sequence[tuple[str, Sequence[int]]]) -> str:
-    """`[[outputs.labels]]` of names and channels, with a volume each."""
+def label_tables(labels: Sequence[NamedLabel]) -> str:
+    """`[[outputs.labels]]`, with a volume each. Codes that are not given are proposed by the name, or local."""
     parts = []
-    codes: set[str] = set()
-    for place, (name, channels) in enumerate(labels):
-        code = local_code(name)
-        if code["value"] in codes:  # names may differ in what a code has no room for
-            code["value"] = f"{code['value'][:12]}{place + 1}"
-        codes.add(code["value"])
-        entries = {"name": name[:64], "channels": list(channels), "type": code, "rgb": list(colour(place))}
+    local: dict[str, dict[str, str]] = {}
+    for place, label in enumerate(labels):
+        said = propose(label.name)
+        entries: dict[str, Any] = {"name": label.name[:64], "channels": list(label.channels)}
+        entries["type"] = label.type or said.type or _own_code(said, place, local)
+        if label.laterality or (said.laterality and not label.type):
+            entries["laterality"] = label.laterality or said.laterality
+        entries["rgb"] = list(label.rgb or colour(place))
         parts.append(table("[[outputs.labels]]", entries))
-    parts += [table("[[outputs.measurements]]", {"kind": "volume", "labels": [name[:64]]}) for name, _ in labels]
+    parts += [table("[[outputs.measurements]]", {"kind": "volume", "labels": [each.name[:64]]}) for each in labels]
     return "\n".join(parts)
+
+
+def _own_code(said: Proposal, place: int, local: dict[str, dict[str, str]]) -> dict[str, str]:
+    """A local code; names may differ in what a code has no room for, and the sides of a pair share theirs."""
+    if said.rest not in local:
+        code = local_code(said.rest)
+        if code["value"] in {each["value"] for each in local.values()}:
+            code["value"] = f"{code['value'][:12]}{place + 1}"
+        local[said.rest] = code
+    return local[said.rest]
+
+
+def code_question(labels: Sequence[NamedLabel]) -> str:
+    """What is to be looked at of the codes of labels."""
+    given = sum(each.type is not None for each in labels)
+    proposed = sum(each.type is None and propose(each.name).type is not None for each in labels)
+    parts = [f"{proposed} proposed by their names from CID 7192 and 7140 (to be looked at)"] if proposed else []
+    if len(labels) > given + proposed:
+        parts.append(f"{len(labels) - given - proposed} local ones, to be replaced by SNOMED CT where it has one")
+    return f"outputs.labels: codes of {len(labels)} labels: {', '.join(parts)}" if parts else ""
 
 
 def card(identity: Identity, questions: Sequence[str]) -> str:

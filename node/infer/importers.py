@@ -15,6 +15,7 @@ from typing import Any
 from node.errors import Permanent
 from node.infer import draft
 from node.infer.draft import Draft, Identity
+from node.infer.label_files import NamedLabel
 from node.infer.scaffold import Tensor, read_tensors
 
 MODALITIES = {"CT": "CT", "MR": "MR", "MRI": "MR", "PET": "PT", "PT": "PT", "T1": "MR", "T2": "MR", "FLAIR": "MR"}
@@ -136,8 +137,8 @@ def _meanings(answer: Mapping[str, Any], count: int, word: str) -> list[str]:
 
 def _monai_segmentation(tensor: Tensor, answer: Mapping[str, Any], questions: list[str]) -> str:
     count = int(answer.get("num_channels") or tensor.sides[1] or 1)
-    named = [(name, [channel]) for channel, name in enumerate(_meanings(answer, count, "Label"))]
-    foreground = [(name, channels) for name, channels in named if name.lower() != "background"]
+    named = [NamedLabel(name, (channel,)) for channel, name in enumerate(_meanings(answer, count, "Label"))]
+    foreground = [each for each in named if each.name.lower() != "background"]
     several = len(foreground) < count
     entries = {
         "task": "segmentation",
@@ -147,7 +148,7 @@ def _monai_segmentation(tensor: Tensor, answer: Mapping[str, Any], questions: li
         "decision": "argmax" if several else "threshold",
         "overlap": None if several or count == 1 else True,
     }
-    questions.append("outputs.labels: codes of the labels (SNOMED CT); those in the draft are local")
+    questions += filter(None, [draft.code_question(foreground)])
     return draft.table("[[outputs]]", entries) + "\n" + draft.label_tables(foreground)
 
 

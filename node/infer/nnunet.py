@@ -12,6 +12,7 @@ from node.errors import Permanent
 from node.infer import draft
 from node.infer.draft import Draft, Identity
 from node.infer.importers import MODALITIES, Files, hashes, modality_question, networks_in, read_json, tensors, write
+from node.infer.label_files import NamedLabel
 
 Tables = Mapping[str, Any]
 FIRST = "previous"
@@ -240,6 +241,7 @@ def _run(trained: Trained, questions: list[str]) -> str:
 def _output(trained: Trained, questions: list[str], report: bool) -> str:
     """Without activation: nnU-Net resamples what the network gives, and decides then; above 0 is above a half."""
     labels = trained.labels
+    named = [NamedLabel(name, tuple(channels)) for name, channels in labels]
     entries: dict[str, Any] = {"task": "segmentation", "tensor": trained.files.tensors[1]}
     if trained.in_regions:
         entries |= {"channels": len(labels), "decision": "threshold", "threshold": 0.0, "overlap": True}
@@ -248,5 +250,5 @@ def _output(trained: Trained, questions: list[str], report: bool) -> str:
     if not report:
         entries["report"] = False
     else:
-        questions.append("outputs.labels: codes of the labels (SNOMED CT); those in the draft are local")
-    return draft.table("[[outputs]]", entries) + "\n" + draft.label_tables(labels)
+        questions += filter(None, [draft.code_question(named)])
+    return draft.table("[[outputs]]", entries) + "\n" + draft.label_tables(named)

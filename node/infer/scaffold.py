@@ -9,6 +9,7 @@ from typing import Any
 from node.errors import Permanent
 from node.infer import draft
 from node.infer.draft import Draft, Identity
+from node.infer.label_files import NamedLabel
 from node.infer.runtime import onnxruntime
 from node.infer.session import ORT_ERRORS
 
@@ -41,19 +42,19 @@ def read_tensors(path: Path) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     return inputs, outputs
 
 
-def new_folder(folder: Path, network: Path) -> Draft:
-    """Make a model folder from an ONNX file.
+def new_folder(folder: Path, network: Path, labels: Sequence[NamedLabel] = ()) -> Draft:
+    """Make a model folder from an ONNX file; `labels` say what the channels of its first output mean.
 
     Raises
     ------
     Permanent
-        When the folder exists, or the network cannot be read.
+        When the folder exists, the network cannot be read, or labels have channels that it does not give.
     """
     if folder.exists():
         raise Permanent(f"{folder} exists, expected the name of a folder to be made")
     inputs, outputs = read_tensors(network)
     identity = Identity(draft.slug(folder.name), folder.name)
-    made = draft_of(identity, inputs, outputs, draft.sha256_of(network.read_bytes()))
+    made = draft_of(identity, inputs, outputs, draft.sha256_of(network.read_bytes()), labels)
     folder.mkdir(parents=True)
     shutil.copyfile(network, folder / "model.onnx")
     (folder / "model.toml").write_text(made.text, encoding="utf-8")
@@ -61,8 +62,14 @@ def new_folder(folder: Path, network: Path) -> Draft:
     return made
 
 
-def draft_of(identity: Identity, inputs: Sequence[Tensor], outputs: Sequence[Tensor], sha256: str) -> Draft:
-    """The draft for a network with these tensors."""
+def draft_of(
+    identity: Identity,
+    inputs: Sequence[Tensor],
+    outputs: Sequence[Tensor],
+    sha256: str,
+    labels: Sequence[NamedLabel] = (),
+) -> Draft:
+    """The draft for a network with these tensors, whose first output has these labels."""
     text, questions = draft.head(identity, {"model.onnx": sha256})
     image = inputs[0]
     in_images = len(image.sides) == 4
@@ -77,12 +84,30 @@ def draft_of(identity: Identity, inputs: Sequence[Tensor], outputs: Sequence[Ten
     text += "\n" + _preprocessing(image, in_images, colours)
     questions.append("preprocessing: orientation, spacing and intensity as in training; nothing in the file says them")
     text += "\n" + _run(inputs, names)
-    for output in _kept(outputs):
-        text += "\n" + _output(output, image, outputs)
-        questions.append(
-            f"outputs, tensor {output.name}: task, names and codes of its channels, activation, thresholds"
+    for place, output in enumerate(_kept(outputs)):
+        named = labels if place == 0 else ()
+        text += "\n" + _output(output, image, outputs, named)
+        unsaid = (
+            "task, activation, thresholds" if named else "task, names and codes of its channels, activation, thresholds"
         )
+        questions.append(f"outputs, tensor {output.name}: {unsaid}")
+        questions += _asked_of_labels(output, named)
     return Draft(text, tuple(questions))
+
+
+def _asked_of_labels(output: Tensor, labels: Sequence[NamedLabel]) -> list[str]:
+    if not labels:
+        return []
+    asked = [draft.code_question(labels)]
+    count = _channels(output)
+    named = {channel for label in labels for channel in label.channels}
+    if unnamed := [str(channel) for channel in range(1, count) if channel not in named]:
+        asked.append(f"outputs.labels: channels {', '.join(unnamed)} have no label: they are background")
+    return [each for each in asked if each]
+
+
+def _channels(output: Tensor) -> int:
+    return (output.sides[1] if len(output.sides) > 1 else None) or 1
 
 
 def _input(name: str, in_images: bool) -> str:
@@ -125,31 +150,52 @@ def _kept(outputs: Sequence[Tensor]) -> list[Tensor]:
     return list(outputs)
 
 
-def _output(output: Tensor, image: Tensor, outputs: Sequence[Tensor]) -> str:
-    channels = (output.sides[1] if len(output.sides) > 1 else None) or 1
+def _output(output: Tensor, image: Tensor, outputs: Sequence[Tensor], named: Sequence[NamedLabel]) -> str:
     finding = draft.local_code("Finding")
     prefix = f"{output.name} " if len(_kept(outputs)) > 1 else ""
     if output.name == "boxes" and any(each.name == "scores" for each in outputs):
         entries: dict[str, Any] = {"task": "detection", "boxes": output.name, "scores": "scores", "layout": "xyxy"}
-        named = any(each.name == "labels" for each in outputs)
-        entries |= {"numbers": "labels"} if named else {}
-        return draft.table("[[outputs]]", entries) + "\n" + _class("Finding", 0, finding)
+        entries |= {"numbers": "labels"} if any(each.name == "labels" for each in outputs) else {}
+        classes = [(each.name, each.channels[0]) for each in named] or [("Finding", 0)]
+        return "\n".join([draft.table("[[outputs]]", entries), *(_class(name, n, finding) for name, n in classes)])
     if len(output.sides) == len(image.sides):
-        several = channels > 1
-        entries = {
-            "task": "segmentation",
-            "tensor": output.name,
-            "channels": channels,
-            "activation": "softmax" if several else "sigmoid",
-            "decision": "argmax" if several else "threshold",
-        }
-        labels = [(f"{prefix}Label {channel}", [channel]) for channel in range(1 if several else 0, channels)]
-        text = draft.table("[[outputs]]", entries) + "\n" + draft.label_tables(labels)
+        text = _segmentation(output, prefix, named)
         return text.replace('kind = "volume"', 'kind = "area"') if len(image.sides) == 4 else text
+    _check_channels(named, _channels(output))
+    classes = [(each.name, each.channels[0]) for each in named]
+    classes = classes or [(f"{prefix}Class {channel}", channel) for channel in range(_channels(output))]
     entries = {"task": "classification", "tensor": output.name, "activation": "sigmoid"}
     text = draft.table("[[outputs]]", entries, ["Or: grading, regression, embedding, landmarks, text."])
-    return text + "\n" + "\n".join(_class(f"{prefix}Class {channel}", channel, finding) for channel in range(channels))
+    return "\n".join([text, *(_class(name, n, draft.local_code(name) if named else finding) for name, n in classes)])
+
+
+def _segmentation(output: Tensor, prefix: str, named: Sequence[NamedLabel]) -> str:
+    """One channel with several labels holds their numbers; several channels have one each."""
+    channels = _channels(output)
+    several, numbered = channels > 1, channels == 1 and len(named) > 1
+    if not numbered:
+        _check_channels(named, channels)
+    entries = {
+        "task": "segmentation",
+        "tensor": output.name,
+        "channels": channels,
+        "activation": "softmax" if several else "none" if numbered else "sigmoid",
+        "decision": "argmax" if several else "values" if numbered else "threshold",
+    }
+    first = 1 if several else 0
+    labels = named or [NamedLabel(f"{prefix}Label {channel}", (channel,)) for channel in range(first, channels)]
+    return draft.table("[[outputs]]", entries) + "\n" + draft.label_tables(labels)
+
+
+def _check_channels(labels: Sequence[NamedLabel], channels: int) -> None:
+    for label in labels:
+        if max(label.channels) >= channels:
+            raise Permanent(
+                f"labels: found number {max(label.channels)} for {label.name!r}, expected at most {channels - 1}: the "
+                f"place of a channel in the output, which has {channels}"
+            )
 
 
 def _class(name: str, channel: int, finding: dict[str, str]) -> str:
-    return draft.table("[[outputs.classes]]", {"name": name, "channel": channel, "finding": finding, "threshold": 0.5})
+    entries = {"name": name[:64], "channel": channel, "finding": finding, "threshold": 0.5}
+    return draft.table("[[outputs.classes]]", entries)

@@ -12,6 +12,7 @@ from node.errors import Permanent
 from node.infer import check_model, load_manifest
 from node.infer.describe import describe
 from node.infer.importers import import_monai
+from node.infer.label_files import NamedLabel, read_labels
 from node.infer.nnunet import import_nnunet
 from node.infer.scaffold import new_folder
 
@@ -57,6 +58,41 @@ def test_a_folder_begun_from_a_network_is_right(tmp_path: Path, sides, outputs, 
     assert len(manifest.inputs) == (2 if sides[1] == 2 else 1)
     assert any(question.startswith("preprocessing") for question in made.open_questions)
     assert "To be said" in made.text and "Open" in (tmp_path / "My Model" / "CARD.md").read_text()
+
+
+def test_labels_of_a_file_are_in_the_draft(tmp_path: Path) -> None:
+    path = network(tmp_path / "net.onnx", ["N", 1, "D", "H", "W"], {"logits": ["N", 5, "D", "H", "W"]})
+    names = {"0": "BG", "1": "Left-Hippocampus", "2": "ctx-lh-cuneus", "4": "ctx-rh-cuneus"}
+    (tmp_path / "labels.json").write_text(json.dumps(names))
+    made = new_folder(tmp_path / "m", path, read_labels(tmp_path / "labels.json"))
+    assert check_model(tmp_path / "m") == []
+    one, two, three = load_manifest(tmp_path / "m").outputs[0].labels
+    assert (one.name, one.type.value, one.laterality.meaning) == ("Left-Hippocampus", "5366008", "Left")
+    assert two.type == three.type and two.type.scheme == "99LOCAL" and two.laterality != three.laterality
+    assert three.channels == (4,)
+    assert any("codes of 3 labels: 1 proposed by their names" in each for each in made.open_questions)
+    assert any("channels 3 have no label" in each for each in made.open_questions)
+
+
+def test_labels_of_one_channel_are_its_values_and_those_of_scores_are_classes(tmp_path: Path) -> None:
+    labels = (NamedLabel("Liver", (1,)), NamedLabel("Spleen", (7,)))
+    path = network(tmp_path / "a.onnx", ["N", 1, "D", "H", "W"], {"labels": ["N", 1, "D", "H", "W"]})
+    new_folder(tmp_path / "values", path, labels)
+    assert load_manifest(tmp_path / "values").outputs[0].decision == "values"
+    path = network(tmp_path / "b.onnx", ["N", 1, 64, 64], {"scores": ["N", 8]})
+    new_folder(tmp_path / "classes", path, labels)
+    assert check_model(tmp_path / "values") == check_model(tmp_path / "classes") == []
+    assert [(each.name, each.channel) for each in load_manifest(tmp_path / "classes").outputs[0].classes] == [
+        ("Liver", 1),
+        ("Spleen", 7),
+    ]
+
+
+def test_labels_with_numbers_that_are_no_channels(tmp_path: Path) -> None:
+    path = network(tmp_path / "net.onnx", ["N", 1, "D", "H", "W"], {"logits": ["N", 5, "D", "H", "W"]})
+    with pytest.raises(Permanent, match="found number 1002 for 'ctx-lh-bankssts', expected at most 4"):
+        new_folder(tmp_path / "m", path, (NamedLabel("ctx-lh-bankssts", (1002,)),))
+    assert not (tmp_path / "m").exists()
 
 
 def test_a_folder_that_exists_is_left_alone(tmp_path: Path) -> None:
