@@ -38,6 +38,8 @@ class FileSystem:
         self._native = _find_syncfs(folder)
         self._tells_of_names = _kernel() >= [5, 17]
         self._descriptor = -1
+        self._nameless = -1
+        self._nameless_bytes = 0
         self._counting = threading.Lock()
         self._syncing = threading.Lock()
         self._begun = 0
@@ -91,15 +93,22 @@ class FileSystem:
 
     def _try_a_change(self) -> None:
         """Raises `OSError` where the file system has given up: its journal failed, or it became read-only. ext4 may let
-        the very sync succeed in which that happened. A file without a name is made, and goes again."""
-        os.close(os.open(self._folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600))
+        the very sync succeed in which that happened. A file without a name becomes a byte longer or shorter; a new one
+        each time would cost dearly: ext4 without a journal leaves the inode of a file that went alone for a minute, and
+        steps over all of those whenever it looks for another."""
+        if self._nameless < 0:
+            self._nameless = os.open(self._folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            self._nameless_bytes = 0
+        os.ftruncate(self._nameless, 1 - self._nameless_bytes)
+        self._nameless_bytes = 1 - self._nameless_bytes
 
     def close(self) -> None:
-        """Give the descriptor back."""
-        with self._counting:
-            if self._descriptor >= 0:
-                os.close(self._descriptor)
-                self._descriptor = -1
+        """Give the descriptors back."""
+        with self._syncing, self._counting:
+            for descriptor in (self._descriptor, self._nameless):
+                if descriptor >= 0:
+                    os.close(descriptor)
+            self._descriptor = self._nameless = -1
 
 
 def _kernel() -> list[int]:

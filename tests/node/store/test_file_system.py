@@ -2,7 +2,6 @@
 
 import errno
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -34,15 +33,32 @@ def test_sync_of_an_overlay_is_not_believed(tmp_path: Path, other_disk: Path) ->
             assert not FileSystem(merged).can_sync
 
 
-def test_file_system_that_became_read_only_does_not_sync(tmp_path: Path) -> None:
-    with mounted(make_image(tmp_path / "image", 8), tmp_path / "disk") as disk:
+@pytest.mark.parametrize("syncs_before", [0, 1, 2])
+def test_file_system_that_became_read_only_does_not_sync(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, syncs_before: int
+) -> None:
+    """As after an error on the disk; also where syncfs keeps it to itself, as it does in older kernels."""
+    image = make_image(tmp_path / "image", 8)
+    with mounted(image, tmp_path / "disk", "-o", "loop,errors=remount-ro") as disk:
         file_system = FileSystem(disk)
-        file_system.sync()
-        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+        for _ in range(syncs_before):
+            file_system.sync()
+        _report_an_error(disk)
+        monkeypatch.setattr(file_system, "_native", lambda _: None)
         with pytest.raises(OSError, match="Read-only") as raised:
             file_system.sync()
         assert raised.value.errno == errno.EROFS and file_system.failed_syncs == 1
         file_system.close()
+
+
+def _report_an_error(disk: Path) -> None:
+    """Let ext4 believe that it found one."""
+    device = disk.stat().st_dev
+    name = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}").resolve().name
+    try:
+        Path(f"/sys/fs/ext4/{name}/trigger_fs_error").write_text("1")
+    except OSError as error:
+        leave_out(f"an error of ext4 cannot be caused here: {error.strerror}")
 
 
 def test_files_on_a_disk_of_their_own_are_what_is_synced(tmp_path: Path, other_disk: Path) -> None:
