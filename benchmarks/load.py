@@ -183,7 +183,7 @@ def measure(way: str, folder: Path) -> None:
     paths = sorted(folder.glob("*.dcm"))
     known = [known_of(path) for path in paths]
     if way != "nothing":
-        with Decoders() as decoders:
+        with tempfile.TemporaryDirectory() as kept, Decoders(0, FrameCache(Path(kept), 1 << 32)) as decoders:
             _ways(paths, known, decoders, [way.rpartition(" ")[2]])[way]()
     lines = Path("/proc/self/status").read_text().splitlines()  # ru_maxrss would count the parent's pages
     print(next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1000)
@@ -198,7 +198,7 @@ def _ways(
     paths: list[Path], known: list[KnownInstance], decoders: Decoders, plugins: Sequence[str] = ()
 ) -> dict[str, Callable[[], object]]:
     return {
-        "load_volume, known, pool": lambda: load_volume(paths, known, decoders),
+        "load_volume, known, kept": lambda: load_volume(paths, known, decoders),
         "load_volume, known": lambda: load_volume(paths, known),
         "load_volume": lambda: load_volume(paths),
         "dcmread + pixel_array": lambda: peer(paths),
@@ -232,7 +232,6 @@ def compare(folder: Path, syntax: str, slices: int, rounds: int) -> None:
             ways = {way: load for way, load in ways.items() if not way.startswith("dcmread")}
         else:
             np.testing.assert_array_equal(load_volume(paths, known).voxels, peer_hounsfield(paths))
-        load_volume(paths, known, decoders)  # the processes are there before the first series is measured
         taken: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
         for _ in range(rounds):
             for way, load in ways.items():

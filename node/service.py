@@ -215,9 +215,11 @@ def _work(settings: Settings, engine: Engine, trail: "AnyTrail", number: int, li
         deadline_seconds=work.deadline_seconds,
         grace_seconds=GRACE_SECONDS,
     )
-    cache = FrameCache(settings.node.data_dir / "decoded", work.decoded_mb * 1_000_000) if work.decoded_mb else None
+    cache = FrameCache(settings.node.data_dir / "decoded", work.decoded_mb * 1_000_000)
     decoders = Decoders(work.decode_processes, cache)
-    ahead = AheadDecoder(engine, settings.node.data_dir, decoders, cache, folder, work.poll_seconds) if cache else None
+    ahead = None
+    if work.decoded_mb:
+        ahead = AheadDecoder(engine, settings.node.data_dir, decoders, cache, folder, work.poll_seconds)
     handler = InferHandler(engine, settings, registry, utc_now, decoders)
     wake = Wake(folder)
     note_use = UseWitness(trail, engine, settings.node.ae_title)

@@ -42,7 +42,8 @@ class WorkSettings(Section):
         0,
         ge=0,
         le=64,
-        description="Processes of a worker that decode compressed images; 0 means one for each core, at most 8.",
+        description="Processes of a worker that decode compressed images as they arrive, and threads of it that do so "
+        "when a job loads them; 0 means one for each core, at most 8.",
     )
     decoded_mb: int = Field(
         2048,

@@ -4,6 +4,9 @@ An entry holds the stored values of one frame and nothing else: no header, no pa
 from, as that is now (path, size, time of change), so that another content never finds it. Entries are not synced to the
 disk, therefore those of an earlier start of the machine, or of another machine that shares the folder, are never used;
 what is missing is decoded again.
+
+Who decodes a frame marks it first. A mark that nobody holds was left by a process that ended while it decoded: maybe by
+fault of this frame, which is decoded with care from then on.
 """
 
 import contextlib
@@ -14,7 +17,6 @@ import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from io import FileIO
 from pathlib import Path
 
 import imagecodecs
@@ -28,9 +30,14 @@ LAYOUT = 1
 LONGEST_SECONDS = 3600.0
 """Entries live no longer than this: they are there for the next job, not for keeping."""
 
+LONGEST_MARK_SECONDS = 86400.0
+"""Marks live longer: a process that hangs is ended after half an hour by default, and its job is tried again later."""
+
 LOCK = "lock"
 PART = ".part"
-"""Ends the name of an entry that is being made; who makes it holds it locked."""
+"""Ends the name of an entry that is being made; who makes it holds it locked, and has written `MARK` into it."""
+
+MARK = b"\1"
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -44,7 +51,7 @@ class FrameCache:
     folder : Path
         Its own; machines that share it keep their entries apart.
     maximum_bytes : int
-        What `trim` leaves at most.
+        What `trim` leaves at most. With 0 no frame is kept, and only marks are made.
     """
 
     folder: Path
@@ -115,23 +122,24 @@ class FrameCache:
         """
         try:
             entry = self._entry(source, frame)
-            self._current.mkdir(mode=0o700, exist_ok=True)  # another machine may have taken it for old
-            file = _open_locked(entry)
+            file = self._open_locked(entry)
         except OSError:
             yield Claim(None)
             return
         part = entry.with_name(entry.name + PART)
-        with file:
-            claimed = None if entry.exists() else Claim(file)
+        try:
+            claimed = None if entry.exists() else Claim(file, keeps=self.maximum_bytes > 0)
             try:
                 yield claimed
             finally:
-                if _is_at(file, part):  # else it was trimmed away meanwhile, and may be another's
+                if _is_at(file, part) and not (claimed and claimed.is_left):  # else another's: it was trimmed away
                     with contextlib.suppress(OSError):
                         part.rename(entry) if claimed and claimed.is_kept else part.unlink()
+        finally:
+            os.close(file)
 
     def trim(self, now: float) -> int:
-        """Take away entries that are too old, and the oldest beyond `maximum_bytes`; the bytes that stay.
+        """Take away entries and marks that are too old, and the oldest beyond `maximum_bytes`; the bytes that stay.
 
         `now` is seconds since the epoch, as of file times.
         """
@@ -146,7 +154,8 @@ class FrameCache:
         entries.sort(reverse=True)
         kept = 0
         for changed, size, path in entries:
-            if now - changed > LONGEST_SECONDS or kept + size > self.maximum_bytes:
+            longest = LONGEST_MARK_SECONDS if path.endswith(PART) else LONGEST_SECONDS
+            if now - changed > longest or kept + size > self.maximum_bytes:
                 Path(path).unlink(missing_ok=True)
             else:
                 kept += size
@@ -158,47 +167,64 @@ class FrameCache:
         said = f"{source.absolute()}\0{found.st_size}\0{found.st_mtime_ns}\0{frame}"
         return self._current / hashlib.sha256(os.fsencode(said)).hexdigest()[:40]
 
+    def _open_locked(self, entry: Path) -> int:
+        """The file in which this entry is made, once nobody else has it. Raises OSError where the disk does not take
+        it.
+        """
+        import fcntl
+
+        part = entry.with_name(entry.name + PART)
+        while True:
+            try:
+                file = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            except FileNotFoundError:  # another machine may have taken the folder for old
+                self._current.mkdir(mode=0o700, parents=True, exist_ok=True)
+                file = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                if entry.exists() or _is_at(file, part):
+                    return file
+            except OSError:
+                os.close(file)
+                raise
+            os.close(file)  # its last holder could not decode it, and took it away
+
 
 class Claim:
-    """A frame that is being decoded; without a file nothing is kept of it."""
+    """A frame that is being decoded; without a file nothing is kept or known of it.
 
-    def __init__(self, file: FileIO | None) -> None:
-        self._file = file
+    `is_suspect` says that the last one who decoded it ended meanwhile.
+    """
+
+    def __init__(self, file: int | None, keeps: bool = True) -> None:
+        self._file, self._keeps = file, keeps
+        self.is_suspect = False
         self.is_kept = False
+        self.is_left = False
+        if file is not None:
+            with contextlib.suppress(OSError):
+                self.is_suspect = os.fstat(file).st_size > 0
+                os.pwrite(file, MARK, 0)
 
     def keep(self, values: np.ndarray) -> None:
         """Write the stored values. What the disk does not take is decoded again by who asks for it."""
-        if self._file is None:
+        if self._file is None or not self._keeps:
             return
         with contextlib.suppress(OSError):
-            self._file.truncate(0)
-            left = np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
-            while left:
-                left = left[self._file.write(left) :]
+            content, done = np.ascontiguousarray(values).reshape(-1).view(np.uint8).data, 0
+            while done < len(content):  # over the mark: to cut the file off first would have it written to the disk
+                done += os.pwrite(self._file, content[done:], done)
             self.is_kept = True
 
-
-def _open_locked(entry: Path) -> FileIO:
-    """The file in which this entry is made, once nobody else has it. Raises OSError where the disk does not take it."""
-    import fcntl
-
-    part = entry.with_name(entry.name + PART)
-    while True:
-        file = open(part, "ab", buffering=0)  # noqa: PTH123, SIM115 - its holder closes it
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            if entry.exists() or _is_at(file, part):
-                return file
-        except OSError:
-            file.close()
-            raise
-        file.close()  # its last holder could not decode it, and took it away
+    def leave(self) -> None:
+        """Leave the mark where it is: the frame is as suspect to the next one."""
+        self.is_left = True
 
 
-def _is_at(file: FileIO, path: Path) -> bool:
+def _is_at(file: int, path: Path) -> bool:
     """Whether an open file is still the one of this name."""
     try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+        return os.path.samestat(os.fstat(file), path.stat())
     except OSError:
         return False
 

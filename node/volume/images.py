@@ -4,7 +4,6 @@ secondary captures. One file becomes one `ImageSet`.
 
 import warnings
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,12 +18,13 @@ from node.volume.decoders import Decoders
 from node.volume.groups import base_header, frame_header, has_groups
 from node.volume.instance import Instance, open_instance, read_instance
 from node.volume.known import KnownInstance
-from node.volume.load import log_corrections
+from node.volume.load import images_reader, log_corrections
 from node.volume.pixels import PALETTE, PixelFormat, read_image_format
 from node.volume.presentation import Presentation, read_presentation
 from node.volume.reason import Reason, refusal
 from node.volume.slices import Slice
 from node.volume.spacing import read_pixel_size
+from node.volume.threads import for_each
 from node.volume.values import Rescale, read_rescale, rescale_image, value_range
 
 LARGEST_IMAGE_SET_BYTES = 1 << 32
@@ -103,7 +103,7 @@ def load_image(path: Path, known: KnownInstance | None = None, decoders: Decoder
     known : KnownInstance, optional
         What reception noted of it: another instance in its place is refused.
     decoders : Decoders, optional
-        Processes that decode the frames of a long loop.
+        As of `load_volume`.
 
     Raises
     ------
@@ -162,18 +162,25 @@ def _read_frames(instance: Instance, form: PixelFormat, decoders: Decoders | Non
             Reason.UNSUPPORTED_PIXEL_FORMAT,
             f"{instance.name} is too large: found {size} bytes, wanted at most {LARGEST_IMAGE_SET_BYTES}",
         )
+    is_rgb = form.samples == 3
     with open_instance(instance.path) as stream:
         places = find_frames(stream, instance, form)
-        frames = [Slice(instance, instance.header, form, number, places) for number in range(1, form.frames + 1)]
         stored = np.empty((form.frames, *form.frame_shape), form.dtype)
-        with decoders.reader(frames) if decoders else nullcontext() as ahead:
+        if not places:
             for index, frame in enumerate(stored):
-                if ahead is not None:
-                    ahead.read(index, frame)
-                else:
-                    read_stored_values(stream, instance, form, frame, places, index)
-                if form.samples == 3:
+                read_stored_values(stream, instance, form, frame, frame=index)
+                if is_rgb:
                     to_rgb(frame, form, instance.transfer_syntax_uid, instance.name)
+            return stored
+    frames = [Slice(instance, instance.header, form, number, places) for number in range(1, form.frames + 1)]
+    with images_reader(frames, decoders) as reader:
+
+        def read(index: int) -> None:
+            reader.read(index, stored[index])
+            if is_rgb:
+                to_rgb(stored[index], form, instance.transfer_syntax_uid, instance.name)
+
+        for_each(read, form.frames, reader.threads)
     return stored
 
 

@@ -189,7 +189,7 @@ def _is_ordinary(known: Sequence[KnownInstance]) -> bool:
 
 def _has_place(known: KnownInstance, facts: Mapping[str, Any]) -> bool:
     """Whether plain pixels are long enough, or others are encapsulated in a known way."""
-    syntax = UID(known.transfer_syntax_uid)
+    syntax = known.transfer_syntax_uid
     if known.pixel_length is None:
         return syntax in CODECS and facts.get("NumberOfFrames", 1) == 1
     return syntax in PLAIN and known.pixel_length >= 2 * facts.get("Rows", 0) * facts.get("Columns", 0)
@@ -212,17 +212,20 @@ def _plane(known: KnownInstance) -> Plane:
 
 
 def _read_plain(known: KnownInstance, form: PixelFormat, into: np.ndarray) -> None:
-    """Pixels straight into their place, after a look at the element that holds them."""
-    assert known.pixel_offset is not None and known.pixel_length is not None
-    with open(known.path, "rb", buffering=0) as file:  # noqa: PTH123 - Path.open costs as much as reading the pixels
-        file.seek(known.pixel_offset - START_BYTES)
-        start = file.read(START_BYTES)
-        if not _is_pixel_start(start, known) or not _fill(file, into.view(np.uint8).reshape(-1).data):
+    """Pixels straight into their place, with a look at the element that holds them, in one call of the system."""
+    assert known.pixel_offset is not None
+    start, target = bytearray(START_BYTES), into.view(np.uint8).reshape(-1).data
+    file = os.open(known.path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        done = os.preadv(file, [start, target], known.pixel_offset - START_BYTES) - START_BYTES
+        if not _is_pixel_start(start, known) or not _fill(file, target, done, known.pixel_offset):
             raise NotAsKnown
+    finally:
+        os.close(file)
     keep_stored_bits(into, form)
 
 
-def _is_pixel_start(start: bytes, known: KnownInstance) -> bool:
+def _is_pixel_start(start: bytearray, known: KnownInstance) -> bool:
     """Whether these bytes are tag, VR and length of the Pixel Data noted (PS3.5 7.1.2, 7.1.3)."""
     assert known.pixel_length is not None
     length = known.pixel_length.to_bytes(4, "little")
@@ -231,11 +234,10 @@ def _is_pixel_start(start: bytes, known: KnownInstance) -> bool:
     return start[:4] == PIXEL_START and start[4:8] in (b"OW\0\0", b"OB\0\0") and start[8:] == length
 
 
-def _fill(file: Any, target: memoryview) -> bool:
-    """Read until `target` is full; False when the file ends before."""
-    done = 0
+def _fill(file: int, target: memoryview, done: int, offset: int) -> bool:
+    """Read on until `target`, which begins at `offset` in the file, is full; False when the file ends before."""
     while done < len(target):
-        count = file.readinto(target[done:])
+        count = os.preadv(file, [target[done:]], offset + done)
         if not count:
             return False
         done += count
@@ -295,8 +297,3 @@ def _set(header: Dataset, keyword: str, vr: str, text: str) -> None:
 
 def _decimals(values: Sequence[float]) -> str:
     return "\\".join(repr(value).removesuffix(".0") for value in values)
-
-
-def reading_threads() -> int:
-    """Threads that read plain images: the kernel copies while the interpreter is let go."""
-    return min(4, os.cpu_count() or 1)

@@ -15,10 +15,11 @@ from pydicom.tag import Tag
 
 from node.errors import NotAnalysed, Transient
 from node.logs import get_logger
-from node.volume.decoders import Decoders, Reader
+from node.volume.alone import BrokenDecoder
+from node.volume.decoders import Decoders
 from node.volume.geometry import Plane, Stack, stack_planes
 from node.volume.instance import Instance, read_instance
-from node.volume.known import KnownInstance, NotAsKnown, read_known, reading_threads
+from node.volume.known import KnownInstance, NotAsKnown, read_known
 from node.volume.pixels import PixelFormat, is_given, numbers
 from node.volume.reason import Reason, refusal
 from node.volume.slices import Slice, shared, slices_of
@@ -26,7 +27,7 @@ from node.volume.split import DISTINGUISHING, choose_part, raw_value, split_slic
 from node.volume.suv import SuvScale, suv_scale
 from node.volume.values import RESCALE_TAGS, Rescale, read_rescale
 from node.volume.volume import Volume
-from node.volume.voxels import read_voxels
+from node.volume.voxels import Reader, read_voxels
 
 MODALITIES = {
     uid.CTImageStorage: "CT",
@@ -41,6 +42,9 @@ MODALITIES = {
 }
 LARGEST_VOLUME_BYTES = 1 << 32
 """Largest volume of 16 bit values read (4 GiB); more is refused before it is allocated."""
+
+NEIGHBOURS_BYTES = 1 << 22
+"""Plain images that one thread reads at once, so that each page of memory (2 MiB) is filled by one thread."""
 
 DIRECTION_TAGS = (Tag("ImageOrientationPatient"), Tag("PixelSpacing"))
 
@@ -62,9 +66,9 @@ def load_volume(
         What reception noted of the same files: plain images are then read without their headers. The result is the
         same, but for the headers after the first, which hold only what names and places an image.
     decoders : Decoders, optional
-        Processes that decode compressed images; without them it is done here.
+        What keeps decoded images, and sees to it that a decoder that breaks down does so once.
     check : callable
-        Called again and again meanwhile; may raise to stop.
+        Called before each compressed image, from several threads; may raise to stop.
 
     Raises
     ------
@@ -121,7 +125,7 @@ def _load_known(known: Sequence[KnownInstance], decoders: Decoders | None, check
     forms, rescales = [found.form] * count, [found.rescale] * count
     try:
         if found.is_plain:
-            reader = Reader(found.read_image, reading_threads())
+            reader = Reader(found.read_image, at_once=max(1, NEIGHBOURS_BYTES // found.form.frame_bytes))
             voxels, corrections = _voxels(reader, forms, rescales, modality=modality)
         else:
             with images_reader(found.slices, decoders, check) as reader:
@@ -166,15 +170,17 @@ def _load_slices(
 
 
 @contextmanager
-def images_reader(slices: Sequence[Slice], decoders: Decoders | None, check: Callable[[], None]) -> Iterator[Reader]:
-    """Reads each image, from where it was decoded before or by other processes if that is quicker."""
+def images_reader(
+    slices: Sequence[Slice], decoders: Decoders | None, check: Callable[[], None] = lambda: None
+) -> Iterator[Reader]:
+    """Reads each image: decoded here, or from where it was decoded before."""
 
     def read(index: int, into: np.ndarray) -> None:
         check()
         slices[index].read(into)
 
-    with decoders.reader(slices, check) if decoders else nullcontext() as ahead:
-        yield ahead or Reader(read)
+    with decoders.reader(slices, check) if decoders else nullcontext(Reader(read)) as reader:
+        yield reader
 
 
 def _as_known(reader: Reader) -> Reader:
@@ -183,10 +189,12 @@ def _as_known(reader: Reader) -> Reader:
     def read(index: int, into: np.ndarray) -> None:
         try:
             reader.read(index, into)
+        except BrokenDecoder:
+            raise
         except NotAnalysed:
             raise NotAsKnown from None
 
-    return Reader(read, reader.threads)
+    return replace(reader, read=read)
 
 
 def _rescales(slices: Sequence[Slice]) -> list[Rescale]:
@@ -198,7 +206,7 @@ def _voxels(
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """`read_voxels`, with what the machine could not do as `Transient`."""
     try:
-        return read_voxels(reader.read, forms, rescales, modality=modality, threads=reader.threads)
+        return read_voxels(reader, forms, rescales, modality=modality)
     except MemoryError:
         raise Transient(f"not enough memory for a volume of {len(forms)} images") from None
     except OSError as error:

@@ -1,15 +1,16 @@
-"""Voxels of a stack: images read one after another into their place, then modality values.
+"""Voxels of a stack: images read into their place, by several threads, then modality values.
 
 Where one whole-numbered rescale holds for all, integers stay integers and are changed in place, while an image is
 still in the processor's cache where its range allows.
 """
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from node.volume.pixels import PixelFormat
+from node.volume.threads import for_each, reading_threads
 from node.volume.values import Rescale, fits_after, rescale_image, rescale_in_place, rescale_whole, stored_type
 
 ReadImage = Callable[[int, np.ndarray], None]
@@ -18,20 +19,23 @@ ReadImage = Callable[[int, np.ndarray], None]
 ABOVE_ALL = int(np.iinfo(np.int32).max)
 
 
+@dataclass(frozen=True)
+class Reader:
+    """`read` is called once for each image, from `threads` threads, each of which takes `at_once` neighbours."""
+
+    read: ReadImage
+    threads: int = field(default_factory=reading_threads)
+    at_once: int = 1
+
+
 def read_voxels(
-    read_image: ReadImage,
-    forms: Sequence[PixelFormat],
-    rescales: Sequence[Rescale],
-    *,
-    modality: str,
-    threads: int = 1,
+    reader: Reader, forms: Sequence[PixelFormat], rescales: Sequence[Rescale], *, modality: str
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Modality values of a stack, and what was changed in them, in words.
 
     Parameters
     ----------
-    read_image : callable
-        Called once for each image, from `threads` threads.
+    reader : Reader
     forms, rescales
         Of each image, in slice order.
 
@@ -43,35 +47,34 @@ def read_voxels(
     shape = (len(forms), forms[0].rows, forms[0].columns)
     dtype = stored_type(forms)
     if dtype is not None and rescales[0].is_whole and all(rescale == rescales[0] for rescale in rescales):
-        return _read_whole(read_image, forms, rescales[0], np.empty(shape, dtype), modality, threads)
+        return _read_whole(reader, forms, rescales[0], np.empty(shape, dtype), modality)
     voxels = np.empty(shape, np.float32)
-    for index, (form, rescale, plane) in enumerate(zip(forms, rescales, voxels, strict=True)):
+
+    def read(index: int) -> None:
+        form = forms[index]
         image = np.empty(shape[1:], np.int16 if form.is_signed else np.uint16)
-        read_image(index, image)
+        reader.read(index, image)
         lowest, count = _padding(image, form, modality)
         if count:
             _fill_padding(image, form, lowest)
-        rescale_image(image, rescale, plane)
+        rescale_image(image, rescales[index], voxels[index])
+
+    for_each(read, len(forms), reader.threads, reader.at_once)
     return voxels, ()
 
 
 def _read_whole(
-    read_image: ReadImage,
-    forms: Sequence[PixelFormat],
-    rescale: Rescale,
-    stored: np.ndarray,
-    modality: str,
-    threads: int,
+    reader: Reader, forms: Sequence[PixelFormat], rescale: Rescale, stored: np.ndarray, modality: str
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     at_once = all(form.padding is None and fits_after(form, rescale) for form in forms)
 
     def read(index: int) -> tuple[int, int]:
-        read_image(index, stored[index])
+        reader.read(index, stored[index])
         if at_once:
             rescale_in_place(stored[index], rescale)
         return _padding(stored[index], forms[index], modality)
 
-    found = _each(read, len(forms), threads)
+    found = for_each(read, len(forms), reader.threads, reader.at_once)
     if at_once:
         return stored.view(np.int16), ()
     lowest, count = min(low for low, _ in found), sum(number for _, number in found)
@@ -79,15 +82,6 @@ def _read_whole(
         for image, form in zip(stored, forms, strict=True):
             _fill_padding(image, form, lowest)
     return rescale_whole(stored, rescale), _padding_note(count)
-
-
-def _each(read: Callable[[int], tuple[int, int]], count: int, threads: int) -> list[tuple[int, int]]:
-    """`read` of 0 to `count`, in this order with one thread; each of several threads takes every nth."""
-    if threads < 2:
-        return [read(index) for index in range(count)]
-    with ThreadPoolExecutor(threads) as pool:
-        shares = pool.map(lambda first: [read(index) for index in range(first, count, threads)], range(threads))
-        return [found for share in shares for found in share]
 
 
 def _padding(image: np.ndarray, form: PixelFormat, modality: str) -> tuple[int, int]:

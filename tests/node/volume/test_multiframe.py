@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 
 from node.errors import NotAnalysed
-from node.volume import Decoders, load_volume, load_volumes
+from node.volume import Decoders, FrameCache, load_volume, load_volumes
 from tests.phantoms import default_voxels, make_series, write_series
 
 SHAPE = (6, 20, 18)
@@ -103,7 +103,7 @@ def test_compressed_frames(tmp_path: Path, syntax: uid.UID) -> None:
     np.testing.assert_array_equal(load_volume([path]).voxels, VOXELS)
 
 
-def test_compressed_frames_are_decoded_by_processes(tmp_path: Path) -> None:
+def test_compressed_frames_are_decoded_by_threads(tmp_path: Path) -> None:
     shape = (26, 20, 18)
     voxels = default_voxels(shape, (3.0, 1.5, 1.2))
     order = list(range(26))
@@ -115,7 +115,7 @@ def test_compressed_frames_are_decoded_by_processes(tmp_path: Path) -> None:
     image["PixelData"].is_undefined_length = True
     image.file_meta.TransferSyntaxUID = uid.JPEGLSLossless
     image.save_as(path)
-    with Decoders(2) as decoders:
+    with Decoders(2, FrameCache(tmp_path / "decoded", 1 << 24)) as decoders:
         np.testing.assert_array_equal(load_volume([path], decoders=decoders).voxels, voxels)
 
 
