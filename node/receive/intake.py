@@ -16,9 +16,10 @@ from typing import Protocol
 
 from node.errors import Refused
 from node.receive.admission import NOT_UNDERSTOOD, OUT_OF_RESOURCES, UNRECOGNIZED_OPERATION, check_header, is_uid
+from node.receive.beginnings import Beginnings
 from node.receive.command import Command, CommandField
 from node.receive.committer import Committer
-from node.receive.header import HeaderError, InstanceHeader, read_beginning, read_data_set
+from node.receive.header import HeaderError, InstanceHeader, read_data_set
 from node.receive.part10 import write_file_meta
 from node.store.catalogue import Quarantined, ReceivedInstance
 from node.store.files import FileStore
@@ -98,20 +99,29 @@ class Intake:
         self.patients = PatientKeys(files.data_dir)
         self.now = now
 
-    def begin(self, command: Command, transfer_syntax_uid: str, sender: Sender) -> "IncomingObject | IncomingReport":
-        """A data set is about to arrive."""
+    def begin(
+        self, command: Command, transfer_syntax_uid: str, sender: Sender, beginnings: Beginnings
+    ) -> "IncomingObject | IncomingReport":
+        """A data set is about to arrive, after others whose `beginnings` were read."""
         if command.field == CommandField.N_EVENT_REPORT_RQ:
             return IncomingReport(command, transfer_syntax_uid, self.take_report)
         if command.field == CommandField.N_ACTION_RQ:
             return IncomingRequest(command, transfer_syntax_uid, self.take_request, sender)
-        return self.begin_object(command, transfer_syntax_uid, sender)
+        return self.begin_object(command, transfer_syntax_uid, sender, beginnings=beginnings)
 
     def begin_object(
-        self, command: Command, transfer_syntax_uid: str, sender: Sender, study_instance_uid: str = ""
+        self,
+        command: Command,
+        transfer_syntax_uid: str,
+        sender: Sender,
+        study_instance_uid: str = "",
+        beginnings: Beginnings | None = None,
     ) -> "IncomingObject":
         """An object is about to arrive, of this study if one is given. Problems with room are kept until it is
         complete: its data must be read anyway."""
-        incoming = IncomingObject(self, command, transfer_syntax_uid, sender, study_instance_uid)
+        incoming = IncomingObject(
+            self, command, transfer_syntax_uid, sender, study_instance_uid, beginnings or Beginnings()
+        )
         try:
             has_room = self.files.free_bytes() >= self._free_disk_bytes
         except OSError as error:
@@ -183,7 +193,13 @@ class IncomingObject:
     `discard`."""
 
     def __init__(
-        self, intake: Intake, command: Command, transfer_syntax_uid: str, sender: Sender, study_instance_uid: str = ""
+        self,
+        intake: Intake,
+        command: Command,
+        transfer_syntax_uid: str,
+        sender: Sender,
+        study_instance_uid: str,
+        beginnings: Beginnings,
     ) -> None:
         self.command = command
         self.size_bytes = 0
@@ -192,6 +208,7 @@ class IncomingObject:
         self._intake = intake
         self._transfer_syntax_uid = transfer_syntax_uid
         self._sender = sender
+        self._beginnings = beginnings
         self._study_instance_uid = study_instance_uid
         self._refusal: Refused | None = None
         self._digest = hashlib.sha256()
@@ -238,7 +255,7 @@ class IncomingObject:
         for fragment in fragments:
             self._digest.update(fragment)
         if is_first and fragments:
-            self._header = read_beginning(fragments[0], self._transfer_syntax_uid)
+            self._header = self._beginnings.read(fragments[0], self._transfer_syntax_uid)
 
     def complete(self) -> None:
         """The data set is complete: make it durable. Raises `Refused` with the status to answer."""

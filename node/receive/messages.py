@@ -18,6 +18,7 @@ from node.receive.admission import (
     check_command,
     is_uid,
 )
+from node.receive.beginnings import Beginnings
 from node.receive.command import (
     Command,
     CommandError,
@@ -80,6 +81,7 @@ class Messages:
         self._contexts = contexts
         self._sender = sender
         self._intake = intake
+        self._beginnings = Beginnings()
         self._maximum_object_bytes = maximum_object_bytes
         self._log = log
         self._peer_maximum_bytes = peer_maximum_bytes
@@ -127,7 +129,7 @@ class Messages:
             return b""
         if not command.has_data_set:
             return self._answer_without_data_set(command, context)
-        self._incoming = self._intake.begin(command, context.transfer_syntax, self._sender)
+        self._incoming = self._intake.begin(command, context.transfer_syntax, self._sender, self._beginnings)
         self._incoming_context = event.context_id
         self._judge(command, context, self._incoming)
         return b""

@@ -10,7 +10,7 @@ from collections.abc import Container
 from dataclasses import dataclass
 from functools import lru_cache
 from mmap import mmap
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Buffer = bytes | bytearray | memoryview | mmap
 
@@ -64,9 +64,20 @@ class WalkError(Exception):
         self.code = code
 
 
-def walk_elements(
-    buffer: Buffer, start: int, wanted: Container[int], encoding: Encoding, *, whole: bool
-) -> tuple[dict[int, bytes], tuple[int, int | None] | None]:
+class Walked(NamedTuple):
+    """What a walk found.
+
+    `values` are encoded, by tag, empty for one too long. `pixel` is offset and length (None: encapsulated) of Float,
+    Double Float or plain Pixel Data, None without it. `spans` has tag, beginning and end of the value of each element
+    that was stepped over and has a defined length: other bytes there would have been stepped over just so.
+    """
+
+    values: dict[int, bytes]
+    pixel: tuple[int, int | None] | None
+    spans: list[tuple[int, int, int]]
+
+
+def walk_elements(buffer: Buffer, start: int, wanted: Container[int], encoding: Encoding, *, whole: bool) -> Walked:
     """Walk the top level of a data set up to Pixel Data.
 
     Parameters
@@ -80,19 +91,15 @@ def walk_elements(
     whole : bool
         False when the buffer may end anywhere (an inflated beginning): then running out of bytes is no error.
 
-    Returns
-    -------
-    values, pixel
-        Encoded values by tag, empty for one too long; offset and length (None: encapsulated) of Float, Double Float or
-        plain Pixel Data.
+    Raises `WalkError`.
     """
     walker = _Walker(buffer, encoding.order, encoding.is_explicit)
-    values: dict[int, bytes] = {}
+    found = Walked({}, None, [])
     try:
-        return values, _walk_top_level(walker, buffer, start, wanted, encoding, values, whole)
+        return found._replace(pixel=_walk_top_level(walker, buffer, start, wanted, encoding, found, whole))
     except WalkError as error:
         if error.code == "truncated" and not whole:
-            return values, None
+            return found
         raise
 
 
@@ -102,17 +109,17 @@ def _walk_top_level(
     position: int,
     wanted: Container[int],
     encoding: Encoding,
-    values: dict[int, bytes],
+    found: Walked,
     whole: bool,
 ) -> tuple[int, int | None] | None:
-    """Fill `values`; offset and length of Pixel Data, or None without it.
+    """Fill `found`; offset and length of Pixel Data, or None without it.
 
     Nearly all elements of a header are of the short explicit form: they are stepped over without a call.
     """
     end, is_ordered, last_tag = len(buffer), encoding.is_ordered, -1
     while True:
         if encoding.is_explicit:
-            position, last_tag = _walk_short_elements(walker, buffer, position, wanted, is_ordered, last_tag, values)
+            position, last_tag = _walk_short_elements(walker, buffer, position, wanted, is_ordered, last_tag, found)
         if position >= end:
             return None
         tag, value, length = walker.element(position, end)
@@ -122,8 +129,10 @@ def _walk_top_level(
         if tag in _PIXEL_TAGS:
             return _pixel(walker, value, length, end, whole)
         position = walker.skip_value(value, length, end)
+        if length != UNDEFINED:
+            found.spans.append((tag, value, position))
         if tag in wanted:
-            values[tag] = bytes(buffer[value:position]) if length <= MAXIMUM_VALUE_BYTES else b""
+            found.values[tag] = bytes(buffer[value:position]) if length <= MAXIMUM_VALUE_BYTES else b""
 
 
 def _walk_short_elements(
@@ -133,11 +142,12 @@ def _walk_short_elements(
     wanted: Container[int],
     is_ordered: bool,
     last_tag: int,
-    values: dict[int, bytes],
+    found: Walked,
 ) -> tuple[int, int]:
     """Step over elements with a 16-bit length; stops before whatever is anything else or not whole. The position and
     the last tag."""
     read, short, end = walker.read_explicit, _SHORT, len(buffer)
+    values, step_over = found.values, found.spans.append
     last_header = end - 8
     for _ in walker.steps:
         if position > last_header:
@@ -149,6 +159,7 @@ def _walk_short_elements(
             break
         if tag <= last_tag and is_ordered:
             raise WalkError("not-understood", f"element {_name(tag)} comes after {_name(last_tag)}")
+        step_over((tag, position + 8, following))
         if tag in wanted:
             values[tag] = bytes(buffer[position + 8 : following])
         last_tag, position = tag, following

@@ -15,8 +15,9 @@ from node.errors import Refused
 from node.receive import association as association_module
 from node.receive.admission import AdmissionRules, Occupancy, PeerIdentity, admit
 from node.receive.association import Association, Limits
+from node.receive.beginnings import Beginnings
 from node.receive.command import Command, CommandError, read_command, write_response
-from node.receive.header import HeaderError, InstanceHeader, read_beginning, read_data_set
+from node.receive.header import HeaderError, InstanceHeader, read_data_set
 from node.receive.intake import Intake
 from node.receive.multipart import MultipartError, MultipartParser, PartBegins, PartData
 from node.receive.witness import NoWitness
@@ -163,9 +164,10 @@ def fuzz_header(content: bytes) -> None:
 
 
 def check_beginning(data_set: bytes, syntax: str, header: InstanceHeader) -> None:
-    """What is read from the first bytes is None or the same as what is read from all of them."""
+    """What is read from the first bytes is None or the same as what is read from all of them, whatever came before."""
+    beginnings = Beginnings()
     for length in (len(data_set), len(data_set) // 2, header.pixel_offset or 0):
-        beginning = read_beginning(data_set[:length], syntax)
+        beginning = beginnings.read(data_set[:length], syntax)
         assert beginning is None or beginning == header, "the beginning tells something else"
 
 

@@ -22,6 +22,7 @@ from node.commitment_settings import CommitmentSettings, Requester
 from node.deliver.report_scu import ReportScu
 from node.errors import Refused
 from node.logs import get_logger
+from node.receive.beginnings import Beginnings
 from node.receive.command import Command
 from node.receive.commitment import STORAGE_COMMITMENT_INSTANCE, CommitmentScp, Report, ReportWay
 from node.receive.commitment_reporter import CommitmentReporter
@@ -367,7 +368,7 @@ class Owed:
 class Asking:
     """Takes any request, in place of an `Intake`."""
 
-    def begin(self, command: Command, transfer_syntax_uid: str, sender: Sender) -> IncomingRequest:
+    def begin(self, command: Command, transfer_syntax_uid: str, sender: Sender, _: Beginnings) -> IncomingRequest:
         return IncomingRequest(command, transfer_syntax_uid, lambda *_: Owed(), sender)
 
 

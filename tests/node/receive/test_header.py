@@ -23,8 +23,8 @@ from pydicom.uid import (
     JPEGLSLossless,
 )
 
-from node.receive.header import HeaderError, read_beginning, read_data_set, read_header
-from tests.node.receive.wire import encode, read_encoded
+from node.receive.header import HeaderError, read_data_set, read_header
+from tests.node.receive.wire import encode
 from tests.phantoms import make_series, write_series
 
 SYNTAXES = (ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGLSLossless, ExplicitVRBigEndian)
@@ -178,29 +178,6 @@ def test_any_bytes_give_a_header_or_a_header_error(data: st.DataObject) -> None:
     with contextlib.suppress(HeaderError):
         header = read_data_set(bytes(content), syntax)
         json.dumps([header.series_header, header.geometry], allow_nan=False)
-
-
-@pytest.mark.parametrize(
-    ("name", "syntax"),
-    [
-        ("CT_small.dcm", "1.2.840.10008.1.2.1"),
-        ("MR_small_implicit.dcm", "1.2.840.10008.1.2"),
-        ("MR_small_bigendian.dcm", "1.2.840.10008.1.2.2"),
-    ],
-)
-def test_first_bytes_tell_the_same(name: str, syntax: str) -> None:
-    """Everything up to the value of Pixel Data is enough, and one byte less is not."""
-    encoded = read_encoded(Path(str(get_testdata_file(name))))
-    whole = read_data_set(encoded.data_set, syntax)
-    assert whole.pixel_offset is not None
-    assert read_beginning(encoded.data_set[: whole.pixel_offset], syntax) == whole
-    assert read_beginning(encoded.data_set[: whole.pixel_offset - 1], syntax) is None
-
-
-def test_first_bytes_are_not_enough_without_native_pixel_data() -> None:
-    encoded = encode(nested())
-    assert read_beginning(encoded.data_set, "1.2.840.10008.1.2.4.90") is None
-    assert read_beginning(b"", encoded.transfer_syntax) is None
 
 
 @pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2", "1.2.840.10008.1.2.1"])
