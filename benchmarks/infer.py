@@ -1,7 +1,7 @@
 """Sliding window on the CPU beside MONAI with PyTorch, alternating, and the memory of volumes with many classes.
 
     python benchmarks/infer.py --peer-python OTHER/bin/python [--size 96] [--patch 64] [--rounds 3]
-    python benchmarks/infer.py --memory [--classes 5 104]
+    python benchmarks/infer.py --memory [--classes 5 104] [--halo 16]
 
 The peer runs in an environment of its own (`pip install torch monai onnx`), which also exports the network: a 3D U-Net
 with 5 classes (channels 16 to 128, strides of 2, batch normalisation, one residual unit). Both get the same patches,
@@ -45,7 +45,7 @@ alignment = "acquisition"
 [run]
 mode = "sliding-window"
 patch = [{patch}, {patch}, {patch}]
-overlap = 0.25
+{overlap}
 [[outputs]]
 task = "segmentation"
 channels = {channels}
@@ -183,7 +183,7 @@ def status_mb(field: str) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1000
 
 
-def make_model(folder: Path, channels: int, patch: int, spacing: str) -> None:
+def make_model(folder: Path, channels: int, patch: int, spacing: str, overlap: str) -> None:
     """A network of one convolution with as many channels, and its manifest."""
     import hashlib
 
@@ -215,6 +215,7 @@ def make_model(folder: Path, channels: int, patch: int, spacing: str) -> None:
         channels=channels,
         patch=patch,
         spacing=spacing,
+        overlap=overlap,
         labels="\n".join(label.format(number) for number in range(1, channels)),
     )
     (folder / "model.toml").write_text(text)
@@ -252,13 +253,16 @@ def measure(folder: Path, shape: Sequence[int]) -> None:
     print(json.dumps([before - whole.voxels.nbytes / 1e6, status_mb("VmHWM"), time.perf_counter() - started]))
 
 
-def memory(classes: Sequence[int], patch: int, shape: Sequence[int]) -> None:
+def memory(classes: Sequence[int], patch: int, shape: Sequence[int], halo: int) -> None:
     """Peak memory for each number of classes, on the images' own voxels and resampled."""
-    print(f"{' x '.join(map(str, shape))} voxels of int16, patches of {patch}^3; peak above the loaded model:")
+    overlap = f"halo = {halo}" if halo else "overlap = 0.25"
+    print(
+        f"{' x '.join(map(str, shape))} voxels of int16, patches of {patch}^3, {overlap}; peak above the loaded model:"
+    )
     for channels in classes:
         for spacing in ("", "spacing_mm = [1.5, 1.5, 1.5]"):
             with tempfile.TemporaryDirectory() as name:
-                make_model(Path(name), channels, patch, spacing)
+                make_model(Path(name), channels, patch, spacing, overlap)
                 command = [sys.executable, __file__, "--measure", name, "--shape", *map(str, shape)]
                 answer = subprocess.run(command, capture_output=True, text=True)
             if answer.returncode:
@@ -277,6 +281,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--classes", type=int, nargs="+", default=[5, 104])
+    parser.add_argument("--halo", type=int, default=0, help="voxels at the sides of a patch that are not used")
     parser.add_argument("--shape", type=int, nargs=3, default=[300, 512, 512])
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
@@ -288,7 +293,7 @@ def main() -> None:
     if given.measure:
         measure(given.measure, given.shape)
     elif given.memory:
-        memory(given.classes, given.patch, given.shape)
+        memory(given.classes, given.patch, given.shape, given.halo)
     elif given.peer_python:
         compare(given.peer_python, given.size, given.patch, given.rounds, given.threads)
     else:

@@ -53,6 +53,7 @@ def _done(stage: Stage) -> str:
         size = f" of {prepared.size[0]} x {prepared.size[1]} pixels" if prepared.size else ""
         grid = f"image{size}"
     patch = f" in patches of {' x '.join(map(str, stage.run.patch))}" if stage.run.patch else ""
+    patch += f" with a halo of {stage.run.halo}" if stage.run.halo else ""
     folds = f", {len(stage.run.files)} folds" if len(stage.run.files) > 1 else ""
     regions = "".join(f", {region.use} by {region.stage}" for region in prepared.regions)
     return f"{grid}{regions}; {', '.join(stage.run.files)}{patch}{folds}"

@@ -83,6 +83,15 @@ class Run(Section):
         "it was used. Absent: patches are never made smaller, since the answer would be slightly another.",
     )
     overlap: Share = Field(0.25, description="Share of a patch that overlaps the next.")
+    halo: int = Field(
+        0,
+        ge=0,
+        le=1024,
+        description="For sliding-window, of a network of free sides: so many voxels at the sides of a patch are seen, "
+        "but their scores are not used. Where that is as far as the network looks (for each convolution its dilation x "
+        "half its kernel, added up), the answer is that of `whole` with less memory. Patches have `patch` at most, and "
+        "`overlap` and `blending` do not count. 0: patches overlap.",
+    )
     blending: Literal["constant", "gaussian"] = Field("gaussian", description="Weights where patches overlap.")
     batch: int = Field(1, ge=1, le=256, description="Patches, slices or frames in one call.")
     multiple: tuple[Size, Size, Size] = Field(
@@ -108,9 +117,18 @@ class Run(Section):
             raise ValueError("mode = slices where neighbours are given")
         if self.small_patch and (self.mode != "sliding-window" or not self.patch or self._is_above(self.patch)):
             raise ValueError("small_patch of at most patch, when mode is sliding-window")
+        self._check_halo()
         if isinstance(self.file, tuple) and not self.file:
             raise ValueError("at least one file")
         return self
+
+    def _check_halo(self) -> None:
+        if self.halo and (self.mode != "sliding-window" or self.batch > 1):
+            raise ValueError("halo when mode is sliding-window, with batch = 1: patches differ in size")
+        for patch in (self.patch, self.small_patch):
+            least = [2 * (self.halo + step - 1) for step in self.multiple]
+            if self.halo and patch and any(side <= most for side, most in zip(patch, least, strict=True)):
+                raise ValueError(f"sides of patch and small_patch above {least}, twice the halo (and a multiple)")
 
     def _is_above(self, patch: tuple[int, int, int]) -> bool:
         return any(small > side for small, side in zip(self.small_patch or (), patch, strict=True))

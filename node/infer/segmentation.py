@@ -172,3 +172,5 @@ def take_blocks(blocks: Iterable[Block], makers: Sequence[tuple[Maker, slice]]) 
         for maker, channels in makers:
             scores = block.scores if len(makers) == 1 else copied(block.scores[channels, ...])
             maker.take(Block(block.index, block.box, scores))
+            del scores
+        del block  # it may be a part of the network's answer, and the network runs again for the next

@@ -51,6 +51,7 @@ OUT_OF_MEMORY = re.compile(
 """In the words of ONNX Runtime's arenas, CUDA and its libraries, TensorRT, OpenVINO and oneDNN."""
 
 
+OTHER_SHAPE = re.compile(r"pre-allocated output|invalid dimensions for output", re.IGNORECASE)
 GPU_FAILED = re.compile(r"\b(cuda|cudnn|cublas|cufft|tensorrt)\w* (failure|error)", re.IGNORECASE)
 
 
@@ -87,8 +88,10 @@ class Session:
     """Where scores can be left; None brings them to the machine's memory."""
     arena: str = ""
     """Where ONNX Runtime keeps working memory that it can give back: ``cpu:0`` or ``gpu:`` and a number."""
-    _dense: dict[tuple[int, ...], tuple[int, ...]] = field(default_factory=dict, init=False, repr=False)
-    """Shapes of the one output that has a score for every voxel of the one input, by shape of the input."""
+    _dense: dict[tuple[int, ...], tuple[int, ...] | None] = field(default_factory=dict, init=False, repr=False)
+    """Shapes of the one output that has a score for every voxel of the one input, by shape of the input; None where it
+    has another.
+    """
 
     def run(
         self,
@@ -169,20 +172,43 @@ class Session:
 
     def _run(self, feeds: Mapping[str, np.ndarray], options: onnxruntime.RunOptions) -> Sequence[Any]:
         """Into memory of ours where the shape of the answer is known: ONNX Runtime would keep it twice."""
-        given = next(iter(feeds.values()))
-        shape = self._dense.get(given.shape)
+        shape = self._answer_shape(feeds)
         if shape is not None:
             output = np.empty(shape, np.float32)
             binding = self.engine.io_binding()
-            (name,) = feeds
+            ((name, given),) = feeds.items()
             binding.bind_cpu_input(name, given)
             binding.bind_output(self.output_names[0], "cpu", 0, np.float32, shape, output.ctypes.data)
-            self.engine.run_with_iobinding(binding, options)
-            return [output]
-        outputs = self.engine.run(list(self.output_names), dict(feeds), options)
-        if self.provider == CPU and len(feeds) == len(outputs) == 1 and _is_dense(given, outputs[0]):
-            self._dense[given.shape] = outputs[0].shape
+            try:
+                self.engine.run_with_iobinding(binding, options)
+            except RuntimeError as error:
+                if not OTHER_SHAPE.search(str(error)):
+                    raise
+                self._dense[given.shape] = None  # the network's own words of its shape were not right
+            else:
+                return [output]
+        outputs: Sequence[Any] = self.engine.run(list(self.output_names), dict(feeds), options)
+        if self.provider == CPU and len(feeds) == len(outputs) == 1:
+            (given,) = feeds.values()
+            self._dense[given.shape] = outputs[0].shape if _is_dense(given, outputs[0]) else None
         return outputs
+
+    def _answer_shape(self, feeds: Mapping[str, np.ndarray]) -> tuple[int, ...] | None:
+        """The shape that the one output has for the one input, if it has a score for every voxel: as seen before, or as
+        the network says by the names of its free sides.
+        """
+        if self.provider != CPU or len(feeds) != 1 or len(self.output_names) != 1:
+            return None
+        (given,) = feeds.values()
+        if given.shape in self._dense:
+            return self._dense[given.shape]
+        (taken,) = self.engine.get_inputs()
+        answer = next(each for each in self.engine.get_outputs() if each.name == self.output_names[0])
+        ways = [each.shape[:1] + each.shape[2:] for each in (taken, answer)]
+        is_same = given.ndim > 3 and answer.type == "tensor(float)" and ways[0] == ways[1] and None not in ways[0]
+        if not is_same or len(answer.shape) != given.ndim or not isinstance(answer.shape[1], int):
+            return None
+        return (given.shape[0], answer.shape[1], *given.shape[2:])
 
     def _explain(self, error: Exception, shape: str) -> Transient | Permanent:
         """Our words for an error of the engine: which node failed on which shape; its text may quote

@@ -1,6 +1,7 @@
 """Call a network on a grid: the whole at once, in patches that overlap, or slice by slice.
 
-Patches lie and are weighted as in MONAI's sliding_window_inference, so that its networks give its results. Scores come
+Patches lie and are weighted as in MONAI's sliding_window_inference, so that its networks give its results; with a halo
+they are tiles of which each is seen with what lies around it, and give what the whole would. Scores come
 block by block, as they are finished, so that a volume with many classes needs no array of classes x voxels.
 """
 
@@ -56,11 +57,13 @@ def run_network(network: Network, image: np.ndarray, run: Run, progress: Progres
         Call it for planes of axis 0, as `run.mode` = slices says, too.
     """
     slices = slices or run.mode == "slices"
-    least = run.patch or (1, 1, 1)
+    least = run.patch if run.patch and not run.halo else (1, 1, 1)
     before = tuple(max(0, length - side) // 2 for length, side in zip(least, image.shape[1:], strict=True))
     padded = pad_to(image, least, before, run.multiple, run.padding_value)
     sides = padded.shape[1:]
-    if run.patch is not None:
+    if run.patch is not None and run.halo:
+        patch, starts = tiles(sides, run.patch, run.halo, run.multiple)
+    elif run.patch is not None:
         patch, starts = least, patch_starts(sides, least, run.overlap)
     elif slices:
         patch, starts = (1, *sides[1:]), [list(range(sides[0])), [0], [0]]
@@ -75,30 +78,53 @@ def _blocks(
     network: Network, image: np.ndarray, before: tuple[int, ...], layout: Layout, run: Run, progress: Progress
 ) -> Iterator[Block]:
     """`before` is how many voxels of `image` lie before the layout's first."""
-    mosaic = Mosaic(layout, patch_weights(layout.patch, run.blending if run.patch else "constant"), HELD_BYTES)
+    overlaps = run.patch is not None and not run.halo
+    mosaic = Mosaic(layout, patch_weights(layout.patch, run.blending if overlaps else "constant"), HELD_BYTES)
     starts = layout.patches()
     progress(0)
     for first in range(0, len(starts), run.batch):
         chosen = starts[first : first + run.batch]
-        places = [tuple(np.add(start, before)) for start in chosen]
-        parts = [_patch(image, place, layout.patch, run.neighbours) for place in places]
+        views = [_view(tuple(np.add(start, before)), layout.patch, image.shape[1:], run) for start in chosen]
+        parts = [_part(image, view.box, run.neighbours) for view in views]
         is_last = first + len(chosen) == len(starts)
         output = network(parts[0][None] if len(parts) == 1 else np.stack(parts), is_last)
         del parts
         for place, start in enumerate(chosen):
-            scores = output[place, ...]
+            scores = output[(place, slice(None), *views[place].inner)]
             yield from mosaic.add(start, scores)
         del output, scores  # while the network runs again there is no need for both answers
         progress((first + len(chosen)) / len(starts))
 
 
-def _patch(image: np.ndarray, start: tuple[int, ...], patch: tuple[int, ...], neighbours: int) -> np.ndarray:
-    """(channel, *patch); with neighbours the planes before and behind stand as channels beside each channel."""
-    box = tuple(slice(first, first + side) for first, side in zip(start, patch, strict=True))
+@dataclass(frozen=True)
+class _View:
+    """What the network sees of an image for a patch of the layout, and where in it the scores lie that are used."""
+
+    box: tuple[slice, ...]
+    inner: tuple[slice, ...]
+
+
+def _view(start: tuple[int, ...], patch: tuple[int, ...], sides: tuple[int, ...], run: Run) -> _View:
+    """The patch itself; with a halo around it as far as the image reaches, from multiple to multiple."""
+    low, high = start, tuple(np.add(start, patch))
+    if run.halo:
+        low = tuple(max(0, at - run.halo) // step * step for at, step in zip(low, run.multiple, strict=True))
+        high = tuple(
+            min(side, math.ceil((at + run.halo) / step) * step)
+            for at, side, step in zip(high, sides, run.multiple, strict=True)
+        )
+    box = tuple(slice(least, most) for least, most in zip(low, high, strict=True))
+    inner = (slice(at - least, at - least + side) for at, least, side in zip(start, low, patch, strict=True))
+    return _View(box, tuple(inner))
+
+
+def _part(image: np.ndarray, box: tuple[slice, ...], neighbours: int) -> np.ndarray:
+    """(channel, *sides); with neighbours the planes before and behind stand as channels beside each channel."""
     if not neighbours:
         return image[(slice(None), *box)]
-    planes = np.clip(np.arange(start[0] - neighbours, start[0] + neighbours + 1), 0, image.shape[1] - 1)
-    return image[:, :, box[1], box[2]][:, planes].reshape(-1, 1, *patch[1:])
+    planes = np.clip(np.arange(box[0].start - neighbours, box[0].start + neighbours + 1), 0, image.shape[1] - 1)
+    part = image[:, :, box[1], box[2]][:, planes]
+    return part.reshape(-1, 1, *part.shape[2:])
 
 
 def pad_to(
@@ -131,6 +157,23 @@ def patch_starts(shape: tuple[int, ...], patch: tuple[int, ...], overlap: float)
         count = math.ceil((side - length) / step) + 1
         per_axis.append([min(index * step, side - length) for index in range(count)])
     return per_axis
+
+
+def tiles(
+    sides: tuple[int, ...], patch: tuple[int, ...], halo: int, multiple: tuple[int, ...]
+) -> tuple[tuple[int, ...], list[list[int]]]:
+    """Sides of tiles that do not overlap, as large as they can be for each to fit into a patch with its halo, and
+    where they start along each axis; the last may reach beyond the far end.
+    """
+    lengths, starts = [], []
+    for side, most, step in zip(sides, patch, multiple, strict=True):
+        count, around = 1, halo + step - 1  # a halo that begins and ends at multiples
+        while math.ceil(side / count) + min(2, count - 1) * around > most:
+            count += 1
+        length = math.ceil(side / count)
+        lengths.append(length)
+        starts.append(list(range(0, side, length)))
+    return tuple(lengths), starts
 
 
 def patch_weights(patch: tuple[int, ...], blending: str) -> np.ndarray:

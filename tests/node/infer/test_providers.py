@@ -152,10 +152,14 @@ def test_a_gpu_that_fails_is_told_from_a_network_that_does(
         """An engine whose runs fail; everything else is that of a real one."""
 
         get_inputs = staticmethod(engine.get_inputs)
+        get_outputs = staticmethod(engine.get_outputs)
+        io_binding = staticmethod(engine.io_binding)
 
         @staticmethod
         def run(*_: object) -> None:
             raise error
+
+        run_with_iobinding = run
 
     session = Session("ball", provider, False, Failing(), ("logits",))
     with pytest.raises(expected) as caught:

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from node.infer.sections import Run
-from node.infer.sliding_window import pad_to, patch_starts, patch_weights, run_network
+from node.infer.sliding_window import pad_to, patch_starts, patch_weights, run_network, tiles
 
 IMAGE = np.random.default_rng(4).normal(size=(13, 17, 10)).astype(np.float32)
 
@@ -40,6 +41,70 @@ def test_every_mode_gives_the_same(fields) -> None:
     np.testing.assert_allclose(scores, np.stack([IMAGE, 2 * IMAGE + 1]), atol=1e-5)
     assert scores.flags.c_contiguous
     assert shares[0] == 0 and shares[-1] == 1 and shares == sorted(shares)
+
+
+def looking_around(tensor: np.ndarray) -> np.ndarray:
+    """Two layers with a bias between that see 3 voxels around each, and beyond the sides zeros: as convolutions do."""
+    kernel = np.linspace(-1, 1, 27, dtype=np.float32).reshape(3, 3, 3)
+    spread = np.zeros((5, 5, 5), np.float32)
+    spread[::2, ::2, ::2] = kernel[::-1]
+    hidden = np.maximum(ndimage.convolve(tensor[0, 0], kernel, mode="constant") + 0.5, 0)
+    return ndimage.convolve(hidden, spread, mode="constant")[None, None].repeat(2, axis=1)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"patch": (8, 8, 8)},
+        {"patch": (7, 64, 9)},
+        {"patch": (13, 17, 10)},
+        {"patch": (10, 12, 12), "multiple": (2, 1, 3), "padding_value": 0},
+    ],
+)
+def test_patches_with_a_halo_give_what_the_whole_gives(fields) -> None:
+    whole, _ = run(looking_around, multiple=fields.get("multiple", (1, 1, 1)))
+    seen: list[tuple[int, ...]] = []
+
+    def network(tensor: np.ndarray) -> np.ndarray:
+        seen.append(tensor.shape[2:])
+        return looking_around(tensor)
+
+    scores, _ = run(network, mode="sliding-window", halo=3, **fields)
+    np.testing.assert_allclose(scores, whole, atol=1e-4)
+    assert all(side <= most for sides in seen for side, most in zip(sides, fields["patch"], strict=True))
+    assert all(
+        side % step == 0 for sides in seen for side, step in zip(sides, fields.get("multiple", (1, 1, 1)), strict=True)
+    )
+    assert len(seen) > 1 or fields["patch"] == IMAGE.shape
+
+
+def test_a_halo_that_is_too_small_shows() -> None:
+    whole, _ = run(looking_around)
+    scores, _ = run(looking_around, mode="sliding-window", patch=(8, 8, 8), halo=2)
+    assert np.abs(scores - whole).max() > 0.1
+
+
+def test_tiles_are_no_more_than_needed() -> None:
+    assert tiles((100, 100, 100), (100, 80, 60), 20, (1, 1, 1)) == (
+        (100, 50, 20),
+        [[0], [0, 50], [0, 20, 40, 60, 80]],
+    )
+    assert tiles((224,), (160,), 45, (1,)) == ((112,), [[0, 112]])
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"mode": "whole"}, "halo when mode is sliding-window"),
+        ({"mode": "sliding-window", "patch": (32, 32, 32), "batch": 2}, "batch = 1"),
+        ({"mode": "sliding-window", "patch": (32, 32, 16)}, r"above \[16, 16, 16\]"),
+        ({"mode": "sliding-window", "patch": (32, 32, 32), "small_patch": (32, 32, 16)}, "patch and small_patch above"),
+        ({"mode": "sliding-window", "patch": (32, 32, 18), "multiple": (1, 1, 4)}, r"above \[16, 16, 22\]"),
+    ],
+)
+def test_a_halo_that_does_not_fit(fields, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Run.model_validate({"halo": 8, **fields})
 
 
 def test_padding_never_reaches_the_result() -> None:
