@@ -6,7 +6,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from node.infer.arrays import Array, copied, namespace_of, on_host
-from node.infer.intensity_sections import AffineStep, Clip, ClipPercentiles, IntensityStep, MinMax, Window, ZScore
+from node.infer.intensity_sections import (
+    AffineStep,
+    Clip,
+    ClipPercentiles,
+    IntensityStep,
+    MinMax,
+    PercentileWindow,
+    Window,
+    ZScore,
+)
 
 LEAST_SPREAD = 1e-30
 """An image whose values spread less than this counts as one of a single value: its scale would not fit float32."""
@@ -73,7 +82,7 @@ def _fit(step: IntensityStep, image: Array, source: np.ndarray, earlier: Sequenc
         case Clip():
             return IntensityMap(step.low, step.high)
         case ClipPercentiles():
-            low, high = _percentiles(step, image, source, earlier)
+            low, high = _percentiles((step.low, step.high), step.over, image, source, earlier)
             return IntensityMap(low if step.low > 0 else -np.inf, high if step.high < 100 else np.inf)
         case MinMax():
             xp = namespace_of(image)
@@ -82,6 +91,10 @@ def _fit(step: IntensityStep, image: Array, source: np.ndarray, earlier: Sequenc
             low, high = step.centre - step.width / 2, step.centre + step.width / 2
             fitted = _onto(low, high, step.low, step.high)
             return replace(fitted, low=low, high=high)
+        case PercentileWindow():
+            low, high = _percentiles((step.lower, step.upper), step.over, image, source, earlier)
+            fitted = _onto(low, high, step.low, step.high)
+            return replace(fitted, low=low, high=high) if step.clip else fitted
         case ZScore():
             return _standardised(step, image)
         case AffineStep():
@@ -135,13 +148,13 @@ def _onto(low: float, high: float, new_low: float, new_high: float) -> Intensity
 
 
 def _percentiles(
-    step: ClipPercentiles, image: Array, source: np.ndarray, earlier: Sequence[IntensityMap]
+    wanted: tuple[float, float], over: str, image: Array, source: np.ndarray, earlier: Sequence[IntensityMap]
 ) -> tuple[float, float]:
-    values = source if step.over == "source" else on_host(image)
-    if step.over == "positive":
+    values = source if over == "source" else on_host(image)
+    if over == "positive":
         values = values[values > 0] if (values > 0).any() else values
-    found = np.array(np.percentile(values, [step.low, step.high]), dtype=np.float64)
-    if step.over == "source":
+    found = np.array(np.percentile(values, wanted), dtype=np.float64)
+    if over == "source":
         for one in earlier:
             one.apply(found)
     return float(found.min()), float(found.max())

@@ -67,6 +67,26 @@ class Window(Section):
     high: float = Field(1.0, description="Value at the upper end.")
 
 
+class PercentileWindow(Section):
+    """Map two percentiles of the image linearly onto `low`..`high`."""
+
+    step: Literal["percentile-window"]
+    lower: Annotated[float, Field(ge=0, le=100)] = Field(description="Percentile that becomes `low`.")
+    upper: Annotated[float, Field(ge=0, le=100)] = Field(description="Percentile that becomes `high`.")
+    low: float = Field(0.0, description="Value of the lower percentile.")
+    high: float = Field(1.0, description="Value of the upper percentile.")
+    clip: bool = Field(False, description="Whether what lies beyond `low` and `high` is cut off.")
+    over: Literal["grid", "source", "positive"] = Field(
+        "grid", description="Taken over the whole grid, over the images before resampling, or over voxels above 0."
+    )
+
+    @model_validator(mode="after")
+    def _ascending(self) -> "PercentileWindow":
+        if self.lower >= self.upper:
+            raise ValueError("lower below upper")
+        return self
+
+
 class AffineStep(Section):
     """value x scale + offset."""
 
@@ -75,4 +95,6 @@ class AffineStep(Section):
     offset: float = Field(0.0, description="Added after the factor.")
 
 
-IntensityStep = Annotated[Clip | ClipPercentiles | MinMax | ZScore | Window | AffineStep, Field(discriminator="step")]
+IntensityStep = Annotated[
+    Clip | ClipPercentiles | MinMax | ZScore | Window | PercentileWindow | AffineStep, Field(discriminator="step")
+]

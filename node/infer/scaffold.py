@@ -120,7 +120,8 @@ def _preprocessing(image: Tensor, in_images: bool, colours: int) -> str:
     sides = image.sides[2:]
     fixed = list(sides) if all(side is not None for side in sides) else None
     steps = [{"step": "min-max"}]
-    comment = ["To be said: as in training. Steps: clip, clip-percentiles, window, min-max, z-score, affine."]
+    steps_known = "clip, clip-percentiles, window, percentile-window, min-max, z-score, affine"
+    comment = [f"To be said: as in training. Steps: {steps_known}."]
     if in_images:
         entries: dict[str, Any] = {
             "dimensions": 2,

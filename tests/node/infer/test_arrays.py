@@ -149,7 +149,8 @@ def test_labels_are_the_same(
 STEPS = """
 intensity = [
     {step = "clip", low = 350, high = 700}, {step = "clip-percentiles", low = 1, high = 99, over = "source"},
-    {step = "clip-percentiles", low = 2, high = 98, over = "positive"}, {step = "min-max"},
+    {step = "clip-percentiles", low = 2, high = 98, over = "positive"},
+    {step = "percentile-window", lower = 1, upper = 97}, {step = "min-max"},
     {step = "z-score", over = "positive", only_there = true}, {step = "z-score"},
     {step = "affine", scale = 300, offset = 500},
     {step = "window", centre = 500, width = 900, low = 0, high = 1000},

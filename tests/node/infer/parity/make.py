@@ -22,6 +22,7 @@ from monai.transforms import (
     Orientation,
     ScaleIntensity,
     ScaleIntensityRange,
+    ScaleIntensityRangePercentiles,
 )
 from torch import nn
 
@@ -80,6 +81,14 @@ def intensities() -> None:
         "z-score by fixed numbers": (
             {"step": "z-score", "mean": 200, "deviation": 150},
             NormalizeIntensity(subtrahend=200, divisor=150),
+        ),
+        "percentile-window": (
+            {"step": "percentile-window", "lower": 5, "upper": 95, "low": -1},
+            ScaleIntensityRangePercentiles(5, 95, -1, 1),
+        ),
+        "percentile-window, clipped": (
+            {"step": "percentile-window", "lower": 20, "upper": 99, "high": 255, "clip": True},
+            ScaleIntensityRangePercentiles(20, 99, 0, 255, clip=True),
         ),
         "clip": ({"step": "clip", "low": 350, "high": 800}, lambda values: values.clamp(350, 800)),
         "affine": ({"step": "affine", "scale": 0.01, "offset": -3}, lambda values: values * 0.01 - 3),
@@ -202,6 +211,8 @@ def windows() -> None:
         answers.append(torch.flip(net(torch.flip(tensor, axes)), axes) if axes else net(tensor))
     case("window", "flips", {"flips": [0, 2]}, image, torch.stack(answers).mean(0)[0].numpy(), 1e-4)
     case("window", "whole", {}, image, net(tensor)[0].numpy(), 1e-5)
+    halo = {"mode": "sliding-window", "patch": (8, 9, 10), "halo": 2}
+    case("window", "halo as wide as the network looks", halo, image, net(tensor)[0].numpy(), 1e-5)
 
 
 def main() -> None:
