@@ -122,13 +122,13 @@ class FrameCache:
         """
         try:
             entry = self._entry(source, frame)
-            file = self._open_locked(entry)
+            file, is_there = self._open_locked(entry)
         except OSError:
             yield Claim(None)
             return
         part = entry.with_name(entry.name + PART)
         try:
-            claimed = None if entry.exists() else Claim(file, keeps=self.maximum_bytes > 0)
+            claimed = None if is_there else Claim(file, keeps=self.maximum_bytes > 0)
             try:
                 yield claimed
             finally:
@@ -167,9 +167,10 @@ class FrameCache:
         said = f"{source.absolute()}\0{found.st_size}\0{found.st_mtime_ns}\0{frame}"
         return self._current / hashlib.sha256(os.fsencode(said)).hexdigest()[:40]
 
-    def _open_locked(self, entry: Path) -> int:
-        """The file in which this entry is made, once nobody else has it. Raises OSError where the disk does not take
-        it.
+    def _open_locked(self, entry: Path) -> tuple[int, bool]:
+        """The file in which this entry is made, once nobody else has it, and whether the entry is there by then.
+
+        Raises OSError where the disk does not take it.
         """
         import fcntl
 
@@ -182,8 +183,9 @@ class FrameCache:
                 file = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX)
-                if entry.exists() or _is_at(file, part):
-                    return file
+                is_there = entry.exists()
+                if is_there or _is_at(file, part):
+                    return file, is_there
             except OSError:
                 os.close(file)
                 raise

@@ -31,7 +31,7 @@ LONGEST_RLE_RUN = 128
 DECODER_ERRORS = (RuntimeError, ValueError, TypeError, IndexError, OverflowError, zlib.error)
 """What the decoders raise on a damaged code stream."""
 
-Decode = Callable[[bytes, PixelFormat], np.ndarray]
+Decode = Callable[[bytes, PixelFormat, np.ndarray | None], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -43,52 +43,59 @@ class Codec:
     name : str
         Of the library, for messages.
     decode : callable
-        Gives (row, column) or (row, column, sample).
+        Gives (row, column) or (row, column, sample); in the array given if there is one.
     size : callable, optional
         Reads what a code stream declares of itself; None where only its length says something.
     ends : bool
         Whether a code stream ends with an end of image marker.
+    decodes_into : bool
+        Whether it takes an array for unsigned samples, of which `size` tells the bits.
     """
 
     name: str
     decode: Decode
     size: Callable[[bytes], StreamSize | None] | None = None
     ends: bool = False
+    decodes_into: bool = False
 
 
-def _decode_rle(frame: bytes, form: PixelFormat) -> np.ndarray:
+def _decode_rle(frame: bytes, form: PixelFormat, into: np.ndarray | None) -> np.ndarray:
     values = np.frombuffer(imagecodecs.dicomrle_decode(frame, dtype=f"<u{form.bits_allocated // 8}"), form.dtype)
     planes = values.reshape(form.samples, form.rows, form.columns)
     return planes[0] if form.samples == 1 else np.moveaxis(planes, 0, 2)
 
 
-def _decode_jpeg(frame: bytes, form: PixelFormat) -> np.ndarray:
+def _decode_jpeg(frame: bytes, form: PixelFormat, into: np.ndarray | None) -> np.ndarray:
     """Samples as they are stored: colour is converted by what the header says of it, not by what the stream says."""
     space = None if form.samples == 1 else "RGB"
-    return np.asarray(imagecodecs.jpeg8_decode(frame, colorspace=space, outcolorspace=space))
+    return np.asarray(imagecodecs.jpeg8_decode(frame, colorspace=space, outcolorspace=space, out=into))
 
 
-def _decode_htj2k(frame: bytes, form: PixelFormat) -> np.ndarray:
+def _decode_jpeg_ls(frame: bytes, form: PixelFormat, into: np.ndarray | None) -> np.ndarray:
+    return np.asarray(imagecodecs.jpegls_decode(frame, out=into))
+
+
+def _decode_htj2k(frame: bytes, form: PixelFormat, into: np.ndarray | None) -> np.ndarray:
     """OpenJPH is quicker, but lets values that an irreversible transform brings beyond the range wrap around."""
     if jpeg_2000_is_reversible(frame):
         return np.asarray(imagecodecs.htj2k_decode(frame))
     return np.asarray(imagecodecs.jpeg2k_decode(frame))
 
 
-def _decode_deflated(frame: bytes, form: PixelFormat) -> np.ndarray:
+def _decode_deflated(frame: bytes, form: PixelFormat, into: np.ndarray | None) -> np.ndarray:
     content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(frame, form.frame_bytes)
     return np.frombuffer(content, form.dtype.newbyteorder("<")).reshape(form.frame_shape)
 
 
-def _decode_nothing(frame: bytes, form: PixelFormat) -> np.ndarray:
+def _decode_nothing(frame: bytes, form: PixelFormat, into: np.ndarray | None) -> np.ndarray:
     return np.frombuffer(frame[: form.frame_bytes], form.dtype.newbyteorder("<")).reshape(form.frame_shape)
 
 
-_JPEG = Codec("libjpeg-turbo", _decode_jpeg, jpeg_size, ends=True)
-_JPEG_LS = Codec("CharLS", lambda frame, form: imagecodecs.jpegls_decode(frame), jpeg_size, ends=True)
-_JPEG_2000 = Codec("OpenJPEG", lambda frame, form: imagecodecs.jpeg2k_decode(frame), jpeg_2000_size, ends=True)
+_JPEG = Codec("libjpeg-turbo", _decode_jpeg, jpeg_size, ends=True, decodes_into=True)
+_JPEG_LS = Codec("CharLS", _decode_jpeg_ls, jpeg_size, ends=True, decodes_into=True)
+_JPEG_2000 = Codec("OpenJPEG", lambda frame, form, into: imagecodecs.jpeg2k_decode(frame), jpeg_2000_size, ends=True)
 _HTJ2K = Codec("OpenJPH", _decode_htj2k, jpeg_2000_size, ends=True)
-_JPEG_XL = Codec("libjxl", lambda frame, form: imagecodecs.jpegxl_decode(frame, numthreads=1), jpeg_xl_size)
+_JPEG_XL = Codec("libjxl", lambda frame, form, into: imagecodecs.jpegxl_decode(frame, numthreads=1), jpeg_xl_size)
 
 CODECS: dict[uid.UID, Codec] = {
     uid.RLELossless: Codec("imagecodecs", _decode_rle),
@@ -112,7 +119,7 @@ CODECS: dict[uid.UID, Codec] = {
 """Every compressed transfer syntax that is read."""
 
 
-def decode_frame(frame: bytes, syntax: uid.UID, form: PixelFormat, name: str) -> np.ndarray:
+def decode_frame(frame: bytes, syntax: uid.UID, form: PixelFormat, name: str, into: np.ndarray) -> np.ndarray:
     """Decode one frame.
 
     Parameters
@@ -125,6 +132,8 @@ def decode_frame(frame: bytes, syntax: uid.UID, form: PixelFormat, name: str) ->
         What the header says of it.
     name : str
         How messages call the instance.
+    into : ndarray, shape `form.frame_shape`, C-contiguous
+        Where the decoder writes if it can; it may be what is returned.
 
     Returns
     -------
@@ -138,9 +147,11 @@ def decode_frame(frame: bytes, syntax: uid.UID, form: PixelFormat, name: str) ->
         ``truncated-pixel-data`` or ``undecodable-pixel-data``.
     """
     codec = CODECS[syntax]
-    _check_declared_size(frame, codec, form, name)
+    declared = _check_declared_size(frame, codec, form, name)
+    bits = declared.bits if declared is not None else None
+    is_direct = codec.decodes_into and bits is not None and (bits > 8) == (into.itemsize == 2)
     try:
-        values = np.asarray(codec.decode(frame, form))
+        values = np.asarray(codec.decode(frame, form, into.view(f"u{into.itemsize}") if is_direct else None))
     except DECODER_ERRORS as error:
         raise refusal(
             Reason.UNDECODABLE_PIXEL_DATA,
@@ -160,12 +171,12 @@ def syntax_name(syntax: uid.UID) -> str:
     return syntax.name if syntax.is_private or syntax.name != str(syntax) else str(syntax)
 
 
-def _check_declared_size(frame: bytes, codec: Codec, form: PixelFormat, name: str) -> None:
+def _check_declared_size(frame: bytes, codec: Codec, form: PixelFormat, name: str) -> StreamSize | None:
     if codec.size is None:
         most = LONGEST_RLE_RUN if codec.decode is _decode_rle else 1 if codec.decode is _decode_nothing else 1 << 11
         if len(frame) * most < form.frame_bytes:
             raise truncated(name, len(frame), -(-form.frame_bytes // most))
-        return
+        return None
     # CharLS can run for seconds past such an end, OpenJPEG ignores it
     if codec.ends and not frame.rstrip(b"\0\xff").endswith(END_OF_IMAGE):
         raise refusal(
@@ -185,6 +196,7 @@ def _check_declared_size(frame: bytes, codec: Codec, form: PixelFormat, name: st
             f"{name}: the code stream holds {declared.rows} x {declared.columns} pixels{samples}, "
             f"the header says {form.rows} x {form.columns} of {form.samples}",
         )
+    return declared
 
 
 def truncated(name: str, found: int, wanted: int) -> NotAnalysed:

@@ -13,11 +13,12 @@ JPEG_XL_RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
 
 @dataclass(frozen=True)
 class StreamSize:
-    """Size that a code stream declares of itself; `samples` is None where it is not read."""
+    """Size that a code stream declares of itself; `samples` and `bits` of a sample are None where they are not read."""
 
     rows: int
     columns: int
     samples: int | None
+    bits: int | None = None
 
 
 def jpeg_size(frame: bytes) -> StreamSize | None:
@@ -26,8 +27,8 @@ def jpeg_size(frame: bytes) -> StreamSize | None:
     while at + 9 < len(frame) and frame[at] == 0xFF:
         marker, length = frame[at + 1], int.from_bytes(frame[at + 2 : at + 4], "big")
         if marker in START_OF_FRAME:
-            rows, columns, samples = struct.unpack(">HHB", frame[at + 5 : at + 10])
-            return StreamSize(rows, columns, samples)
+            bits, rows, columns, samples = struct.unpack(">BHHB", frame[at + 4 : at + 10])
+            return StreamSize(rows, columns, samples, bits)
         at += 1 if marker == 0xFF else 2 + length
     return None
 

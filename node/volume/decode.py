@@ -106,8 +106,9 @@ def read_stored_values(
         _read_native(stream, instance, form, into, frame)
     else:
         code_stream = read_code_stream(stream, frames[frame])
-        values = decode_frame(code_stream, instance.transfer_syntax_uid, form, instance.name)
-        into[...] = values.view(form.dtype) if values.dtype.itemsize == form.dtype.itemsize else values
+        values = decode_frame(code_stream, instance.transfer_syntax_uid, form, instance.name, into)
+        if not np.may_share_memory(values, into):
+            into[...] = values.view(form.dtype) if values.dtype.itemsize == form.dtype.itemsize else values
     keep_stored_bits(into, form)
 
 

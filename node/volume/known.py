@@ -150,15 +150,14 @@ def read_known(known: Sequence[KnownInstance]) -> KnownStack | None:
     def read_image(index: int, into: np.ndarray) -> None:
         _read_plain(ordered[index], form, into)
 
-    slices = () if is_plain else tuple(_slice(each, form) for each in ordered)
+    slices = () if is_plain else tuple(_slice(each, form, first.transfer_syntax_uid) for each in ordered)
     return KnownStack(stack, first, form, rescale, KnownHeaders(header, ordered), slices, read_image)
 
 
-def _slice(known: KnownInstance, form: PixelFormat) -> Slice:
+def _slice(known: KnownInstance, form: PixelFormat, syntax: UID) -> Slice:
     """A compressed image as far as it has to be known to be decoded."""
     named = Dataset()
-    named.SOPInstanceUID = known.sop_instance_uid
-    syntax = UID(known.transfer_syntax_uid)
+    _set(named, "SOPInstanceUID", "UI", known.sop_instance_uid)
     instance = Instance(known.path, named, syntax, False, True, known.pixel_offset, UNDEFINED_LENGTH, "OB")
     return Slice(instance, named, form)
 
@@ -173,6 +172,7 @@ def _is_ordinary(known: Sequence[KnownInstance]) -> bool:
             facts is None
             or each.pixel_offset is None
             or each.pixel_offset < START_BYTES
+            or not each.sop_instance_uid.isascii()
             or not _has_place(each, facts)
             or each.transfer_syntax_uid != first.transfer_syntax_uid
             or each.series_instance_uid != first.series_instance_uid

@@ -184,6 +184,14 @@ def test_images_noted_by_an_earlier_version_are_read_in_full(tmp_path: Path) -> 
     np.testing.assert_array_equal(volume.voxels, VOXELS)
 
 
+@pytest.mark.parametrize("transfer_syntax", [uid.ExplicitVRLittleEndian, uid.JPEGLSLossless], ids=lambda u: u.keyword)
+def test_an_image_whose_uid_is_none_is_read_in_full(tmp_path: Path, transfer_syntax: uid.UID) -> None:
+    paths = write_series(tmp_path, shape=SHAPE, voxels=VOXELS, transfer_syntax=transfer_syntax)
+    known = known_of(paths)
+    known[3] = replace(known[3], sop_instance_uid="1.2.\ufffd")
+    assert not is_quick(load_volume(paths, known))
+
+
 def test_a_file_that_is_not_what_was_noted_is_read_in_full(tmp_path: Path) -> None:
     paths = write_series(tmp_path, shape=SHAPE, voxels=VOXELS)
     known = known_of(paths)
