@@ -9,8 +9,8 @@ import numpy as np
 from node.errors import NotAnalysed
 from node.infer.arrays import Array, ScoreDevice, like, on_host
 from node.infer.intensity import scale_intensities
-from node.infer.preprocessing_sections import Preprocessing, Region
-from node.infer.regions import Found, centre_lps, mask_box, mask_on, part_of_grid
+from node.infer.preprocessing_sections import GridSection, Preprocessing, Region
+from node.infer.regions import Found, box_on, centre_lps, mask_on, widened
 from node.infer.transforms import body_box, model_grid, resample
 from node.volume.volume import Grid, Volume
 
@@ -64,7 +64,7 @@ def prepare_volumes(
     """
     subject, first = next(iter(volumes.items()))
     _check_frames(volumes, preprocessing)
-    grid, remarks = _grid(first.grid, preprocessing, found)
+    grid, remarks = _grid(first.grid, preprocessing, found, threads)
     masks = [
         (region, mask_on(found[region.stage].mask(region.names), first.grid, grid, threads))
         for region in preprocessing.regions
@@ -78,7 +78,7 @@ def prepare_volumes(
             remarks.append(f"Input {name} is not there; the model ran without it.")
         else:
             channels.append(_channel(volume, name, grid, preprocessing, masks, threads, device))
-    box = _crop_box(channels[: len(volumes)], first.grid, grid, preprocessing, found)
+    box = _crop_box(channels[: len(volumes)], first.grid, grid, preprocessing, found, threads, remarks)
     if box is not None:
         start, shape = box
         part = tuple(slice(at, at + size) for at, size in zip(start, shape, strict=True))
@@ -101,17 +101,31 @@ def _check_frames(volumes: Mapping[str, Volume], preprocessing: Preprocessing) -
         )
 
 
-def _grid(source: Grid, preprocessing: Preprocessing, found: Mapping[str, Found]) -> tuple[Grid, list[str]]:
+def _grid(
+    source: Grid, preprocessing: Preprocessing, found: Mapping[str, Found], threads: int
+) -> tuple[Grid, list[str]]:
     """The grid before the crop to the body; of a crop region before scaling, its part."""
+    grid = model_grid(source, preprocessing)
     region = next((each for each in preprocessing.regions if each.use == "crop" and each.order == "before"), None)
     if region is None:
-        return model_grid(source, preprocessing), []
-    box = mask_box(found[region.stage].mask(region.names))
+        return grid, []
+    mask, is_fixed = found[region.stage].mask(region.names), preprocessing.grid.kind == "fixed"
+    around = model_grid(source, _covering(preprocessing)) if is_fixed else grid
+    box = box_on(mask, source, around, threads)
     if box is None:
-        return model_grid(source, preprocessing), [f"Stage {region.stage} found nothing to crop to; the whole is used."]
-    if preprocessing.grid.kind == "fixed":
-        return model_grid(source, preprocessing, centre_lps(box, source)), []
-    return part_of_grid(box, source, model_grid(source, preprocessing), region.margin_mm), []
+        return grid, [_whole_is_used(region)]
+    if is_fixed:
+        return model_grid(source, preprocessing, centre_lps(box, around)), []
+    return grid.part(*widened(box, grid, region.margin_mm)), []
+
+
+def _whole_is_used(region: Region) -> str:
+    return f"Stage {region.stage} found nothing to crop to; the whole is used."
+
+
+def _covering(preprocessing: Preprocessing) -> Preprocessing:
+    """For the same axes and spacing, but over all of the images."""
+    return preprocessing.model_copy(update={"grid": GridSection(kind="cover")})
 
 
 def _channel(
@@ -162,15 +176,16 @@ def _crop_box(
     grid: Grid,
     preprocessing: Preprocessing,
     found: Mapping[str, Found],
+    threads: int,
+    remarks: list[str],
 ) -> tuple[tuple[int, int, int], tuple[int, int, int]] | None:
     """What is cut out after scaling: a crop region, or what is bright in any channel."""
     for region in preprocessing.regions:
         if region.use == "crop" and region.order == "after":
-            box = mask_box(found[region.stage].mask(region.names))
+            box = box_on(found[region.stage].mask(region.names), source, grid, threads)
             if box is not None:
-                part = part_of_grid(box, source, grid, region.margin_mm)
-                start = np.linalg.solve(grid.affine_lps, part.affine_lps)[:3, 3].round().astype(int)
-                return (int(start[0]), int(start[1]), int(start[2])), part.shape
+                return widened(box, grid, region.margin_mm)
+            remarks.append(_whole_is_used(region))
     if preprocessing.crop is None:
         return None
     boxes = [body_box(channel, preprocessing.crop) for channel in channels]

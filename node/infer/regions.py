@@ -10,6 +10,7 @@ from node.infer.preprocessing_sections import Region
 from node.infer.transforms import index_map, resample, slice_levels
 from node.volume.volume import Grid
 
+Index = tuple[int, int, int]
 IndexBox = tuple[np.ndarray, np.ndarray]
 """Low and high corner, as fractional indices of the source grid; voxel n reaches from n - 0.5 to n + 0.5."""
 
@@ -95,15 +96,40 @@ def _in_grid_units(box: IndexBox, grid: Grid) -> IndexBox:
     return low, high
 
 
-def part_of_grid(box: IndexBox, source: Grid, target: Grid, margin_mm: float) -> Grid:
-    """The part of `target` that covers a box of `source` with a margin, as far as `target` reaches."""
+def part_of_grid(box: IndexBox, source: Grid, target: Grid) -> tuple[slice, ...]:
+    """The voxels of `target` that cover a box of `source`, as far as `target` reaches; at least one along each axis."""
     matrix, offset = index_map(target, source)
     corners = np.array(list(itertools.product(*zip(*_in_grid_units(box, source), strict=True)))) @ matrix.T + offset
-    margin = margin_mm / np.array(target.spacing_mm)
-    first = np.clip(np.floor(corners.min(axis=0) + 0.5 - margin), 0, np.array(target.shape) - 1).astype(int)
-    last = np.clip(np.ceil(corners.max(axis=0) - 0.5 + margin) + 1, first + 1, target.shape).astype(int)
+    first = np.clip(np.floor(corners.min(axis=0) + 0.5), 0, np.array(target.shape) - 1).astype(int)
+    last = np.clip(np.ceil(corners.max(axis=0) - 0.5) + 1, first + 1, target.shape).astype(int)
+    return tuple(slice(int(start), int(stop)) for start, stop in zip(first, last, strict=True))
+
+
+def box_on(mask: np.ndarray, source: Grid, target: Grid, threads: int) -> IndexBox | None:
+    """The box around a mask on another grid, as far as that reaches; None where the mask is empty.
+
+    It lies along the axes of the other grid: one along those of an oblique series would be larger once it is turned.
+    """
+    box = mask_box(mask)
+    if box is None:
+        return None
+    part = part_of_grid(box, source, target)
+    start = tuple(side.start for side in part)
+    shape = tuple(side.stop - side.start for side in part)
+    within = mask_box(
+        mask_on(mask, source, target.part((start[0], start[1], start[2]), (shape[0], shape[1], shape[2])), threads)
+    )
+    low, high = within or (np.full(3, -0.5), np.array(shape) - 0.5)  # what is smaller than a voxel there
+    return low + start, high + start
+
+
+def widened(box: IndexBox, grid: Grid, margin_mm: float) -> tuple[Index, Index]:
+    """Start and shape of the voxels of a box with a margin, as far as the grid reaches."""
+    margin = margin_mm / np.array(grid.spacing_mm)
+    first = np.clip(np.floor(box[0] + 0.5 - margin), 0, np.array(grid.shape) - 1).astype(int)
+    last = np.clip(np.ceil(box[1] - 0.5 + margin) + 1, first + 1, grid.shape).astype(int)
     one, two, three = (int(side) for side in last - first)
-    return target.part(tuple(int(each) for each in first), (one, two, three))
+    return (int(first[0]), int(first[1]), int(first[2])), (one, two, three)
 
 
 def mask_on(mask: np.ndarray, source: Grid, target: Grid, threads: int) -> np.ndarray:

@@ -179,8 +179,10 @@ def test_both_stages_may_be_reported(run) -> None:
     np.testing.assert_array_equal(found.labels == 1, found.overlapping_labels[0] == 2)
 
 
-def test_nothing_to_crop_to_is_said(run) -> None:
-    found = run(FINDER.replace("threshold = 500", "threshold = 5000") + SOURCE + region("crop") + LABELS % -1)
+@pytest.mark.parametrize("order", ["before", "after"])
+def test_nothing_to_crop_to_is_said(run, order: str) -> None:
+    crop = region("crop", f'order = "{order}"')
+    found = run(FINDER.replace("threshold = 500", "threshold = 5000") + SOURCE + crop + LABELS % -1)
     assert found.labels is not None and found.labels.all()
     assert "Stage finder found nothing to crop to; the whole is used." in found.remarks
 

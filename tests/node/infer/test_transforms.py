@@ -8,12 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy import ndimage
+from scipy.spatial.transform import Rotation
 
 from node.infer.intensity import scale_intensities
 from node.infer.output_sections import Label, Postprocessing
 from node.infer.postprocess import make_decision
 from node.infer.preprocessing_sections import Crop, Preprocessing
-from node.infer.regions import part_of_grid
+from node.infer.regions import box_on, part_of_grid, widened
 from node.infer.transforms import (
     DIRECTIONS,
     body_box,
@@ -143,8 +144,36 @@ def test_values_lie_where_slices_are_that_are_not_evenly_spaced() -> None:
     found = resample(ramp, even, uneven)
     np.testing.assert_allclose(found[:, 2, 3], [0, 1, 4, 6], atol=1e-5)
     box = (np.array([0.5, 0.5, 0.5]), np.array([1.5, 3.5, 4.5]))
-    assert part_of_grid(box, uneven, even, 0.0).affine_lps[0, 3] == 1
+    assert part_of_grid(box, uneven, even)[0].start == 1
     np.testing.assert_allclose(slice_counts(uneven, slice_levels(uneven, np.array([0, 1.5, 3]))), [0, 1.5, 3])
+
+
+def oblique_ball(radius_mm: float) -> tuple[np.ndarray, Grid, Grid]:
+    """A ball in the middle of slices that lie 30 degrees off the axes of the other grid, both of 1 mm."""
+    turn = Rotation.from_euler("xz", [30, 30], degrees=True).as_matrix()
+    source, target = centred_grid(turn, (60, 60, 60), np.zeros(3)), centred_grid(np.eye(3), (80, 70, 60), np.zeros(3))
+    places = np.stack(np.meshgrid(*map(np.arange, source.shape), indexing="ij"), -1) - 29.5
+    return np.linalg.norm(places, axis=-1) < radius_mm, source, target
+
+
+def test_a_box_lies_along_the_axes_of_the_grid_that_is_cut() -> None:
+    mask, source, target = oblique_ball(12.0)
+    box = box_on(mask, source, target, 1)
+    assert box is not None
+    np.testing.assert_allclose(box[1] - box[0], 24, atol=1)
+    np.testing.assert_allclose((box[0] + box[1]) / 2, (np.array(target.shape) - 1) / 2, atol=0.6)
+    start, shape = widened(box, target, 3.0)
+    np.testing.assert_array_equal(shape, box[1] - box[0] + 6)
+    np.testing.assert_array_equal(start, box[0] + 0.5 - 3)
+
+
+def test_a_box_around_nothing_and_around_less_than_a_voxel() -> None:
+    mask, source, target = oblique_ball(0.9)
+    assert mask.sum() == 8 and box_on(np.zeros_like(mask), source, target, 1) is None
+    coarse = centred_grid(np.eye(3) * 16, (5, 5, 5), np.full(3, 3.0))
+    box = box_on(mask, source, coarse, 1)
+    assert box is not None
+    np.testing.assert_array_equal(box, [[1.5] * 3, [2.5] * 3])
 
 
 @pytest.mark.parametrize("interpolation", ["nearest", "linear", "cubic"])
