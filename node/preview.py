@@ -1,6 +1,6 @@
 """A picture of a result, of volumes on three planes, for people who run or try the node. It is no diagnostic image."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +18,13 @@ LINE_PX = 22
 OVERLAY_OPACITY = 0.4
 REGION_COLOUR = (255, 90, 60)
 MOST_LINES = 40
+"""Of the legend in one column; there are as many columns as the pictures are wide."""
 LEAST_WIDTH_PX = 420
 WARNING = "AI result, unverified. Not for clinical use."
+
+
+Line = tuple[tuple[int, int, int], str]
+"""Of the legend: colour and text."""
 
 
 @dataclass(frozen=True)
@@ -49,24 +54,40 @@ def write_preview(path: Path, inputs: Mapping[str, Volume | ImageSet], result: R
     else:
         images = [(name, given) for name, given in inputs.items() if isinstance(given, ImageSet)]
         panels = [_image_panel(name, given, result) for name, given in images]
-    lines = _legend(result)[:MOST_LINES]
     width = max(sum(panel.width for panel in panels) + MARGIN_PX * (len(panels) + 1), LEAST_WIDTH_PX)
-    height = PANEL_HEIGHT_PX + LINE_PX * (len(lines) + 3) + MARGIN_PX
+    font = ImageFont.load_default(15)
+    columns = legend_columns(_legend(result), width, font)
+    height = PANEL_HEIGHT_PX + LINE_PX * (len(columns[0]) + 3) + MARGIN_PX
     sheet = Image.new("RGB", (width, height), "black")
     left = MARGIN_PX
     for panel in panels:
         sheet.paste(panel, (left, MARGIN_PX))
         left += panel.width + MARGIN_PX
     draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(15)
     top = PANEL_HEIGHT_PX + LINE_PX + MARGIN_PX
     draw.text((MARGIN_PX, top), f"{result.algorithm.name} {result.algorithm.version}", fill="white", font=font)
-    for colour, text in lines:
-        top += LINE_PX
-        draw.rectangle((MARGIN_PX, top + 4, MARGIN_PX + 12, top + 16), fill=colour)
-        draw.text((MARGIN_PX + 22, top), text, fill="white", font=font)
-    draw.text((MARGIN_PX, top + LINE_PX), WARNING, fill=(255, 200, 80), font=font)
+    for place, column in enumerate(columns):
+        left = MARGIN_PX + place * (width - MARGIN_PX) // len(columns)
+        for line, (colour, text) in enumerate(column, start=1):
+            draw.rectangle((left, top + line * LINE_PX + 4, left + 12, top + line * LINE_PX + 16), fill=colour)
+            draw.text((left + 22, top + line * LINE_PX), text, fill="white", font=font)
+    draw.text((MARGIN_PX, top + LINE_PX * (len(columns[0]) + 1)), WARNING, fill=(255, 200, 80), font=font)
     sheet.save(path, format="PNG", optimize=True)
+
+
+def legend_columns(
+    lines: Sequence[Line], width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont
+) -> list[Sequence[Line]]:
+    """The legend in columns of about equal length; what there is no room for is counted."""
+    widest = max((font.getlength(text) for _, text in lines), default=0) + 22 + MARGIN_PX
+    most = max(1, int((width - MARGIN_PX) // widest))
+    room = most * MOST_LINES
+    if len(lines) > room:
+        left_out = len(lines) - room + 1
+        lines = [*lines[: room - 1], ((0, 0, 0), f"and {left_out} more, in the report")]
+    count = max(1, -(-len(lines) // MOST_LINES))
+    each = -(-len(lines) // count)
+    return [lines[first : first + each] for first in range(0, max(1, len(lines)), max(1, each))]
 
 
 def _image_panel(name: str, image: ImageSet, result: Result) -> Image.Image:
@@ -99,7 +120,7 @@ def _image_panel(name: str, image: ImageSet, result: Result) -> Image.Image:
     return picture
 
 
-def _legend(result: Result) -> list[tuple[tuple[int, int, int], str]]:
+def _legend(result: Result) -> list[Line]:
     """Colour and text for each finding: its label and what was measured."""
     colours = {segment.number: segment.rgb for segment in result.segments}
     names = {segment.number: segment.label for segment in result.segments}
