@@ -12,9 +12,13 @@ from pydicom.dataset import Dataset
 from dicom_sr.findings import Finding
 from node.errors import OverreadError
 from node.infer.analyse import Inference, analyse
-from node.infer.manifest import ManifestError, load_manifest
+from node.infer.manifest import LAST, ManifestError, load_manifest
+from node.infer.pool import Sessions
 from node.infer.registry import Model
-from node.infer.sections import Example
+from node.infer.scaffold import tensors_of
+from node.infer.sections import Example, Stage
+from node.infer.session import Session
+from node.infer.shapes import shape_problems
 from node.volume.images import ImageSet
 from node.volume.volume import Volume
 
@@ -34,12 +38,31 @@ def check_model(folder: Path, *, device: str = "cpu", threads: int = 0) -> list[
     if not (folder / "CARD.md").is_file():
         problems.append(f"{folder.name}: CARD.md: found nothing, expected a description of data, method and quality")
     try:
-        model.sessions(device, threads)
-        if manifest.example is not None:
+        unfit = _check_shapes(model, model.sessions(device, threads))
+        problems += unfit
+        if not unfit and manifest.example is not None:
             problems += _check_example(model, manifest.example, device, threads)
     except OverreadError as error:
         problems.append(str(error))
     return problems
+
+
+def _check_shapes(model: Model, sessions: Sessions) -> list[str]:
+    """What of the manifest does not fit the tensors of the networks that run here."""
+    manifest = model.manifest
+    inputs = [each.name for each in manifest.inputs]
+    earlier: dict[str, Stage] = {}
+    found: list[str] = []
+    for place, stage in enumerate(manifest.sequence):
+        where = f"stages[{place}]." if stage.name != LAST else ""
+        for name in stage.run.files:
+            session = sessions[name]
+            if isinstance(session, Session):
+                given, answers = tensors_of(session.engine)
+                for problem in shape_problems(stage, given, answers, inputs, earlier):
+                    found.append(f"{model.folder.name}/model.toml: {where}{problem} ({name})")
+        earlier[stage.name] = stage
+    return list(dict.fromkeys(found))
 
 
 def _check_example(model: Model, example: Example, device: str, threads: int) -> list[str]:

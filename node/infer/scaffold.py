@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,7 @@ from node.infer.draft import Draft, Identity
 from node.infer.label_files import NamedLabel
 from node.infer.runtime import onnxruntime
 from node.infer.session import ORT_ERRORS
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """Name and sides of a tensor; a side that is not fixed is None."""
-
-    name: str
-    sides: tuple[int | None, ...]
+from node.infer.shapes import Tensor
 
 
 def read_tensors(path: Path) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
@@ -35,9 +27,14 @@ def read_tensors(path: Path) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     except ORT_ERRORS as error:
         reason = str(error).splitlines()[0][:200] if str(error) else ""
         raise Permanent(f"{path.name}: ONNX Runtime cannot load it: {type(error).__name__} {reason}") from None
+    return tensors_of(session)
+
+
+def tensors_of(engine: onnxruntime.InferenceSession) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Inputs and outputs of a network that is loaded."""
     inputs, outputs = (
         tuple(Tensor(each.name, tuple(side if isinstance(side, int) else None for side in each.shape)) for each in some)
-        for some in (session.get_inputs(), session.get_outputs())
+        for some in (engine.get_inputs(), engine.get_outputs())
     )
     return inputs, outputs
 

@@ -287,6 +287,15 @@ def test_check_runs_the_example(make_model, volume: Volume) -> None:
     assert "CARD.md: found nothing" in card and "example: Ball: found Dice 0." in dice
 
 
+def test_check_compares_the_manifest_with_the_network(make_model) -> None:
+    model = make_model()
+    path = model.folder / "model.toml"
+    path.write_text(path.read_text().replace("channels = 1\n", "channels = 3\n"))
+    assert check_model(model.folder) == [
+        "bright-ball/model.toml: outputs[0].channels: found 3, expected 1 as the tensor 'logits' has (model.onnx)"
+    ]
+
+
 def test_check_of_a_wrong_manifest(tmp_path: Path) -> None:
     (tmp_path / "model.toml").write_text("version = 3")
     assert check_model(tmp_path) == [f"{tmp_path.name}/model.toml:1: version: found 3, expected 1"]
