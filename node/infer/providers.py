@@ -35,21 +35,42 @@ class Acceleration:
         Folder for the engines that TensorRT builds; None keeps none.
     spare : tuple of int
         Numbers of further GPUs, for what does not fit on this one.
+    given_up : sequence of {'tensorrt', 'cuda', 'openvino'}
+        What was to be tried before, and did not do.
     """
 
     order: tuple[Accelerator, ...] = ("cuda", "openvino")
     gpu: int = 0
     cache: Path | None = None
     spare: tuple[int, ...] = ()
+    given_up: tuple[Accelerator, ...] = ()
 
 
 def wanted_providers(
     device: str, acceleration: Acceleration, built_in: Collection[str], network_sha256: str
 ) -> list[Provider]:
-    """What a session is made with, in order: GPUs unless `device` is cpu, OpenVINO on the CPU, the CPU itself."""
+    """What a session is made with: what is asked for in its order, without GPUs where `device` is cpu, of it only GPUs
+    where one is required; and the CPU itself for what is left.
+    """
     names = [_NAMES[each] for each in acceleration.order if _NAMES[each] in built_in]
-    chosen = [name for name in names if device != "cpu" or name not in GPUS]
+    fits = {"cpu": lambda name: name not in GPUS, "require-gpu": lambda name: name in GPUS}.get(
+        device, lambda name: True
+    )
+    chosen = [name for name in names if fits(name)]
     return [*((name, _options(name, acceleration, network_sha256)) for name in chosen), (CPU, {})]
+
+
+def is_degraded(device: str, acceleration: Acceleration, provider: str) -> bool:
+    """Whether a GPU was preferred and something that was to be tried only after it was got.
+
+    What the order names before any GPU was asked for first, and what it does not name was not asked for: OpenVINO
+    before CUDA is no fall back, nor is the CPU where no GPU is in the order.
+    """
+    if device != "prefer-gpu" or provider in GPUS:
+        return False
+    names = [_NAMES[each] for each in (*acceleration.given_up, *acceleration.order)]
+    before = names[: names.index(provider)] if provider in names else names
+    return any(name in GPUS for name in before)
 
 
 def _options(name: str, acceleration: Acceleration, network_sha256: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ import numpy as np
 
 from node.errors import Permanent, Transient
 from node.infer.arrays import Array, ScoreDevice, cuda_scores
-from node.infer.providers import CPU, GPUS, Acceleration, Provider, running_provider, wanted_providers
+from node.infer.providers import CPU, GPUS, Acceleration, Provider, is_degraded, running_provider, wanted_providers
 from node.infer.runtime import onnxruntime, ort_errors
 from node.logs import get_logger
 
@@ -293,7 +293,7 @@ def open_session(
     return Session(
         model,
         provider,
-        device == "prefer-gpu" and provider not in GPUS,
+        is_degraded(device, acceleration, provider),
         engine,
         tuple(output_names),
         scores=_score_device(provider, acceleration.gpu, engine),

@@ -57,6 +57,6 @@ def attempts(
         found += [Attempt(Thrift.ONE_AT_A_TIME, other) for other in others]
     accelerated = GPUS if device != "cpu" else (OPENVINO,) if "openvino" in acceleration.order else ()
     if device != "require-gpu" and any(provider in (*GPUS, OPENVINO) for provider in ran_on or accelerated):
-        plain = replace(acceleration, order=(), spare=())
+        plain = replace(acceleration, order=(), spare=(), given_up=acceleration.order)
         found += [Attempt(thrift, plain) for thrift in (Thrift.ONE_AT_A_TIME, *small)]
     return tuple(found)

@@ -12,6 +12,7 @@ from node.errors import Permanent, Transient
 from node.infer import Model, ModelRefused, Registry, analyse, check_model
 from node.infer.check import dice_of
 from node.volume import Volume, load_volume
+from tests.models import threshold_network, write_model
 from tests.node.infer.conftest import LABELS, identity, network, two_channels
 from tests.phantoms import ORIENTATIONS, default_voxels, ellipsoid, write_series
 
@@ -287,12 +288,12 @@ def test_check_runs_the_example(make_model, volume: Volume) -> None:
     assert "CARD.md: found nothing" in card and "example: Ball: found Dice 0." in dice
 
 
-def test_check_compares_the_manifest_with_the_network(make_model) -> None:
-    model = make_model()
-    path = model.folder / "model.toml"
-    path.write_text(path.read_text().replace("channels = 1\n", "channels = 3\n"))
-    assert check_model(model.folder) == [
-        "bright-ball/model.toml: outputs[0].channels: found 3, expected 1 as the tensor 'logits' has (model.onnx)"
+def test_check_compares_the_manifest_with_the_network(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "ball", "ball", threshold_network())
+    path = folder / "model.toml"
+    path.write_text(path.read_text().replace("channels = 2\n", "channels = 3\n"))
+    assert check_model(folder) == [
+        "ball/model.toml: outputs[0].channels: found 3, expected 2 as the tensor 'logits' has (model.onnx)"
     ]
 
 

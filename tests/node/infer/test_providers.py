@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 
 from node.errors import Permanent, Transient
-from node.infer.providers import CPU, CUDA, OPENVINO, TENSORRT, Acceleration, running_provider, wanted_providers
+from node.infer.providers import (
+    CPU,
+    CUDA,
+    OPENVINO,
+    TENSORRT,
+    Acceleration,
+    is_degraded,
+    running_provider,
+    wanted_providers,
+)
 from node.infer.runtime import onnxruntime, ort_errors
 from node.infer.sections import Run
 from node.infer.session import DeviceLost, OutOfMemory, Session, open_session
@@ -31,9 +40,14 @@ def asked(device: str, acceleration: Acceleration = EVERYTHING, built_in: tuple[
 
 
 def test_gpus_come_first_and_the_cpu_last() -> None:
-    assert asked("prefer-gpu") == asked("require-gpu") == [TENSORRT, CUDA, OPENVINO, CPU]
+    assert asked("prefer-gpu") == [TENSORRT, CUDA, OPENVINO, CPU]
     assert asked("cpu") == [OPENVINO, CPU]
     assert asked("prefer-gpu", Acceleration(("openvino", "cuda"))) == [OPENVINO, CUDA, CPU]
+
+
+def test_where_a_gpu_is_required_nothing_else_is_tried_before_it() -> None:
+    assert asked("require-gpu") == [TENSORRT, CUDA, CPU]
+    assert asked("require-gpu", Acceleration(("openvino", "cuda"))) == [CUDA, CPU]
 
 
 def test_what_the_build_lacks_is_not_asked_for_and_tensorrt_only_on_demand() -> None:
@@ -61,6 +75,28 @@ def test_engines_of_tensorrt_are_kept_by_network_and_never_in_the_folder_of_anot
 )
 def test_a_provider_that_took_no_part_of_the_network_does_not_count(nodes: dict[str, int] | None, expected: str):
     assert running_provider([CUDA, CPU], nodes) == expected
+
+
+@pytest.mark.parametrize(
+    ("device", "order", "provider", "degraded"),
+    [
+        ("prefer-gpu", ("cuda", "openvino"), CUDA, False),
+        ("prefer-gpu", ("cuda", "openvino"), OPENVINO, True),
+        ("prefer-gpu", ("cuda", "openvino"), CPU, True),
+        ("prefer-gpu", ("tensorrt", "cuda"), CUDA, False),
+        ("prefer-gpu", ("openvino", "cuda"), OPENVINO, False),
+        ("prefer-gpu", ("openvino", "cuda"), CUDA, False),
+        ("prefer-gpu", ("openvino", "cuda"), CPU, True),
+        ("prefer-gpu", ("openvino",), CPU, False),
+        ("prefer-gpu", (), CPU, False),
+        ("cpu", ("cuda", "openvino"), CPU, False),
+    ],
+)
+def test_degraded_is_what_was_to_come_after_a_gpu(device: str, order, provider: str, degraded: bool) -> None:
+    assert is_degraded(device, Acceleration(order), provider) == degraded
+    assert is_degraded(device, Acceleration(given_up=order, order=()), CPU) == is_degraded(
+        device, Acceleration(order), CPU
+    )
 
 
 RUNS = (Run(mode="sliding-window", patch=(96, 96, 96)),)
