@@ -202,6 +202,11 @@ def _check_output(field: str, output: AnyOutput, stage: Stage, files: Mapping[st
 
 
 def _check_labels(field: str, output: Segmentation, in_image: bool) -> None:
+    if in_image and output.minimum_component_ml:
+        raise ValueError(
+            f"{field}.minimum_component_ml: found {output.minimum_component_ml:g}, expected 0 for images: they have no "
+            "volume, and minimum_component_voxels counts pixels"
+        )
     _unique(f"{field}.labels", [label.name for label in output.labels])
     taken: dict[int, str] = {}
     limit = output.channels if output.decision != "values" else 1 << 30

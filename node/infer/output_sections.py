@@ -109,14 +109,16 @@ class Postprocessing(Section):
         "faces", description="Which voxels touch: 6 or 26 neighbours (in an image 4 or 8)."
     )
     minimum_component_ml: Annotated[float, Field(ge=0)] = Field(
-        0.0, description="Components of a label below this volume are removed, in mL."
+        0.0, description="Components of a label below this volume are removed, in mL; for volumes only."
     )
     minimum_component_voxels: Annotated[int, Field(ge=0)] = Field(
         0, description="Components of a label below this number of the images' voxels or pixels are removed."
     )
     fill_holes: bool = Field(False, description="Fill background that a label encloses.")
     smoothing_mm: Annotated[float, Field(ge=0)] = Field(
-        0.0, description="Smooth the surface of each label by a Gaussian of this standard deviation, in mm; 0 does not."
+        0.0,
+        description="Smooth the surface of each label by a Gaussian of this standard deviation, in mm; 0 does not. An "
+        "image whose pixels have no known size is then not analysed.",
     )
 
 

@@ -82,6 +82,8 @@ class StageRunner:
         with self.timed("prepare"):
             prepared = [] if shut else self._prepare(stage, found)
         subjects = [subject_of(each.subject, self.inputs[each.subject]) for each in prepared]
+        for each in subjects:
+            _check_spacing(stage, each)
         subject = subjects[0] if subjects else self._first_subject(stage)
         numbers = self._first_numbers(stage)
         if shut:
@@ -230,6 +232,17 @@ def _check_kind(fitting: Mapping[str, object], given: Mapping[str, Volume | Imag
         if name not in fitting:
             kind = "a series of slices" if isinstance(each, Volume) else "an image"
             raise NotAnalysed("input-of-another-kind", f"input {name}: found {kind}, expected {wanted}")
+
+
+def _check_spacing(stage: Stage, subject: Subject) -> None:
+    """What is smoothed in millimetres has pixels of a known size."""
+    for output in stage.outputs:
+        if subject.spacing_mm is None and isinstance(output, Segmentation) and output.smoothing_mm:
+            raise NotAnalysed(
+                "pixel-spacing-missing",
+                f"input {subject.name}: found no size of its pixels (Pixel Spacing), expected one: labels are smoothed "
+                f"by {output.smoothing_mm:g} mm",
+            )
 
 
 def _run_of(stage: Stage) -> Run:

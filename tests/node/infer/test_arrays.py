@@ -106,6 +106,7 @@ PATCHES = 'mode = "sliding-window"\npatch = [6, 7, 8]\noverlap = 0.5'
         ("", PATCHES, 'activation = "softmax"', ""),
         ("spacing_mm = [2.0, 2.5, 3.0]", PATCHES, 'activation = "softmax"', ""),
         ("spacing_mm = [2.0, 2.5, 3.0]", "", "", ""),
+        ("spacing_mm = [2.0, 2.5, 3.0]", 'mode = "sliding-window"\npatch = [6, 7, 8]\nhalo = 2', "", ""),
         ("spacing_mm = [2.0, 2.5, 3.0]", PATCHES + "\nflips = [0, 2]\nbatch = 2", 'activation = "softmax"', ""),
         ("spacing_mm = [4.0, 4.0, 50.0]", "", "", ""),
         (

@@ -126,6 +126,49 @@ present_above = 10
     assert finding.presence is Presence.ABSENT  # 10 mm2 is not above 10
 
 
+@pytest.mark.parametrize("spacing", [{}, {"PixelSpacing": [0.5, 0.5]}], ids=["unknown", "known"])
+def test_smoothing_needs_the_size_of_pixels(run, tmp_path: Path, spacing: dict) -> None:
+    tables = f"""{IMAGES}
+[[outputs]]
+task = "segmentation"
+tensor = "mask"
+channels = 1
+decision = "threshold"
+threshold = 500
+smoothing_mm = 1.0
+[[outputs.labels]]
+name = "Square"
+channels = [0]
+type = {LUNG}
+rgb = [255, 0, 0]
+"""
+    given = {"image": radiograph(tmp_path / "x.dcm", square(), **spacing)}
+    if not spacing:
+        with pytest.raises(NotAnalysed, match=r"found no size of its pixels .* smoothed by 1 mm") as refused:
+            run(tables, {"model.onnx": identity("mask", 4)}, given)
+        assert refused.value.code == "pixel-spacing-missing"
+        return
+    labels = run(tables, {"model.onnx": identity("mask", 4)}, given).result.labels
+    assert labels is not None and 60 < np.count_nonzero(labels) < 100  # the corners are round
+
+
+def test_images_have_no_volume(run, tmp_path: Path) -> None:
+    tables = f"""{IMAGES}
+[[outputs]]
+task = "segmentation"
+channels = 1
+minimum_component_ml = 2.0
+[[outputs.labels]]
+name = "Square"
+channels = [0]
+type = {LUNG}
+rgb = [255, 0, 0]
+"""
+    folder = write_task_model(tmp_path / "wrong", tables, {"model.onnx": identity("logits", 4)})
+    (problem,) = check_model(folder)
+    assert "minimum_component_ml: found 2, expected 0 for images" in problem
+
+
 def test_labels_that_overlap_are_both_kept(run, tmp_path: Path) -> None:
     tables = f"""{VOLUMES}
 [[outputs]]
