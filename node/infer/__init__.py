@@ -1,7 +1,7 @@
 """From a volume to labels and measurements, by a model that is a folder: `model.toml`, `*.onnx`, `CARD.md`.
 
 `manifest` says what a model is and is bound to its weights; `registry` finds models and refuses changed ones;
-`transforms`, `run`, `postprocess` and `measure` do what the manifest says; `analyse` puts them in order.
+`transforms`, `run`, `postprocess`, `cleaning` and `measure` do what the manifest says; `analyse` puts them in order.
 """
 
 from node.infer.analyse import Inference, analyse

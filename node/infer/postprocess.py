@@ -1,10 +1,9 @@
-"""How scores become labels, and how labels are cleaned on the images' own voxels. Pure."""
+"""How scores become labels. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
 
 from node.infer.arrays import Array, like, namespace_of
 from node.infer.output_sections import Label, Postprocessing
@@ -90,109 +89,3 @@ def activate(scores: Array, activation: str) -> Array:
             plane += 1
             np.reciprocal(plane, out=plane)
     return scores
-
-
-def clean(
-    labels: np.ndarray,
-    voxels: np.ndarray,
-    voxel_ml: float,
-    wanted: Postprocessing,
-    spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0),
-    thicknesses: Sequence[float] | None = None,
-) -> np.ndarray:
-    """Body mask, smoothing, components and holes as the manifest asks, in place, on the images' own voxels.
-
-    Parameters
-    ----------
-    labels : ndarray of uint8, shape (slice, row, column)
-        Of an image, slice counts frames, and each is looked at on its own.
-    voxels : ndarray, same shape
-        Modality values, for the body mask.
-    voxel_ml : float
-        Infinite where it is not known: then no volume is too small.
-    spacing_mm : tuple of float
-        For smoothing.
-    thicknesses : sequence of float, optional
-        Of each slice, as a multiple of the mean (`Grid.thicknesses`); None where all are alike.
-    """
-    shares = np.ones(len(labels)) if thicknesses is None else np.array(thicknesses)
-    structure = ndimage.generate_binary_structure(3, 1 if wanted.connectivity == "faces" else 3)
-    if wanted.body is not None:
-        for plane, values in zip(labels, voxels, strict=True):
-            if plane.any():
-                plane[~body_mask(values, wanted.body.above)] = 0
-    if wanted.smoothing_mm:
-        smooth(labels, [wanted.smoothing_mm / spacing for spacing in spacing_mm])
-    if wanted.largest_component == "foreground":
-        _drop_components(labels, labels > 0, structure, shares, _Least(largest=True))
-    each = wanted.largest_component == "each-label"
-    least = _Least(each, wanted.minimum_component_ml / voxel_ml, wanted.minimum_component_voxels)
-    for number in np.unique(labels):
-        if number and (each or least.amount > 0 or least.voxels > 0):
-            _drop_components(labels, labels == number, structure, shares, least)
-    if wanted.fill_holes:
-        for number in np.unique(labels):
-            if number:
-                box = ndimage.find_objects((labels == number).view(np.uint8))[0]
-                part = labels[box]
-                part[ndimage.binary_fill_holes(part == number) & (part == 0)] = number
-    return labels
-
-
-def smooth(labels: np.ndarray, sigma_voxels: Sequence[float]) -> None:
-    """Replace each label by where its share of a Gaussian neighbourhood is more than that of any other and of the
-    background, in place.
-    """
-
-    def share_of(number: int) -> np.ndarray:
-        return ndimage.gaussian_filter((labels == number).astype(np.float32), sigma_voxels, mode="nearest")
-
-    best, result = share_of(0), np.zeros_like(labels)
-    for number in np.unique(labels):
-        if number:
-            share = share_of(number)
-            np.copyto(result, number, where=share > best)
-            np.maximum(best, share, out=best)
-    labels[...] = result
-
-
-def body_mask(values: np.ndarray, above: float) -> np.ndarray:
-    """Largest 4-connected component of a slice above a value, holes filled."""
-    found, count = ndimage.label(values > above)
-    if count == 0:
-        return np.zeros(values.shape, bool)
-    sizes = np.bincount(found.ravel())
-    sizes[0] = 0
-    return np.asarray(ndimage.binary_fill_holes(found == sizes.argmax()))
-
-
-@dataclass(frozen=True)
-class _Least:
-    """Which components stay: only the largest; of at least so much volume, in mean voxels; of so many voxels."""
-
-    largest: bool = False
-    amount: float = 0.0
-    voxels: int = 0
-
-
-def _drop_components(
-    labels: np.ndarray, present: np.ndarray, structure: np.ndarray, shares: np.ndarray, least: _Least
-) -> None:
-    """Set components of `present` to background unless they are the largest and large enough; `shares` of a mean voxel
-    are what a voxel of each slice takes up.
-    """
-    if not present.any():
-        return
-    box = ndimage.find_objects(present.view(np.uint8))[0]
-    found, count = ndimage.label(present[box], structure)
-    voxels, amounts = np.zeros(count + 1, np.int64), np.zeros(count + 1)
-    for plane, share in zip(found, shares[box[0]], strict=True):
-        in_plane = np.bincount(plane.ravel(), minlength=count + 1)
-        voxels += in_plane
-        amounts += in_plane * share
-    keep = (amounts >= least.amount) & (voxels >= least.voxels)
-    if least.largest:
-        amounts[0] = 0
-        keep &= np.arange(count + 1) == amounts.argmax()
-    keep[0] = True
-    labels[box][~keep[found]] = 0

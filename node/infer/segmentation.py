@@ -5,13 +5,14 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from dicom_sr.findings import Map, Segment
-from node.infer.arrays import copied, on_host
+from node.infer.arrays import ScoreDevice, copied, on_host
+from node.infer.cleaning import clean
 from node.infer.measure import count_voxels, measure
 from node.infer.mosaic import Block, Layout
 from node.infer.output_sections import HeatMap, Label, Segmentation
 from node.infer.paint import Painting
 from node.infer.parts import Part
-from node.infer.postprocess import activate, clean, make_decision
+from node.infer.postprocess import activate, make_decision
 from node.infer.subject import Subject
 from node.infer.transforms import resample
 from node.volume.volume import Grid
@@ -43,12 +44,21 @@ class LabelMaker:
     subject : Subject
     first_number : int
         Segment number of the first label.
+    device : ScoreDevice, optional
+        Where labels are cleaned.
     """
 
     def __init__(
-        self, section: Segmentation, activation: str, layout: Layout, grid: Grid, subject: Subject, first_number: int
+        self,
+        section: Segmentation,
+        activation: str,
+        layout: Layout,
+        grid: Grid,
+        subject: Subject,
+        first_number: int,
+        device: ScoreDevice | None = None,
     ) -> None:
-        self._section, self._subject = section, subject
+        self._section, self._subject, self._device = section, subject, device
         self._first = first_number
         resampling = "labels" if section.decision == "values" else section.resample
         groups = [(label,) for label in section.labels] if section.overlap else [section.labels]
@@ -109,7 +119,7 @@ class LabelMaker:
             if values.ndim == 4:
                 values = values.mean(axis=3)
             spacing_mm, thicknesses = subject.spacing_mm or (1.0, 1.0, 1.0), subject.source.thicknesses
-            clean(part, values, subject.voxel_ml or np.inf, self._section, spacing_mm, thicknesses)
+            clean(part, values, subject.voxel_ml or np.inf, self._section, spacing_mm, thicknesses, self._device)
 
     def _part(self, maps: list[np.ndarray]) -> Part:
         numbered: Mapping[int, Label] = dict(enumerate(self._section.labels, start=self._first))

@@ -160,7 +160,7 @@ class StageRunner:
                 network = self._network(stage, each, planes, share)
                 run = thrifty(_run_of(stage), self.thrift)
                 scores = run_network(network, each.image, run, share.report, slices=planes)
-                makers = _makers(stage, scores.layout, each.grid, subject, numbers)
+                makers = _makers(stage, scores.layout, each.grid, subject, numbers, self._device(stage))
                 take_blocks(scores.blocks, _with_channels(stage, makers))
                 calls += [
                     Call(subject, each.grid, place if planes else None, item)
@@ -252,13 +252,20 @@ def _run_of(stage: Stage) -> Run:
     return stage.run
 
 
-def _makers(stage: Stage, layout: Layout, grid: Grid, subject: Subject, numbers: Sequence[int]) -> dict[int, Maker]:
+def _makers(
+    stage: Stage,
+    layout: Layout,
+    grid: Grid,
+    subject: Subject,
+    numbers: Sequence[int],
+    device: ScoreDevice | None,
+) -> dict[int, Maker]:
     """Who takes the blocks, by place of the output."""
     makers: dict[int, Maker] = {}
     for place, output in enumerate(stage.outputs):
         activation = activation_left(stage, output)
         if isinstance(output, Segmentation):
-            makers[place] = LabelMaker(output, activation, layout, grid, subject, numbers[place])
+            makers[place] = LabelMaker(output, activation, layout, grid, subject, numbers[place], device)
         elif isinstance(output, HeatMap):
             makers[place] = MapMaker(output, activation, grid, subject, _number_of(output, stage, numbers))
     return makers

@@ -17,6 +17,8 @@ from scipy import ndimage
 
 from node.infer import Registry, analyse
 from node.infer.arrays import ScoreDevice, namespace_of, on_host
+from node.infer.cleaning import clean
+from node.infer.output_sections import Postprocessing
 from node.infer.pool import Key
 from node.infer.preparation import prepare_volumes
 from node.infer.preprocessing_sections import Preprocessing
@@ -53,7 +55,10 @@ class OfScipy:
         def there(array: Any, *arguments: Any, **options: Any) -> Any:
             assert not isinstance(array, np.ndarray)
             plain = [on_host(each) if hasattr(each, "shape") else each for each in arguments]
-            return array_api_strict.asarray(function(on_host(array), *plain, **options))
+            answer = function(on_host(array), *plain, **options)
+            if isinstance(answer, tuple):  # components and their number
+                return array_api_strict.asarray(answer[0]), answer[1]
+            return array_api_strict.asarray(answer)
 
         return there
 
@@ -116,6 +121,7 @@ PATCHES = 'mode = "sliding-window"\npatch = [6, 7, 8]\noverlap = 0.5'
             SECOND,
         ),
         ("spacing_mm = [2.0, 2.5, 3.0]", PATCHES, 'resample = "labels"', ""),
+        ("", "", 'smoothing_mm = 1.5\nlargest_component = "each-label"\nfill_holes = true', SECOND),
     ],
 )
 def test_labels_are_the_same(
@@ -145,6 +151,43 @@ def test_labels_are_the_same(
     for one, other in zip(found.overlapping_labels, expected.overlapping_labels, strict=True):
         np.testing.assert_array_equal(one, other)
     assert found.findings == expected.findings
+
+
+@pytest.mark.parametrize("thicknesses", [None, tuple(np.linspace(0.5, 1.5, 12))], ids=["even", "uneven"])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"smoothing_mm": 1.2},
+        {"largest_component": "foreground"},
+        {"largest_component": "each-label", "connectivity": "corners"},
+        {"minimum_component_ml": 0.008},
+        {"minimum_component_voxels": 5, "fill_holes": True},
+        {"smoothing_mm": 0.8, "largest_component": "each-label", "fill_holes": True},
+    ],
+)
+def test_labels_cleaned_elsewhere_are_the_same(fields: dict[str, Any], thicknesses: tuple[float, ...] | None) -> None:
+    chance = np.random.default_rng(8)
+    labels = chance.choice(np.array([0, 1, 2, 7], np.uint8), (12, 14, 16), p=(0.6, 0.25, 0.1, 0.05))
+    labels[2:9, 3:10, 4:12] = 2
+    labels[4:6, 5:7, 6:9] = 0
+    wanted = Postprocessing.model_validate(fields)
+    given = (labels, 0.002, wanted, (2.0, 1.0, 1.0), thicknesses)
+    expected, found = (clean(given[0].copy(), labels, *given[1:], device=device) for device in (None, Strict("cpu")))
+    assert (expected != labels).any() and expected.any()
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_labels_are_cleaned_here_where_memory_does_not_suffice_there() -> None:
+    class Small(Strict):
+        """Too small."""
+
+        def put(self, array: np.ndarray) -> Any:
+            raise MemoryError
+
+    labels = np.zeros((3, 4, 5), np.uint8)
+    labels[0, 0, 0] = labels[1:, 2:, 2:] = 1
+    wanted = Postprocessing.model_validate({"largest_component": "foreground"})
+    assert clean(labels, labels, 1.0, wanted, device=Small("cpu"))[0, 0, 0] == 0
 
 
 STEPS = """

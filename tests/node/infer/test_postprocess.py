@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from node.infer.cleaning import body_mask, clean
 from node.infer.output_sections import Label, Postprocessing
-from node.infer.postprocess import activate, body_mask, clean, make_decision
+from node.infer.postprocess import activate, make_decision
 from node.infer.preprocessing_sections import Region
 from node.infer.regions import Found
 from node.infer.transforms import centred_grid, index_map
