@@ -6,8 +6,9 @@ Syntaxes are plain, rle, jpeg-ls, jpeg-lossless, jpeg-2000, htj2k and jpeg-xl (w
 planes as `pixel_array` gives them, with the decoder that pydicom chooses by itself, and with each one that it has:
 for JPEG-LS it takes gdcm if that is installed, else pylibjpeg-libjpeg (GPL, so no dependency here: put it on PYTHONPATH
 to measure it), else pyjpegls. The last lines compare with each. Peak memory is that of a process of its own that only
-loads. For compressed slices the wait after the last one is measured too: they arrive 100 in a second, in the database
-and by notice as a listener does it, and are decoded meanwhile.
+loads. "node" is how a job loads, "kept" how it does where another job of the study waits. For compressed slices the
+wait after the last one is measured too: they arrive 100 in a second, in the database and by notice as a listener does
+it, and are decoded meanwhile.
 """
 
 import argparse
@@ -36,8 +37,9 @@ from node.jobs.wake import Topic, Wake
 from node.receive.header import read_header
 from node.store.catalogue import ReceivedInstance, store_instances
 from node.store.database import migrate, open_database, write_transaction
-from node.volume import Decoders, FrameCache, KnownInstance, load_volume
+from node.volume import Decoders, FrameCache, KnownInstance, Volume, load_volume
 from node.volume.codecs import JPEG_XL_LOSSLESS
+from node.volume.threads import for_each, reading_threads
 from tests.phantoms import write_series
 
 SYNTAXES = {
@@ -118,6 +120,12 @@ def peer_hounsfield(paths: list[Path]) -> np.ndarray:
     return (peer(paths).astype(np.int32) - 1024).astype(np.int16)
 
 
+def load_once(paths: list[Path], known: list[KnownInstance], decoders: Decoders) -> Volume:
+    """As a job does whose images no other job wants."""
+    with decoders.keeping(False):
+        return load_volume(paths, known, decoders)
+
+
 def seconds(load: Callable[[], object]) -> tuple[float, float]:
     """Time passed, and time of the processor used."""
     started, used = time.perf_counter(), time.process_time()
@@ -148,6 +156,17 @@ def wait_after_last(folder: Path, paths: list[Path], known: list[KnownInstance],
         ahead.stop()
     engine.dispose()
     return waited
+
+
+def fresh_memory(slices: int) -> float:
+    """Seconds to write once, by as many threads, to memory of the volume's size that nobody had for a while: a virtual
+    machine may have given it back.
+    """
+    time.sleep(slices / ARRIVING_PER_SECOND)
+    began = time.perf_counter()
+    volume = np.empty((slices, 512, 512), np.int16)
+    for_each(lambda index: volume[index].fill(1), slices, reading_threads(), at_once=8)
+    return time.perf_counter() - began
 
 
 def _row(path: Path, known: KnownInstance) -> ReceivedInstance:
@@ -198,6 +217,7 @@ def _ways(
     paths: list[Path], known: list[KnownInstance], decoders: Decoders, plugins: Sequence[str] = ()
 ) -> dict[str, Callable[[], object]]:
     return {
+        "load_volume, known, node": partial(load_once, paths, known, decoders),
         "load_volume, known, kept": lambda: load_volume(paths, known, decoders),
         "load_volume, known": lambda: load_volume(paths, known),
         "load_volume": lambda: load_volume(paths),
@@ -253,7 +273,11 @@ def compare(folder: Path, syntax: str, slices: int, rounds: int) -> None:
             print(f"{quickest}, against {way}: {statistics.median(ratios):.1f}x [{min(ratios):.1f}-{max(ratios):.1f}]")
     if syntax != "plain":
         cache.trim(math.inf)
-        print(f"decoded as they arrived    {wait_after_last(folder, paths, known, cache):6.3f} s after the last one")
+        waited = wait_after_last(folder, paths, known, cache)
+        memory = fresh_memory(slices)
+        print(
+            f"decoded as they arrived    {waited:6.3f} s after the last one; as much fresh memory alone {memory:6.3f} s"
+        )
 
 
 if __name__ == "__main__":

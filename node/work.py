@@ -1,6 +1,7 @@
 """The INFER handler: one job from the queue to a recorded result with its deliveries."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import datetime
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from node.infer.session import DeviceLost
 from node.jobs.completion import complete_inference
 from node.jobs.heartbeat import Heartbeat
 from node.jobs.job import Job
+from node.jobs.queue import another_of_its_study
 from node.jobs.worker import Completion
 from node.pipeline import Analysis, AnalysisRequest, InputImages, run_analysis, state_refusal
 from node.settings import Settings
@@ -39,7 +41,7 @@ class InferHandler:
     clock : callable
         The present moment, aware UTC.
     decoders : Decoders, optional
-        Processes that decode compressed images; whoever made them ends them.
+        What decodes compressed images; whoever made it ends it.
     """
 
     def __init__(
@@ -76,20 +78,26 @@ class InferHandler:
             analysis = state_refusal(request, model, refusal, data_dir / folder, CONSERVATIVE)
             return self._completion(_new_result(job, request, analysis, folder), analysis)
         try:
-            analysis = run_analysis(
-                request,
-                model,
-                data_dir / folder,
-                device=self._settings.work.device,
-                threads=self._settings.work.intra_op_threads,
-                profile=CONSERVATIVE,
-                progress=lambda stage, share: heartbeat.check(),
-                decoders=self._decoders,
-            )
+            with self._decoders.keeping(self._is_awaited(job)) if self._decoders else nullcontext():
+                analysis = run_analysis(
+                    request,
+                    model,
+                    data_dir / folder,
+                    device=self._settings.work.device,
+                    threads=self._settings.work.intra_op_threads,
+                    profile=CONSERVATIVE,
+                    progress=lambda stage, share: heartbeat.check(),
+                    decoders=self._decoders,
+                )
         except DeviceLost:
             self.device_lost = True
             raise
         return self._completion(_new_result(job, request, analysis, folder), analysis)
+
+    def _is_awaited(self, job: Job) -> bool:
+        """Whether another job may want the images of this one, decoded."""
+        with read_transaction(self._engine) as connection:
+            return another_of_its_study(connection, job)
 
     def _completion(self, new: NewResult, analysis: Analysis) -> Completion:
         """What is committed with the end of the job."""

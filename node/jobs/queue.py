@@ -219,6 +219,17 @@ def get_job(connection: Connection, job_id: int) -> Job:
     return to_job(row)
 
 
+def another_of_its_study(connection: Connection, job: Job) -> bool:
+    """Whether another inference job of the same study waits or runs: it may want the same images."""
+    others = select(job_table.c.id).where(
+        job_table.c.study_instance_uid == job.study_instance_uid,
+        job_table.c.kind == JobKind.INFER,
+        job_table.c.state.in_(_OPEN),
+        job_table.c.id != job.job_id,
+    )
+    return connection.execute(others.limit(1)).one_or_none() is not None
+
+
 def _in_lane(lane: Lane) -> ColumnElement[bool]:
     wanted = [job_table.c.critical] if lane.only_critical else []
     if lane.only is not None:

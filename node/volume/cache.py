@@ -98,21 +98,22 @@ class FrameCache:
     def read(self, source: Path, frame: int, form: PixelFormat, into: np.ndarray) -> bool:
         """Read a frame into a C-contiguous array of `form.frame_shape`; False when it is not there."""
         try:
-            with open(self._entry(source, frame), "rb", buffering=0) as file:  # noqa: PTH123 - as known._read_plain
-                if os.fstat(file.fileno()).st_size != form.frame_bytes:
-                    return False
-                if into.itemsize != form.dtype.itemsize:
-                    into[...] = np.frombuffer(file.read(), form.dtype).reshape(form.frame_shape)
-                    return True
-                target, done = into.reshape(-1).view(np.uint8).data, 0
-                while done < len(target):
-                    count = file.readinto(target[done:])
-                    if not count:
-                        return False
-                    done += count
-                return True
+            file = os.open(self._entry(source, frame), os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             return False
+        try:
+            if os.fstat(file).st_size != form.frame_bytes:
+                return False
+            values = into if into.itemsize == form.dtype.itemsize else np.empty(form.frame_shape, form.dtype)
+            if not fill(file, values.reshape(-1).view(np.uint8).data):
+                return False
+            if values is not into:
+                into[...] = values
+            return True
+        except OSError:
+            return False
+        finally:
+            os.close(file)
 
     @contextlib.contextmanager
     def claim(self, source: Path, frame: int) -> "Iterator[Claim | None]":
@@ -122,20 +123,21 @@ class FrameCache:
         """
         try:
             entry = self._entry(source, frame)
-            file, is_there = self._open_locked(entry)
+            file, state = self._open_locked(entry)
         except OSError:
             yield Claim(None)
             return
         part = entry.with_name(entry.name + PART)
+        claimed = None if state is None else Claim(file, state.st_size > 0, keeps=self.maximum_bytes > 0)
         try:
-            claimed = None if is_there else Claim(file, keeps=self.maximum_bytes > 0)
-            try:
-                yield claimed
-            finally:
-                if _is_at(file, part) and not (claimed and claimed.is_left):  # else another's: it was trimmed away
-                    with contextlib.suppress(OSError):
-                        part.rename(entry) if claimed and claimed.is_kept else part.unlink()
+            yield claimed
         finally:
+            with contextlib.suppress(OSError):
+                if claimed is None:
+                    if os.path.samestat(os.fstat(file), part.stat()):  # else another's, or what is the entry now
+                        part.unlink()
+                elif os.fstat(file).st_nlink and not claimed.is_left:  # else it was trimmed away
+                    part.rename(entry) if claimed.is_kept else part.unlink()
             os.close(file)
 
     def trim(self, now: float) -> int:
@@ -167,8 +169,8 @@ class FrameCache:
         said = f"{source.absolute()}\0{found.st_size}\0{found.st_mtime_ns}\0{frame}"
         return self._current / hashlib.sha256(os.fsencode(said)).hexdigest()[:40]
 
-    def _open_locked(self, entry: Path) -> tuple[int, bool]:
-        """The file in which this entry is made, once nobody else has it, and whether the entry is there by then.
+    def _open_locked(self, entry: Path) -> tuple[int, os.stat_result | None]:
+        """The file in which this entry is made, once nobody else has it, and its state; None where the entry is there.
 
         Raises OSError where the disk does not take it.
         """
@@ -183,12 +185,14 @@ class FrameCache:
                 file = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX)
-                is_there = entry.exists()
-                if is_there or _is_at(file, part):
-                    return file, is_there
+                if entry.exists():
+                    return file, None
+                state = os.fstat(file)
             except OSError:
                 os.close(file)
                 raise
+            if state.st_nlink:
+                return file, state
             os.close(file)  # its last holder could not decode it, and took it away
 
 
@@ -198,14 +202,13 @@ class Claim:
     `is_suspect` says that the last one who decoded it ended meanwhile.
     """
 
-    def __init__(self, file: int | None, keeps: bool = True) -> None:
+    def __init__(self, file: int | None, is_suspect: bool = False, keeps: bool = False) -> None:
         self._file, self._keeps = file, keeps
-        self.is_suspect = False
+        self.is_suspect = is_suspect
         self.is_kept = False
         self.is_left = False
         if file is not None:
             with contextlib.suppress(OSError):
-                self.is_suspect = os.fstat(file).st_size > 0
                 os.pwrite(file, MARK, 0)
 
     def keep(self, values: np.ndarray) -> None:
@@ -223,12 +226,14 @@ class Claim:
         self.is_left = True
 
 
-def _is_at(file: int, path: Path) -> bool:
-    """Whether an open file is still the one of this name."""
-    try:
-        return os.path.samestat(os.fstat(file), path.stat())
-    except OSError:
-        return False
+def fill(file: int, target: memoryview, offset: int = 0, done: int = 0) -> bool:
+    """Read a file from `offset` on until `target`, which has `done` bytes by now, is full; False when it ends first."""
+    while done < len(target):
+        count = os.preadv(file, [target[done:]], offset + done)
+        if not count:
+            return False
+        done += count
+    return True
 
 
 def _start_of_machine() -> str:

@@ -58,6 +58,7 @@ class Decoders:
         self._lock = threading.Lock()
         self._idle = threading.Condition()
         self._loads = 0
+        self._keeps = True
 
     def __enter__(self) -> "Decoders":
         return self
@@ -79,7 +80,16 @@ class Decoders:
         `check` is called before each image, and may raise to stop. What only arrives waits meanwhile.
         """
         with self._loading():
-            yield Reader(_Reading(self._cache, slices, self._longest_seconds, check), self.processes)
+            yield Reader(_Reading(self._cache, slices, self._longest_seconds, self._keeps, check), self.processes)
+
+    @contextmanager
+    def keeping(self, keeps: bool) -> Iterator[None]:
+        """Whether the loads of this context keep what they decode: not where nobody else will want it."""
+        before, self._keeps = self._keeps, keeps
+        try:
+            yield
+        finally:
+            self._keeps = before
 
     def submit_file(self, path: Path) -> "Future[int]":
         """Have all frames of a file decoded into the cache; the number of those that could be."""
@@ -114,9 +124,15 @@ class _Reading:
     """The images of one series; what the cache lacks is decoded by the thread that asks for it, and kept."""
 
     def __init__(
-        self, cache: FrameCache, slices: Sequence[Slice], longest_seconds: float, check: Callable[[], None]
+        self,
+        cache: FrameCache,
+        slices: Sequence[Slice],
+        longest_seconds: float,
+        keeps: bool,
+        check: Callable[[], None],
     ) -> None:
         self._cache, self._slices, self._longest_seconds, self._check = cache, slices, longest_seconds, check
+        self._keeps = keeps
         self._untrimmed_bytes = 0
 
     def __call__(self, index: int, into: np.ndarray) -> None:
@@ -134,7 +150,7 @@ class _Reading:
             if claimed is None and self._cache.read(path, frame, one.form, into):
                 return
             self._decode(one, claimed, into)
-            if claimed is not None and is_slow:
+            if claimed is not None and is_slow and self._keeps:
                 claimed.keep(into if into.itemsize == one.form.dtype.itemsize else into.astype(one.form.dtype))
         if claimed is not None and claimed.is_kept:
             self._bound(one.form.frame_bytes)

@@ -72,7 +72,6 @@ def read_code_stream(stream: BinaryIO, frame: tuple[Fragment, ...]) -> bytes:
 def _items(stream: BinaryIO, instance: Instance) -> list[Fragment]:
     """The items of encapsulated pixel data, the Basic Offset Table first."""
     assert instance.pixel_offset is not None
-    end = stream.seek(0, 2)
     at = instance.pixel_offset
     items: list[Fragment] = []
     while len(items) < MOST_FRAGMENTS:
@@ -90,8 +89,6 @@ def _items(stream: BinaryIO, instance: Instance) -> list[Fragment]:
             )
         items.append(Fragment(at + 8, length))
         at += 8 + length
-        if at > end:
-            break
     raise truncated_fragments(instance, len(items))
 
 

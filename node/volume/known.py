@@ -20,6 +20,7 @@ from pydicom.tag import Tag
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from node.errors import NotAnalysed
+from node.volume.cache import fill
 from node.volume.codecs import CODECS
 from node.volume.decode import keep_stored_bits
 from node.volume.geometry import Plane, Stack, stack_planes
@@ -218,7 +219,7 @@ def _read_plain(known: KnownInstance, form: PixelFormat, into: np.ndarray) -> No
     file = os.open(known.path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         done = os.preadv(file, [start, target], known.pixel_offset - START_BYTES) - START_BYTES
-        if not _is_pixel_start(start, known) or not _fill(file, target, done, known.pixel_offset):
+        if not _is_pixel_start(start, known) or not fill(file, target, known.pixel_offset, done):
             raise NotAsKnown
     finally:
         os.close(file)
@@ -232,16 +233,6 @@ def _is_pixel_start(start: bytearray, known: KnownInstance) -> bool:
     if known.transfer_syntax_uid == ImplicitVRLittleEndian:
         return start[4:] == PIXEL_START + length
     return start[:4] == PIXEL_START and start[4:8] in (b"OW\0\0", b"OB\0\0") and start[8:] == length
-
-
-def _fill(file: int, target: memoryview, done: int, offset: int) -> bool:
-    """Read on until `target`, which begins at `offset` in the file, is full; False when the file ends before."""
-    while done < len(target):
-        count = os.preadv(file, [target[done:]], offset + done)
-        if not count:
-            return False
-        done += count
-    return True
 
 
 class KnownHeaders(Sequence[Dataset]):

@@ -54,6 +54,16 @@ def test_what_was_queued_by_a_clock_that_was_ahead_runs_once_that_is_set_back(co
     assert queue.get_job(connection, waits.job_id).run_after == later(900)
 
 
+def test_another_job_of_the_study_is_one_that_has_still_to_run(connection: Connection) -> None:
+    first = running(connection)
+    queued(connection, "1.3")
+    assert not queue.another_of_its_study(connection, first)
+    second = queue.enqueue_infer(connection, order(model="liver"), NOW)
+    assert queue.another_of_its_study(connection, first) and queue.another_of_its_study(connection, second)
+    lease.finish(connection, first, JobEvent.SUCCEED, later(5))
+    assert not queue.another_of_its_study(connection, second)
+
+
 def test_a_finished_job_stays_as_it_was(connection: Connection) -> None:
     job = lease.finish(connection, running(connection), JobEvent.SUCCEED, later(5))
     assert queue.enqueue_infer(connection, order(destinations=["archive"]), later(9)) == job

@@ -164,6 +164,14 @@ def test_nothing_but_marks_is_made_where_nothing_may_be_kept(tmp_path: Path, pat
     assert entries(cache) == []
 
 
+def test_what_nobody_else_wants_is_not_kept(cache: FrameCache, decoders: Decoders, paths: list[Path]) -> None:
+    with decoders.keeping(False):
+        load_volume(paths, decoders=decoders)
+    assert entries(cache) == []
+    load_volume(paths, decoders=decoders)
+    assert len(entries(cache)) == len(paths)
+
+
 def test_loading_stops_when_it_is_told_to(paths: list[Path], decoders: Decoders) -> None:
     calls = []
 
