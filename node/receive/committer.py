@@ -1,11 +1,11 @@
 """Group commit: what waits together becomes durable together, and only then is it answered.
 
-One thread at a time leads: it takes everything that waits, gives the files their final names and commits their rows in
-one transaction. Where files and database lie on one file system, the commit is not synced by itself: one sync of the
-file system then makes files, names and rows durable (`node.store.file_system`). What a power cut may leave of a group
-that was not answered yet is for `node.store.sync_point`. Elsewhere, and with another durability than "group", files are
-synced first and a commit is durable by itself; the rows of one group are then committed while the files of the next are
-synced.
+Each thread gives its file the final name. One thread at a time leads: it takes everything that waits and commits the
+rows in one transaction. Where files and database lie on one file system, the commit is not synced by itself: one sync
+of the file system then makes files, names and rows durable (`node.store.file_system`), while the rows of the next group
+are written. What a power cut may leave of a group that was not answered yet is for `node.store.sync_point`. Elsewhere,
+and with another durability than "group", files are synced first and a commit is durable by itself; the rows of one
+group are then committed while the files of the next are synced.
 
 A thread that arrives when nobody leads does all this itself, so a lone association pays no hand-over.
 """
@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
@@ -29,6 +29,8 @@ from node.errors import Refused
 from node.logs import describe_error, get_logger
 from node.receive.admission import OTHER_CONTENT_KNOWN, OUT_OF_RESOURCES
 from node.receive.copies import Copies
+from node.receive.groups import Expected, Groups, Waiting
+from node.receive.watermark import Watermark
 from node.store import tables
 from node.store.catalogue import (
     Quarantined,
@@ -44,23 +46,6 @@ from node.store.prepared import DatabaseFailed, Overtaken, PreparedConnection
 from node.store.sync_point import SyncPoint, forget_instances
 
 _NOTIFY_SECONDS = 0.2
-
-
-@dataclass(eq=False)
-class _Waiting:
-    """One received object on its way: a whole temporary file, and what became of it."""
-
-    instance: ReceivedInstance
-    temporary: Path
-    failed_before: int
-    woken: threading.Event = field(default_factory=threading.Event)
-    placed: str = ""
-    outcome: StoreOutcome | None = None
-    refusal: Refused | None = None
-
-    @property
-    def is_answered(self) -> bool:
-        return self.outcome is not None or self.refusal is not None
 
 
 class Committer:
@@ -92,23 +77,31 @@ class Committer:
         self._files = files
         self._one_sync = durability == "group" and _share_a_file_system(engine, files)
         self._rows = PreparedConnection(engine, syncs_commits=not self._one_sync)
-        self._sync_point = SyncPoint(files.data_dir)
-        self._is_open = False
         self._wake_others = notify
         self._durability = durability
         self._quiet = timedelta(seconds=quiet_seconds)
         self._now = now
-        self._lock = threading.Lock()
+        self._groups = Groups()
         self._writing_rows = threading.Lock()
-        self._waiting: list[_Waiting] = []
-        self._has_leader = False
         self._notified_at = 0.0
         self._stamp = now()
         self._log_whole_at = files.file_system.failed_syncs  # nothing of the log was lost before that many failures
-        self._copies = Copies(engine, files, now, self._sync_point)
+        sync_point = SyncPoint(files.data_dir)
+        self._copies = Copies(engine, files, now, sync_point)
+        self._watermark = Watermark(sync_point, self._copies, now)
         self._log = get_logger("receive")
 
-    def commit(self, instance: ReceivedInstance, temporary: Path, failed_before: int | None = None) -> StoreOutcome:
+    def expect(self) -> Expected:
+        """Of an object all has come: a context to use until it is committed."""
+        return Expected(self._groups)
+
+    def commit(
+        self,
+        instance: ReceivedInstance,
+        temporary: Path,
+        failed_before: int | None = None,
+        expected: Expected | None = None,
+    ) -> StoreOutcome:
         """Store one object; returns when file and row are durable.
 
         `temporary` is used up, also on failure. The path in `instance` and the time of its arrival are set here.
@@ -122,16 +115,8 @@ class Committer:
         """
         if failed_before is None:
             failed_before = self._files.file_system.failed_syncs
-        item = _Waiting(instance, temporary, failed_before)
-        with self._lock:
-            self._waiting.append(item)
-            leads = not self._has_leader
-            self._has_leader = True
-        if not leads:
-            item.woken.wait()
-            if not item.is_answered:  # woken to lead the next group, which holds this item
-                leads = True
-        if leads:
+        item = Waiting(instance, self._place(instance, temporary), failed_before)
+        if self._groups.join(item, expected):
             self._lead()
         if item.refusal is not None:
             raise item.refusal
@@ -142,8 +127,7 @@ class Committer:
     def close(self) -> None:
         """Give the database connection back, once no association is open any more."""
         self._rows.close()
-        self._sync_point.close()
-        self._is_open = False
+        self._watermark.close()
 
     def release(self, series_instance_uids: Sequence[str], released_quiet_seconds: float) -> None:
         """The association that sent these series was released: they may settle sooner. Failing to say so is
@@ -173,51 +157,45 @@ class Committer:
 
     def _lead(self) -> None:
         """Take everything that waits through all steps."""
-        with self._lock:
-            group = self._waiting
-            self._waiting = []
+        group = self._groups.take()
         try:
             (self._carry_with_one_sync if self._one_sync else self._carry)(group)
         finally:
             for item in group:
                 if not item.is_answered:  # whatever happened, nobody waits for ever and nothing is left lying about
                     item.refusal = _no_room("the object could not be stored")
-                    with suppress(OSError):
-                        item.temporary.unlink(missing_ok=True)
+                    self._remove(item.placed)
                 item.woken.set()
         self._notify()
 
-    def _carry_with_one_sync(self, group: Sequence[_Waiting]) -> None:
-        """Rows first, and one sync for them and the files. The lead is kept until then, so that a large group forms:
-        that is faster than to write the rows of a small one meanwhile."""
+    def _carry_with_one_sync(self, group: Sequence[Waiting]) -> None:
+        """Rows first, and one sync for them and the files, while the rows of the next group are written."""
         try:
             if not self._log_is_whole():
                 return
-            placed = self._place(group)
-            if placed:
-                self._commit(placed)
-            if committed := [item for item in placed if item.outcome is not None]:
-                self._sync_committed(committed)
+            self._commit(group)
+            commit = self._watermark.begin(self._stamp)
         finally:
-            self._hand_on()
+            self._groups.hand_on()
+        is_on_disk = False
+        try:
+            committed = [item for item in group if item.outcome is not None]
+            is_on_disk = bool(committed) and self._sync_committed(committed)
+        finally:
+            self._watermark.end(commit, is_on_disk=is_on_disk)
 
-    def _sync_committed(self, committed: Sequence[_Waiting]) -> None:
+    def _sync_committed(self, committed: Sequence[Waiting]) -> bool:
+        """Whether all of them are on disk; those that may not be are withdrawn."""
         try:
             self._files.file_system.sync()
         except OSError as error:
             self._withdraw(committed, error)
-            return
+            return False
         if doubtful := self._doubtful(committed):
             self._withdraw(doubtful, OSError(errno.EIO, os.strerror(errno.EIO)))
-        self._copies.durable_until = self._stamp
-        if self._copies.distrusted:  # the next start shall look at them
-            return
-        try:
-            self._sync_point.record(self._stamp)
-        except OSError as error:  # then the next start looks at more
-            self._log.warning("sync_point_not_recorded", reason=describe_error(error))
+        return not doubtful
 
-    def _doubtful(self, synced: Sequence[_Waiting]) -> list[_Waiting]:
+    def _doubtful(self, synced: Sequence[Waiting]) -> list[Waiting]:
         """Those of which bytes may be lost although this sync succeeded: another one has failed since they began."""
         failed = self._files.file_system.failed_syncs
         return [item for item in synced if item.failed_before != failed]
@@ -238,36 +216,27 @@ class Committer:
             self._log_whole_at = failed
         return is_empty
 
-    def _carry(self, group: Sequence[_Waiting]) -> None:
+    def _carry(self, group: Sequence[Waiting]) -> None:
         """Files synced first, then their rows. The files of the next group are synced while these rows are written."""
         try:
             durable = self._make_durable(group)
         finally:
-            self._hand_on()
+            self._groups.hand_on()
         for placed in durable:
             with self._writing_rows:
                 self._commit(placed)
 
-    def _hand_on(self) -> None:
-        """Let the first that waits lead the next group."""
-        with self._lock:
-            self._has_leader = bool(self._waiting)
-            following = self._waiting[0] if self._waiting else None
-        if following is not None:
-            following.woken.set()
-
-    def _make_durable(self, group: Sequence[_Waiting]) -> list[list[_Waiting]]:
-        """Place and sync files; what may be written into rows, by transaction."""
-        placed = self._place(group)
+    def _make_durable(self, group: Sequence[Waiting]) -> list[list[Waiting]]:
+        """Sync files; what may be written into rows, by transaction."""
         if self._durability == "object":
-            return [[item] for item in placed if self._sync([item])]
-        if not placed or not self._sync(placed):
+            return [[item] for item in group if self._sync([item])]
+        if not self._sync(group):
             return []
-        if self._durability == "group" and (doubtful := self._doubtful(placed)):
+        if self._durability == "group" and (doubtful := self._doubtful(group)):
             self._give_up(doubtful, OSError(errno.EIO, os.strerror(errno.EIO)))
-        return [[item for item in placed if not item.is_answered]]
+        return [[item for item in group if not item.is_answered]]
 
-    def _sync(self, placed: list[_Waiting]) -> bool:
+    def _sync(self, placed: Sequence[Waiting]) -> bool:
         if self._durability == "none":
             return True
         try:
@@ -277,17 +246,17 @@ class Committer:
             return False
         return True
 
-    def _commit(self, placed: Sequence[_Waiting]) -> None:
+    def _commit(self, placed: Sequence[Waiting]) -> None:
         try:
             self._commit_rows(placed)
         except (OSError, SQLAlchemyError, DatabaseFailed) as error:
             self._give_up(placed, error)
 
-    def _give_up(self, placed: Sequence[_Waiting], error: Exception) -> None:
+    def _give_up(self, placed: Sequence[Waiting], error: Exception) -> None:
         self._log.error("group_not_stored", reason=describe_error(error), objects=len(placed))
         self._take_back([item for item in placed if not item.is_answered], error)
 
-    def _withdraw(self, committed: Sequence[_Waiting], error: OSError) -> None:
+    def _withdraw(self, committed: Sequence[Waiting], error: OSError) -> None:
         """The sync failed: the rows of what was new go again. Where they cannot, the object stays, and is refused."""
         self._log.error("group_not_stored", reason=describe_error(error), objects=len(committed))
         fresh = [item for item in committed if item.outcome == "stored"]
@@ -303,22 +272,21 @@ class Committer:
         for item in fresh:
             self._remove(item.placed)
 
-    def _place(self, group: Sequence[_Waiting]) -> list[_Waiting]:
-        placed = []
-        for item in group:
-            one = item.instance
-            try:
-                self._open()
-                item.placed = self._files.place(
-                    item.temporary, one.series_instance_uid, one.sop_instance_uid, one.sha256
-                )
-                placed.append(item)
-            except OSError as error:
-                item.refusal = _no_room(f"the file could not be put in place ({error.strerror})")
-                item.temporary.unlink(missing_ok=True)
-        return placed
+    def _place(self, instance: ReceivedInstance, temporary: Path) -> str:
+        """Give a file its final name; where it is. Raises `Refused`. Whatever happens, the temporary file is gone."""
+        try:
+            self._watermark.open(syncs_once=self._one_sync)
+            return self._files.place(
+                temporary, instance.series_instance_uid, instance.sop_instance_uid, instance.sha256
+            )
+        except BaseException as error:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            if isinstance(error, OSError):
+                raise _no_room(f"the file could not be put in place ({error.strerror})") from None
+            raise
 
-    def _commit_rows(self, placed: Sequence[_Waiting]) -> None:
+    def _commit_rows(self, placed: Sequence[Waiting]) -> None:
         try:
             outcomes = self._write_rows(placed)
         except Overtaken:  # another listener was given one of them at the same moment: by now it is known
@@ -340,17 +308,17 @@ class Committer:
         if vanished:  # known a moment ago, and expired or taken back by another process since: they are new now
             self._commit_rows(vanished)
 
-    def _write_rows(self, placed: Sequence[_Waiting]) -> list[StoreOutcome]:
+    def _write_rows(self, placed: Sequence[Waiting]) -> list[StoreOutcome]:
         with self._rows.write_transaction() as connection:
             # Taken while nobody else writes: what is committed before this moment is what the database holds by then.
             now = self._now()
             if self._one_sync and now < self._stamp:
-                self._sync_point.lower(now)
+                self._watermark.set_back(now)
             self._stamp = now
             received = [replace(item.instance, path=item.placed, received_at=now) for item in placed]
             return store_instances(connection, received, now + self._quiet)
 
-    def _set_conflict_aside(self, item: _Waiting) -> None:
+    def _set_conflict_aside(self, item: Waiting) -> None:
         one = item.instance
         self.set_aside(
             self._files.absolute(item.placed),
@@ -364,7 +332,7 @@ class Committer:
             one.sop_instance_uid,
         )
 
-    def _take_back(self, items: Sequence[_Waiting], error: Exception) -> None:
+    def _take_back(self, items: Sequence[Waiting], error: Exception) -> None:
         """Refuse what was placed but not committed; its files go, unless its rows may be there after all."""
         known: set[str] | None
         try:
@@ -381,17 +349,6 @@ class Committer:
     def _remove(self, placed: str) -> None:
         with suppress(OSError):  # a disk that failed once
             self._files.remove(placed)
-
-    def _open(self) -> None:
-        """Before the first object: leave on disk from where rows and files are to be compared after a power cut."""
-        if self._is_open:
-            return
-        if self._one_sync:
-            self._sync_point.open(self._now())
-            self._copies.durable_until = self._sync_point.read()
-        else:
-            self._sync_point.forget()
-        self._is_open = True
 
     def _notify(self, always: bool = False) -> None:
         """Wake those who settle, not more often than they need: the deadlines lie seconds ahead."""

@@ -266,20 +266,21 @@ class IncomingObject:
             raise Refused(OUT_OF_RESOURCES, "disk-failed", f"storing failed ({error.strerror})") from None
 
     def _complete(self) -> None:
-        self.flush()
-        if self._refusal is not None:
-            raise self._refusal
-        if self._path is None:
-            raise RuntimeError("flush() leaves a file or a refusal")
-        path = self._path
-        try:
-            header = self._read_header()
-        except Refused as refusal:
-            self._set_aside(refusal)
-            raise
-        self._close()
-        self._path = None  # the committer uses it up
-        self._intake.committer.commit(self._instance(header), path, self._failed_before)
+        with self._intake.committer.expect() as expected:
+            self.flush()
+            if self._refusal is not None:
+                raise self._refusal
+            if self._path is None:
+                raise RuntimeError("flush() leaves a file or a refusal")
+            path = self._path
+            try:
+                header = self._read_header()
+            except Refused as refusal:
+                self._set_aside(refusal)
+                raise
+            self._close()
+            self._path = None  # the committer uses it up
+            self._intake.committer.commit(self._instance(header), path, self._failed_before, expected)
         self.study_instance_uid = header.study_instance_uid
         self.series_instance_uid = header.series_instance_uid
 

@@ -1,12 +1,13 @@
 """The committer with a disk that can be watched: what is durable when, and what becomes of a group that cannot be."""
 
+import errno
 import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from sqlalchemy import Engine, delete, func, select, update
@@ -141,27 +142,116 @@ def test_bytes_written_before_a_failed_sync_are_never_acknowledged(
     assert rows(engine) == 0 and not placed(files)
 
 
-def test_those_who_wait_for_a_sync_share_the_next(
+class CountedLock:
+    """A lock that knows how many threads ever asked for it."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        self.asked += 1
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+class FirstSync:
+    """The first sync waits for `may_end` and raises `error`, if one is given; those after it succeed."""
+
+    def __init__(self, files: WatchedFiles, error: OSError | None = None) -> None:
+        self.may_end = threading.Event()
+        self._begun = threading.Event()
+        self._error = error
+        self._asking = CountedLock()
+        files.file_system._syncing = cast(threading.Lock, self._asking)
+        files.syncing = self._sync
+
+    def wait_for(self, threads: int) -> None:
+        """Until so many asked for a sync, the first of which runs."""
+        assert self._begun.wait(PATIENCE)
+        wait_until(lambda: self._asking.asked == threads, "threads that ask for a sync")
+
+    def _sync(self) -> None:
+        is_first = not self._begun.is_set()
+        self._begun.set()
+        if is_first:
+            assert self.may_end.wait(PATIENCE)
+            if self._error is not None:
+                raise self._error
+
+
+def begin_threads(
+    intake: Intake, images: list[Encoded], first: FirstSync, refusals: list[Refused]
+) -> list[threading.Thread]:
+    """One for each image: the sync of the first one's runs, and rows of all are committed."""
+
+    def complete(incoming: IncomingObject) -> None:
+        try:
+            incoming.complete()
+        except Refused as refusal:
+            refusals.append(refusal)
+
+    threads = [threading.Thread(target=complete, args=(begin(intake, image),)) for image in images]
+    for number, thread in enumerate(threads, 1):
+        thread.start()
+        first.wait_for(number)
+    return threads
+
+
+def test_rows_are_committed_while_others_are_synced_and_share_the_next_sync(
     engine: Engine, files: WatchedFiles, intake: Intake, images: list[Encoded]
 ) -> None:
-    is_syncing, may_end = threading.Event(), threading.Event()
-
-    def wait() -> None:
-        is_syncing.set()
-        assert may_end.wait(PATIENCE)
-
-    files.syncing = wait
-    threads = [threading.Thread(target=begin(intake, image).complete) for image in images]
-    threads[0].start()
-    assert is_syncing.wait(PATIENCE)
-    for thread in threads[1:]:
-        thread.start()
-    wait_until(lambda: len(intake.committer._waiting) == len(images) - 1, "others that wait")
-    may_end.set()
+    refusals: list[Refused] = []
+    first = FirstSync(files)
+    threads = begin_threads(intake, images, first, refusals)
+    assert rows(engine) == len(images) and all(thread.is_alive() for thread in threads)  # nobody is answered
+    first.may_end.set()
     for thread in threads:
         thread.join(PATIENCE)
         assert not thread.is_alive()
-    assert files.syncs == 2 and rows(engine) == len(images)
+    assert files.syncs == 2 and rows(engine) == len(images) and not refusals
+
+
+def test_leader_waits_for_an_object_of_which_all_has_come(
+    engine: Engine, files: WatchedFiles, intake: Intake, images: list[Encoded], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("node.receive.groups.GATHER_SECONDS", PATIENCE)
+    threads = [threading.Thread(target=begin(intake, image).complete) for image in images]
+    with intake.committer.expect():
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: len(placed(files)) == len(images), "files in place")
+        assert rows(engine) == 0 and files.syncs == 0
+    for thread in threads:
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+    assert rows(engine) == len(images)
+
+
+def test_nobody_waits_long_for_an_object_that_was_expected(
+    engine: Engine, intake: Intake, images: list[Encoded]
+) -> None:
+    with intake.committer.expect():
+        begin(intake, images[0]).complete()
+        assert rows(engine) == 1
+
+
+def test_failed_sync_is_of_those_too_whose_rows_were_committed_meanwhile(
+    engine: Engine, files: WatchedFiles, intake: Intake, images: list[Encoded]
+) -> None:
+    refusals: list[Refused] = []
+    first = FirstSync(files, OSError(errno.EIO, "failed"))
+    threads = begin_threads(intake, images, first, refusals)
+    first.may_end.set()
+    for thread in threads:
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+    assert [refusal.status for refusal in refusals] == [0xA700] * len(images)
+    assert rows(engine) == 0 and not placed(files)
+    begin(intake, images[0]).complete()
+    assert rows(engine) == 1
 
 
 def test_damaged_file_is_healed_when_its_object_comes_again(
@@ -323,8 +413,8 @@ def test_point_that_cannot_be_written_hides_no_doubt(
         raise OSError(28, os.strerror(28))
 
     begin(intake, images[0]).complete()
-    monkeypatch.setattr(intake.committer._sync_point, "_write", fail)
-    monkeypatch.setattr(intake.committer._sync_point, "_recorded", None)
+    monkeypatch.setattr(SyncPoint, "_write", fail)
+    monkeypatch.setattr("node.store.sync_point._RECORD_SECONDS", 0)
     under_way = begin(intake, images[1])
     begin(intake, images[2]).complete()
     files.syncing = lambda: fail()
