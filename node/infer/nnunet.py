@@ -21,7 +21,10 @@ ASSUMED_AXES = (
     "preprocessing.orientation: nnU-Net takes voxels as they are stored; slices to Superior, rows to Posterior, "
     "columns to Left are assumed, as of DICOM and of NIfTI made of it"
 )
-NOT_CROPPED = "preprocessing.crop: nnU-Net cuts to what is not 0 before it resamples; here the whole series is used"
+MASKED = (
+    "preprocessing.intensity of {}: nnU-Net takes mean and deviation where any channel is not 0, holes included; here "
+    "where this one is not 0"
+)
 COARSE = (
     "preprocessing.interpolation: where slices are more than 3 times as thick as pixels are wide nnU-Net takes the "
     "nearest slice along this axis; here all axes are cubic"
@@ -176,12 +179,13 @@ def _preprocessing(trained: Trained, names: Sequence[str], questions: list[str],
         "orientation": "".join("SPL"[axis] for axis in order),
         "alignment": "acquisition",
         "spacing_mm": ["images", *spacing] if trained.in_planes else spacing,
-        "interpolation": "cubic",
+        "interpolation": "cubic-clipped",
         "outside": "edge",
-        "grid": {"kind": "resized"},
+        "grid": {"kind": "resized", "around": "nonzero"},
         "intensity": steps[0],
+        "intensity_on": "images",
     }
-    asked += [COARSE, NOT_CROPPED]
+    asked.append(COARSE)
     questions += asked
     text = draft.table("[preprocessing]", entries, asked)
     others = {name: each for name, each in zip(names, steps, strict=True) if each != steps[0]}
@@ -210,6 +214,8 @@ def _normalisation(plans: Tables, chosen: Tables, place: int, asked: list[str]) 
                 {"step": "z-score", "mean": float(facts["mean"]), "deviation": max(float(facts["std"]), 1e-8)},
             ]
         case "ZScoreNormalization":
+            if masked:
+                asked.append(MASKED.format(f"channel {place}"))
             return [{"step": "z-score", "over": "nonzero", "only_there": True} if masked else {"step": "z-score"}]
         case "RescaleTo01Normalization":
             return [{"step": "min-max"}]

@@ -8,9 +8,9 @@ import numpy as np
 
 from node.errors import NotAnalysed
 from node.infer.arrays import Array, ScoreDevice, like, on_host
-from node.infer.intensity import scale_intensities
+from node.infer.intensity import IntensityMap, scale_intensities
 from node.infer.preprocessing_sections import GridSection, Preprocessing, Region
-from node.infer.regions import Found, box_on, centre_lps, mask_on, widened
+from node.infer.regions import Found, box_on, box_slices, centre_lps, mask_box, mask_on, widened
 from node.infer.transforms import body_box, model_grid, resample
 from node.volume.volume import Grid, Volume
 
@@ -64,7 +64,8 @@ def prepare_volumes(
     """
     subject, first = next(iter(volumes.items()))
     _check_frames(volumes, preprocessing)
-    grid, remarks = _grid(first.grid, preprocessing, found, threads)
+    seen = _seen(volumes, preprocessing)
+    grid, remarks = _grid(seen[subject].grid, first.grid, preprocessing, found, threads)
     masks = [
         (region, mask_on(found[region.stage].mask(region.names), first.grid, grid, threads))
         for region in preprocessing.regions
@@ -72,12 +73,11 @@ def prepare_volumes(
     ]
     channels = []
     for name in names:
-        volume = volumes.get(name)
-        if volume is None:
+        if name not in seen:
             channels.append(np.zeros(grid.shape, np.float32))
             remarks.append(f"Input {name} is not there; the model ran without it.")
         else:
-            channels.append(_channel(volume, name, grid, preprocessing, masks, threads, device))
+            channels.append(_channel(seen[name], name, grid, preprocessing, masks, threads, device))
     box = _crop_box(channels[: len(volumes)], first.grid, grid, preprocessing, found, threads, remarks)
     if box is not None:
         start, shape = box
@@ -101,21 +101,56 @@ def _check_frames(volumes: Mapping[str, Volume], preprocessing: Preprocessing) -
         )
 
 
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """What is looked at of a volume."""
+
+    voxels: np.ndarray
+    grid: Grid
+
+
+def _seen(volumes: Mapping[str, Volume], preprocessing: Preprocessing) -> dict[str, _Seen]:
+    """All of each volume, or of those on the voxels of the first the box where any of them is not 0."""
+    seen = {name: _Seen(volume.voxels, volume.grid) for name, volume in volumes.items()}
+    first = next(iter(seen.values()))
+    alike = {name: each for name, each in seen.items() if _is_alike(each.grid, first.grid)}
+    if preprocessing.grid.around == "nonzero":
+        box = mask_box(np.logical_or.reduce([each.voxels != 0 for each in alike.values()]))
+        if box is not None:
+            part = box_slices(*box, first.grid.shape)
+            if first.grid.levels is not None:  # slices that are not evenly spaced stay together
+                part = (slice(0, first.grid.shape[0]), *part[1:])
+            seen |= {name: _Seen(each.voxels[part], _part(each.grid, part)) for name, each in alike.items()}
+    return seen
+
+
+def _is_alike(one: Grid, other: Grid) -> bool:
+    return one.shape == other.shape and one.levels == other.levels and np.allclose(one.affine_lps, other.affine_lps)
+
+
+def _part(grid: Grid, part: tuple[slice, ...]) -> Grid:
+    one, two, three = (each.stop - each.start for each in part)
+    cut = grid.part(tuple(each.start for each in part), (one, two, three))
+    return Grid(cut.shape, cut.affine_lps, grid.levels)
+
+
 def _grid(
-    source: Grid, preprocessing: Preprocessing, found: Mapping[str, Found], threads: int
+    extent: Grid, source: Grid, preprocessing: Preprocessing, found: Mapping[str, Found], threads: int
 ) -> tuple[Grid, list[str]]:
-    """The grid before the crop to the body; of a crop region before scaling, its part."""
-    grid = model_grid(source, preprocessing)
+    """The grid before the crop to the body; of a crop region before scaling, its part. `extent` is what is looked at of
+    `source`, on which regions lie.
+    """
+    grid = model_grid(extent, preprocessing)
     region = next((each for each in preprocessing.regions if each.use == "crop" and each.order == "before"), None)
     if region is None:
         return grid, []
     mask, is_fixed = found[region.stage].mask(region.names), preprocessing.grid.kind == "fixed"
-    around = model_grid(source, _covering(preprocessing)) if is_fixed else grid
+    around = model_grid(extent, _covering(preprocessing)) if is_fixed else grid
     box = box_on(mask, source, around, threads)
     if box is None:
         return grid, [_whole_is_used(region)]
     if is_fixed:
-        return model_grid(source, preprocessing, centre_lps(box, around)), []
+        return model_grid(extent, preprocessing, centre_lps(box, around)), []
     return grid.part(*widened(box, grid, region.margin_mm)), []
 
 
@@ -129,7 +164,7 @@ def _covering(preprocessing: Preprocessing) -> Preprocessing:
 
 
 def _channel(
-    volume: Volume,
+    seen: _Seen,
     name: str,
     grid: Grid,
     preprocessing: Preprocessing,
@@ -139,12 +174,12 @@ def _channel(
 ) -> np.ndarray:
     if device is not None:
         with suppress(MemoryError):
-            return on_host(_scaled(volume, name, grid, preprocessing, masks, threads, device))
-    return np.asarray(_scaled(volume, name, grid, preprocessing, masks, threads, None))
+            return on_host(_scaled(seen, name, grid, preprocessing, masks, threads, device))
+    return np.asarray(_scaled(seen, name, grid, preprocessing, masks, threads, None))
 
 
 def _scaled(
-    volume: Volume,
+    seen: _Seen,
     name: str,
     grid: Grid,
     preprocessing: Preprocessing,
@@ -152,22 +187,32 @@ def _scaled(
     threads: int,
     device: ScoreDevice | None,
 ) -> Array:
-    outside = _outside(preprocessing.outside, volume)
-    image = resample(volume.voxels, volume.grid, grid, preprocessing.interpolation, outside, threads, device)
+    steps, voxels = preprocessing.intensity_of.get(name, preprocessing.intensity), seen.voxels
+    is_scaled = preprocessing.intensity_on == "images"
+    if is_scaled:
+        voxels = voxels.astype(np.float32)
+        scale_intensities(voxels, seen.voxels, steps)
+    outside = _outside(preprocessing.outside, voxels)
+    if preprocessing.interpolation == "cubic-clipped":
+        image = resample(voxels, seen.grid, grid, "cubic", outside, threads, device)
+        IntensityMap(float(voxels.min()), float(voxels.max())).apply(image)
+    else:
+        image = resample(voxels, seen.grid, grid, preprocessing.interpolation, outside, threads, device)
     for region, mask in masks:
         if region.order == "before":
             image[like(~mask, image)] = region.value
-    scale_intensities(image, volume.voxels, preprocessing.intensity_of.get(name, preprocessing.intensity))
+    if not is_scaled:
+        scale_intensities(image, voxels, steps)
     for region, mask in masks:
         if region.order == "after":
             image[like(~mask, image)] = region.value
     return image
 
 
-def _outside(wanted: float | str, volume: Volume) -> float | None:
+def _outside(wanted: float | str, voxels: np.ndarray) -> float | None:
     if wanted == "edge":
         return None
-    return float(volume.voxels.min()) if wanted == "minimum" else float(wanted)
+    return float(voxels.min()) if wanted == "minimum" else float(wanted)
 
 
 def _crop_box(

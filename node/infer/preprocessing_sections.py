@@ -47,6 +47,11 @@ class GridSection(Section):
         "scikit-image resize; source: the images' own voxels, only turned.",
     )
     shape: tuple[Size, Size, Size] | None = Field(None, description="Voxels along each axis, for kind = fixed.")
+    around: Literal["images", "nonzero"] = Field(
+        "images",
+        description="What it covers, fills or is centred on: all of the images, or the box of voxels that are not 0 in "
+        "every input (inputs on other voxels than the first do not count), to which they are cut before anything else.",
+    )
 
     @model_validator(mode="after")
     def _shape(self) -> "GridSection":
@@ -79,7 +84,11 @@ class Preprocessing(Section):
         description="Distance of voxel centres along each axis, in mm; `images` keeps that of the images along this "
         "axis, absent along all.",
     )
-    interpolation: Literal["linear", "nearest", "cubic"] = Field("linear", description="How the images are resampled.")
+    interpolation: Literal["linear", "nearest", "cubic", "cubic-clipped"] = Field(
+        "linear",
+        description="How the images are resampled; cubic-clipped: cubic, cut off at their lowest and highest value, as "
+        "scikit-image does.",
+    )
     outside: float | Literal["minimum", "edge"] = Field(
         0.0,
         description="Value outside the centres of the images' outermost voxels, in modality units; their minimum; or "
@@ -91,6 +100,11 @@ class Preprocessing(Section):
     )
     intensity_of: dict[Identifier, tuple[IntensityStep, ...]] = Field(
         {}, description="Other steps for single inputs, by name."
+    )
+    intensity_on: Literal["grid", "images"] = Field(
+        "grid",
+        description="Where the steps are applied: on the grid, after resampling; or on the images' own voxels, before "
+        "it (`grid` in a step then means these, and a number in `outside` is a scaled value).",
     )
     crop: Crop | None = Field(None, description="Cut down to the body after scaling; absent keeps the grid.")
     regions: tuple[Region, ...] = Field((), description="What earlier stages found, and what it is used for.")
@@ -113,6 +127,9 @@ class Preprocessing(Section):
             raise ValueError('alignment = "acquisition" where spacing_mm keeps that of the images')
         if self.grid.kind == "source" and (self.alignment == "patient" or self.spacing_mm is not None):
             raise ValueError('alignment = "acquisition" and no spacing_mm where grid.kind is source')
+        early = any(each.use in ("crop", "mask") and each.order == "before" for each in self.regions)
+        if self.intensity_on == "images" and early:
+            raise ValueError('order = "after" for crop and mask where intensity_on is images')
         return self
 
 

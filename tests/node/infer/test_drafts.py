@@ -207,13 +207,14 @@ def test_nnunet_results(tmp_path: Path) -> None:
     assert manifest.run.files == ("fold0.onnx", "fold1.onnx") and manifest.run.input == "input"
     assert manifest.run.patch == (64, 192, 160) and manifest.run.overlap == 0.5
     prepared = manifest.preprocessing
-    assert prepared.dimensions == 3 and prepared.spacing_mm == (5.0, 0.79, 0.79) and prepared.interpolation == "cubic"
-    assert prepared.grid.kind == "resized" and prepared.outside == "edge"
+    assert prepared.dimensions == 3 and prepared.spacing_mm == (5.0, 0.79, 0.79) and prepared.outside == "edge"
+    assert prepared.interpolation == "cubic-clipped" and prepared.intensity_on == "images"
+    assert prepared.grid.kind == "resized" and prepared.grid.around == "nonzero"
     clip, z_score = prepared.intensity
     assert (clip.step, z_score.step) == ("clip", "z-score")
     assert clip.model_dump() == {"step": "clip", "low": -41.0, "high": 176.0}
     text = "\n".join(made.open_questions)
-    for word in ("orientation", "nearest slice", "crop", "flips", "labels"):
+    for word in ("orientation", "nearest slice", "flips", "labels"):
         assert word in text
 
 

@@ -1,4 +1,4 @@
-"""What PyTorch and MONAI gave for each option (`parity/make.py`) is what the node gives."""
+"""What PyTorch, MONAI and scikit-image gave for each option (`parity/make.py`) is what the node gives."""
 
 import json
 from pathlib import Path

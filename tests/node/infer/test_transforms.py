@@ -7,12 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from pydicom import Dataset
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from node.infer.intensity import scale_intensities
 from node.infer.output_sections import Label, Postprocessing
 from node.infer.postprocess import make_decision
+from node.infer.preparation import Prepared, prepare_volumes
 from node.infer.preprocessing_sections import Crop, Preprocessing
 from node.infer.regions import box_on, part_of_grid, widened
 from node.infer.transforms import (
@@ -27,7 +29,7 @@ from node.infer.transforms import (
     slice_levels,
     turn,
 )
-from node.volume import Grid
+from node.volume import Grid, Volume
 from tests.painting import painted
 
 ORIENTATIONS = [
@@ -313,3 +315,66 @@ def test_beyond_the_edge_of_shared_voxels_stands_the_nearest() -> None:
     source = Grid(values.shape, np.diag([2.0, 1.0, 1.0, 1.0]))
     larger = centred_grid(np.diag([2.0, 1.0, 1.0]), (4, 5, 6), source.centre_lps)
     np.testing.assert_array_equal(resample(values, source, larger, "cubic", None), np.pad(values, 1, mode="edge"))
+
+
+def seen_of(wanted: dict, **inputs: tuple[np.ndarray, tuple[float, ...] | None]) -> Prepared:
+    """What a network sees of inputs given by voxels and the places of slices."""
+    affine = np.array([[0, 0, 1, 0], [0, 1, 0, 0], [2, 0, 0, 0], [0, 0, 0, 1]], np.float64)
+    volumes = {
+        name: Volume(voxels, affine, [Dataset()] * len(voxels), "MR", "1.2.3", levels=levels)
+        for name, (voxels, levels) in inputs.items()
+    }
+    tables = {"orientation": "SPL", "alignment": "acquisition"} | wanted
+    return prepare_volumes(volumes, list(inputs), Preprocessing.model_validate(tables), {})
+
+
+AROUND = {"grid": {"kind": "cover", "around": "nonzero"}}
+
+
+def test_a_grid_around_what_is_not_zero_in_any_input() -> None:
+    one, two, three = (np.zeros((8, 9, 10), np.float32) for _ in range(3))
+    one[2, 3, 4] = two[5, 6, 7] = 1
+    found = seen_of(AROUND, a=(one, None), b=(two, None))
+    assert found.image.shape == (2, 4, 4, 4) and found.image[0, 0, 0, 0] == found.image[1, 3, 3, 3] == 1
+    np.testing.assert_array_equal(found.grid.affine_lps[:3, 3], [4.0, 3.0, 4.0])
+    assert seen_of(AROUND, a=(three, None)).image.shape == (1, 8, 9, 10)  # nothing is anywhere: all of it
+
+
+def test_an_input_on_other_voxels_is_not_asked_where_it_is_zero() -> None:
+    one, other = np.zeros((8, 9, 10), np.float32), np.ones((6, 9, 10), np.float32)
+    one[2:4, 3, 4] = 1
+    found = seen_of(AROUND, a=(one, None), b=(other, None))
+    assert found.image.shape == (2, 2, 1, 1) and (found.image == 1).all()
+
+
+def test_slices_that_are_not_evenly_spaced_stay_together() -> None:
+    voxels = np.zeros((4, 9, 10), np.float32)
+    voxels[1, 3:5, 4] = 7
+    levels = (0.0, 0.5, 2.0, 3.0)
+    found = seen_of({"spacing_mm": [1.0, 1.0, 1.0], "outside": "edge"} | AROUND, a=(voxels, levels))
+    assert found.image.shape == (1, 8, 2, 1) and found.image.max() > 3
+
+
+def test_steps_on_the_images_come_before_resampling() -> None:
+    voxels = np.random.default_rng(2).integers(0, 900, (8, 9, 10)).astype(np.int16)
+    wanted = {
+        "spacing_mm": [1.5, 1.5, 1.5],
+        "outside": "minimum",
+        "intensity": [{"step": "clip-percentiles", "low": 10, "over": "source"}, {"step": "z-score"}],
+        "intensity_on": "images",
+    }
+    found = seen_of(wanted, a=(voxels, None)).image
+    values = voxels.astype(np.float32)
+    scaled = np.maximum(values, np.percentile(values, 10))
+    scaled = (scaled - scaled.mean()) / scaled.std()
+    plain = {key: value for key, value in wanted.items() if not key.startswith("intensity")}
+    np.testing.assert_allclose(found, seen_of(plain, a=(scaled, None)).image, atol=1e-5)
+    assert found.min() == pytest.approx(scaled.min(), abs=1e-5)
+
+
+def test_a_crop_before_steps_that_come_first_is_refused() -> None:
+    region = {"stage": "first", "use": "crop"}
+    tables = {"orientation": "SPL", "alignment": "acquisition", "intensity_on": "images"}
+    with pytest.raises(ValueError, match='order = "after" for crop and mask'):
+        Preprocessing.model_validate(tables | {"regions": [region]})
+    assert Preprocessing.model_validate(tables | {"regions": [region | {"order": "after"}]}).regions

@@ -1,7 +1,7 @@
-"""Makes `reference.npz`, `cases.json` and `net.onnx`: what PyTorch and MONAI give for each option of preprocessing and
-of the sliding window. Run once, in an environment of its own:
+"""Makes `reference.npz`, `cases.json` and `net.onnx`: what PyTorch, MONAI and scikit-image give for each option of
+preprocessing and of the sliding window. Run once, in an environment of its own:
 
-    pip install torch==2.13.0 monai==1.6.1 onnx && python make.py
+    pip install torch==2.13.0 monai==1.6.1 scikit-image==0.26.0 onnx && python make.py
 
 Each case names the part of the manifest that is to give the same, and its input and expected arrays.
 """
@@ -24,6 +24,7 @@ from monai.transforms import (
     ScaleIntensityRange,
     ScaleIntensityRangePercentiles,
 )
+from skimage.transform import resize
 from torch import nn
 
 HERE = Path(__file__).parent
@@ -147,6 +148,28 @@ def resampling() -> None:
         case("resampling", name, manifest, image, expected, 1e-3)
 
 
+def as_nnunet_does() -> None:
+    """Cut to what is not 0, z-score on the images' own voxels, resized by scikit-image: nnU-Net's order of things."""
+    image = head((14, 16, 12))
+    places = np.nonzero(image)
+    cut = image[tuple(slice(each.min(), each.max() + 1) for each in places)]
+    scaled = (cut - cut.mean()) / cut.std()
+    spacing, wanted = np.array([2.0, 1.0, 1.5]), np.array([1.2, 1.3, 1.1])
+    shape = np.round(spacing / wanted * cut.shape).astype(int)
+    expected = resize(scaled, shape, order=3, mode="edge", anti_aliasing=False)
+    manifest = {
+        "orientation": "SPL",
+        "alignment": "acquisition",
+        "spacing_mm": wanted.tolist(),
+        "interpolation": "cubic-clipped",
+        "outside": "edge",
+        "grid": {"kind": "resized", "around": "nonzero"},
+        "intensity": [{"step": "z-score"}],
+        "intensity_on": "images",
+    }
+    case("resampling", "as nnU-Net does", manifest, image, expected, 1e-4)
+
+
 def pictures() -> None:
     """Images resized as `interpolate` does; area by whole factors, where every definition is the same."""
     picture = CHANCE.random((24, 36)).astype(np.float32)
@@ -222,6 +245,7 @@ def main() -> None:
         resampling()
         pictures()
         windows()
+        as_nnunet_does()
     np.savez_compressed(HERE / "reference.npz", **ARRAYS)
     (HERE / "cases.json").write_text(json.dumps(CASES, indent=1) + "\n")
     print(f"{len(CASES)} cases, {(HERE / 'reference.npz').stat().st_size / 1000:.0f} kB")
