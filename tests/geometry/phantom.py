@@ -281,6 +281,21 @@ def read_volume_by_highdicom(path: Path) -> np.ndarray:
     return np.asarray(volume.map_indices_to_reference(np.argwhere(volume.array)))
 
 
+def write_frames_alone(path: Path, folder: Path, step: int) -> list[Path]:
+    """Of the frames of a segmentation that show something every `step`th, each as a segmentation of its own."""
+    seg = dcmread(path)
+    groups, frames = list(seg.PerFrameFunctionalGroupsSequence), _pixels(seg)
+    folder.mkdir()
+    written = []
+    for index in np.flatnonzero(frames.any(axis=(1, 2)))[::step]:
+        frame = frames[index] if seg.BitsAllocated == 8 else np.packbits(frames[index], bitorder="little")
+        seg.NumberOfFrames, seg.PerFrameFunctionalGroupsSequence = 1, [groups[index]]
+        seg.PixelData = frame.tobytes() + bytes(frame.size % 2)
+        written.append(folder / f"{index}.dcm")
+        seg.save_as(written[-1])
+    return written
+
+
 def read_by_dcmqi(path: Path, folder: Path) -> np.ndarray:
     """Voxel centres by dcmqi and ITK, from the NRRD they write."""
     array, steps, origin = read_array_by_dcmqi(path, folder)
