@@ -48,15 +48,36 @@ def _done(stage: Stage) -> str:
     if prepared.dimensions == 3:
         along = [each if isinstance(each, str) else f"{each:g}" for each in prepared.spacing_mm or ()]
         spacing = f" at {' x '.join(along)} mm" if along else ""
-        grid = f"volume {prepared.orientation}{spacing}"
+        fixed = f" of {' x '.join(map(str, prepared.grid.shape))} voxels" if prepared.grid.shape else ""
+        grid = f"volume {prepared.orientation}{spacing}{fixed}"
+        grid += ", around what is not 0" if prepared.grid.around == "nonzero" else ""
+        grid += ", cut to what is bright" if prepared.crop else ""
     else:
         size = f" of {prepared.size[0]} x {prepared.size[1]} pixels" if prepared.size else ""
         grid = f"image{size}"
+    scaled = f"; scaled by {', '.join(step.step for step in prepared.intensity)}" if prepared.intensity else ""
     patch = f" in patches of {' x '.join(map(str, stage.run.patch))}" if stage.run.patch else ""
     patch += f" with a halo of {stage.run.halo}" if stage.run.halo else ""
     folds = f", {len(stage.run.files)} folds" if len(stage.run.files) > 1 else ""
     regions = "".join(f", {region.use} by {region.stage}" for region in prepared.regions)
-    return f"{grid}{regions}; {', '.join(stage.run.files)}{patch}{folds}"
+    found = [name for output in stage.outputs if not output.report for name in names_of(output)]
+    kept = f"; finds {', '.join(found)} for later stages" if found else ""
+    return f"{grid}{regions}{scaled}; {', '.join(stage.run.files)}{patch}{folds}{kept}"
+
+
+def _cleaned(output: Segmentation) -> str:
+    """What is done with labels on the images' own voxels."""
+    kinds = {"none": "", "foreground": "largest component of all together", "each-label": "largest component of each"}
+    done = [
+        "only in the body" if output.body else "",
+        f"smoothed by {output.smoothing_mm:g} mm" if output.smoothing_mm else "",
+        kinds[output.largest_component],
+        f"components of at least {output.minimum_component_ml:g} mL" if output.minimum_component_ml else "",
+        f"components of at least {output.minimum_component_voxels} voxels" if output.minimum_component_voxels else "",
+        "holes filled" if output.fill_holes else "",
+    ]
+    said = ", ".join(each for each in done if each)
+    return f"; cleaned: {said}" if said else ""
 
 
 def _given(output: AnyOutput) -> str:
@@ -64,7 +85,8 @@ def _given(output: AnyOutput) -> str:
     match output:
         case Segmentation():
             measured = ", ".join(dict.fromkeys(each.kind for each in output.measurements))
-            return f"{names}{f'; measured: {measured}' if measured else ''}"
+            count = f"{len(output.labels)} labels: " if len(output.labels) > 1 else ""
+            return f"{count}{names}{f'; measured: {measured}' if measured else ''}{_cleaned(output)}"
         case Classification() | Detection():
             points = ", ".join(
                 f"{each.name} from {each.threshold:g}{' (critical)' if each.critical else ''}"

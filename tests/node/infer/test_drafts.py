@@ -353,6 +353,31 @@ def test_a_configuration_that_inherits(tmp_path: Path) -> None:
     assert load_manifest(tmp_path / "low").run.patch == (64, 160, 160)
 
 
+def test_a_cascade_in_words(tmp_path: Path) -> None:
+    labels = (NamedLabel("Liver", (1,)), NamedLabel("Spleen", (2,)))
+    new_folder(
+        tmp_path / "m", network(tmp_path / "n.onnx", ["N", 1, "D", "H", "W"], {"y": ["N", 3, "D", "H", "W"]}), labels
+    )
+    path = tmp_path / "m" / "model.toml"
+    stage = (
+        '[[stages]]\nname = "body"\n[stages.preprocessing]\norientation = "SPL"\nspacing_mm = [3, 3, 3]\n'
+        'grid = { kind = "fixed", shape = [128, 96, 64] }\n[stages.run]\nfile = "model.onnx"\ninput = "x"\n'
+        '[[stages.outputs]]\ntask = "segmentation"\ntensor = "y"\nreport = false\nchannels = 3\n'
+        '[[stages.outputs.labels]]\nname = "Trunk"\nchannels = [1]\ntype = { value = "1", meaning = "x" }\n'
+        "rgb = [0, 0, 0]\n\n"
+    )
+    region = '\n[[preprocessing.regions]]\nstage = "body"\nuse = "crop"\n\n[run]'
+    text = path.read_text().replace("[run]", region, 1).replace("# To be said: as in training", f"{stage}# As", 1)
+    path.write_text(text.replace('decision = "argmax"', 'decision = "argmax"\nlargest_component = "foreground"', 1))
+    words = describe(load_manifest(tmp_path / "m"))
+    for said in (
+        "- stage body: volume SPL at 3 x 3 x 3 mm of 128 x 96 x 64 voxels; model.onnx; finds Trunk for later stages",
+        "- volume SPL at 1 x 1 x 1 mm, crop by body; scaled by min-max; model.onnx",
+        "2 labels: Liver, Spleen; measured: volume; cleaned: largest component of all together",
+    ):
+        assert said in words
+
+
 def test_a_manifest_in_words(tmp_path: Path) -> None:
     import_monai(bundle(tmp_path / "b"), tmp_path / "spleen")
     text = describe(load_manifest(tmp_path / "spleen"))
