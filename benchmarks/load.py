@@ -178,7 +178,7 @@ def _row(path: Path, known: KnownInstance) -> ReceivedInstance:
         transfer_syntax_uid=known.transfer_syntax_uid,
         path=str(path),
         size_bytes=path.stat().st_size,
-        sha256="0" * 64,
+        digest="0" * 64,
         received_at=datetime.now(UTC),
         calling_ae_title="A",
         called_ae_title="B",

@@ -4,8 +4,8 @@
 
 Everything runs on loopback, alternating (node, peer, peer, node, ...) in one run; figures are medians, and only
 ratios of one run mean anything. The node answers when file and row are durable; storescp syncs nothing, Orthanc syncs
-each file. Before each round the disk finishes what the one before left unwritten. The peers run with TCP_NODELAY=1: without it they wait 40 ms for each answer. Messages are built before the
-clock starts.
+each file. Before each round the disk finishes what the one before left unwritten. The peers run with TCP_NODELAY=1:
+without it they wait 40 ms for each answer. Messages are built before the clock starts.
 """
 
 import argparse

@@ -2,7 +2,6 @@
 PATH`.
 """
 
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -12,6 +11,7 @@ from node.errors import OverreadError
 from node.receive.header import InstanceHeader, read_header
 from node.select.candidates import Priors, PriorStudy
 from node.store.catalogue import StoredInstance, StoredSeries
+from node.store.digests import file_digest
 from node.store.tables import SeriesState
 
 
@@ -79,8 +79,6 @@ def walk_files(paths: Iterable[Path]) -> Iterator[Path]:
 
 
 def _stored(path: Path, header: InstanceHeader) -> StoredInstance:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     return StoredInstance(
         sop_instance_uid=header.sop_instance_uid,
         sop_class_uid=header.sop_class_uid,
@@ -88,7 +86,7 @@ def _stored(path: Path, header: InstanceHeader) -> StoredInstance:
         transfer_syntax_uid=header.transfer_syntax_uid,
         path=str(path),
         size_bytes=path.stat().st_size,
-        sha256=digest,
+        digest=file_digest(path),
         received_at=datetime.fromtimestamp(path.stat().st_mtime, UTC),
         geometry=header.geometry,
         pixel_offset=header.pixel_offset,

@@ -257,7 +257,7 @@ class Replay:
             transfer_syntax_uid="1.2.840.10008.1.2.1",
             path=f"{self._uid(name)}.{image}",
             size_bytes=1,
-            sha256=f"{image:064x}",
+            digest=f"{image:064x}",
             received_at=at,
             calling_ae_title=each.sender,
             called_ae_title="OVERREAD",

@@ -25,7 +25,8 @@ from node.receive.command import Command
 from node.store.catalogue import Quarantined, record_quarantine
 from node.store.commitments import CommitmentRequest, HeldObject, held_objects, mark_reported, record_request
 from node.store.database import read_transaction, write_transaction
-from node.store.files import FileStore, data_set_digest
+from node.store.digests import data_set_digest
+from node.store.files import FileStore
 
 STORAGE_COMMITMENT_INSTANCE = "1.2.840.10008.1.20.1.1"
 REQUEST_STORAGE_COMMITMENT = 1
@@ -214,7 +215,7 @@ class CommitmentScp:
                 sop_instance_uid, f"the file of a stored object cannot be read ({describe_error(error)})"
             )
             return PROCESSING_FAILURE
-        if digest != held.sha256:
+        if digest != held.digest:
             self._report_damage(
                 sop_instance_uid, "the file of a stored object is not what was received: its digest differs"
             )

@@ -277,7 +277,7 @@ class Committer:
         try:
             self._watermark.open(syncs_once=self._one_sync)
             return self._files.place(
-                temporary, instance.series_instance_uid, instance.sop_instance_uid, instance.sha256
+                temporary, instance.series_instance_uid, instance.sop_instance_uid, instance.digest
             )
         except BaseException as error:
             with suppress(OSError):

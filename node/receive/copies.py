@@ -13,7 +13,8 @@ from node.logs import get_logger
 from node.store import tables
 from node.store.catalogue import ReceivedInstance
 from node.store.database import read_transaction, write_transaction
-from node.store.files import FileStore, data_set_digest
+from node.store.digests import data_set_digest
+from node.store.files import FileStore
 from node.store.sync_point import SyncPoint
 
 
@@ -54,7 +55,7 @@ class Copies:
         if row.path == copy.path:
             return True
         is_durable = row.path in own or self._is_durable(row.received_at)
-        if is_durable and row.path not in self.distrusted and self._is_whole(row.path, copy.sha256):
+        if is_durable and row.path not in self.distrusted and self._is_whole(row.path, copy.digest):
             self._files.remove(copy.path)
             return True
         self._files.sync([copy.path], each=True)  # the first may be what was acknowledged
@@ -73,9 +74,9 @@ class Copies:
         point = self._sync_point.read()
         return point is not None and received_at <= point
 
-    def _is_whole(self, path: str, sha256: str) -> bool:
+    def _is_whole(self, path: str, digest: str) -> bool:
         try:
-            return data_set_digest(self._files.absolute(path)) == sha256
+            return data_set_digest(self._files.absolute(path)) == digest
         except (OSError, ValueError):
             return False
 

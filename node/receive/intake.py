@@ -5,7 +5,6 @@ when it fills.
 """
 
 import contextlib
-import hashlib
 import mmap
 import os
 from collections.abc import Callable, Sequence
@@ -22,6 +21,7 @@ from node.receive.committer import Committer
 from node.receive.header import HeaderError, InstanceHeader, read_data_set
 from node.receive.part10 import write_file_meta
 from node.store.catalogue import Quarantined, ReceivedInstance
+from node.store.digests import new_digest
 from node.store.files import FileStore
 from node.store.patients import PatientKeys
 
@@ -211,7 +211,7 @@ class IncomingObject:
         self._beginnings = beginnings
         self._study_instance_uid = study_instance_uid
         self._refusal: Refused | None = None
-        self._digest = hashlib.sha256()
+        self._digest = new_digest()
         self._descriptor = -1
         self._path: Path | None = None
         self._failed_before = intake.files.file_system.failed_syncs
@@ -319,7 +319,7 @@ class IncomingObject:
             transfer_syntax_uid=self._transfer_syntax_uid,
             path="",
             size_bytes=len(self._file_meta) + self.size_bytes,
-            sha256=self._digest.hexdigest(),
+            digest=self._digest.hexdigest(),
             received_at=self._intake.now(),
             calling_ae_title=self._sender.calling_ae_title,
             called_ae_title=self._sender.called_ae_title,

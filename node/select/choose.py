@@ -123,8 +123,8 @@ def input_digest(choices: Sequence[InputChoice]) -> str:
     for choice in sorted(choices, key=lambda choice: choice.input_name):
         digest.update(f"input {choice.input_name}\n".encode())
         members = choice.chosen.instances if choice.chosen else ()
-        for uid, sha256 in sorted((each.sop_instance_uid, each.sha256) for each in members):
-            digest.update(f"{uid} {sha256}\n".encode())
+        for uid, content in sorted((each.sop_instance_uid, each.digest) for each in members):
+            digest.update(f"{uid} {content}\n".encode())
     return digest.hexdigest()
 
 

@@ -35,7 +35,7 @@ _CHUNK = 500  # values in one IN list: below the limit of every database
 class ReceivedInstance:
     """One SOP instance whose file is in place (`path` is relative to data_dir), about to be acknowledged.
 
-    `series_header` and `geometry` hold attributes by keyword, JSON-safe, without patient identity. `sha256`
+    `series_header` and `geometry` hold attributes by keyword, JSON-safe, without patient identity. `digest`
     is of the encoded data set without the Part 10 header. `pixel_offset` and `pixel_length` are bytes in
     the file. `patient_key` is a keyed hash (`node.store.patients`), `study_date_time` is `YYYYMMDDHHMMSS`.
     """
@@ -47,7 +47,7 @@ class ReceivedInstance:
     transfer_syntax_uid: str
     path: str
     size_bytes: int
-    sha256: str
+    digest: str
     received_at: datetime
     calling_ae_title: str
     called_ae_title: str
@@ -69,7 +69,7 @@ class StoredInstance:
     transfer_syntax_uid: str
     path: str
     size_bytes: int
-    sha256: str
+    digest: str
     received_at: datetime
     geometry: Mapping[str, Any] | None
     pixel_offset: int | None
@@ -122,7 +122,7 @@ def store_instances(
         outcome = _outcome(one, known, study_of)
         outcomes.append(outcome)
         if outcome == "stored":
-            known[one.sop_instance_uid] = one.sha256
+            known[one.sop_instance_uid] = one.digest
             study_of[one.series_instance_uid] = one.study_instance_uid
             fresh.append(one)
     if fresh:
@@ -292,14 +292,14 @@ def holdings(connection: Connection) -> Holdings:
 def _outcome(one: ReceivedInstance, known: Mapping[str, str], study_of: Mapping[str, str]) -> StoreOutcome:
     digest = known.get(one.sop_instance_uid)
     if digest is not None:
-        return "duplicate" if digest == one.sha256 else "conflict"
+        return "duplicate" if digest == one.digest else "conflict"
     if study_of.get(one.series_instance_uid, one.study_instance_uid) != one.study_instance_uid:
         return "conflict"
     return "stored"
 
 
 # These run for every group of objects that arrives, and are built once: building one costs more than running it.
-_SELECT_DIGESTS = select(instance.c.sop_instance_uid, instance.c.sha256).where(
+_SELECT_DIGESTS = select(instance.c.sop_instance_uid, instance.c.digest).where(
     instance.c.sop_instance_uid.in_(bindparam("uids", expanding=True))
 )
 _SELECT_STUDIES = select(series.c.series_instance_uid, series.c.study_instance_uid).where(

@@ -40,7 +40,7 @@ class HeldObject:
 
     sop_class_uid: str
     path: str
-    sha256: str
+    digest: str
 
 
 def record_request(
@@ -136,11 +136,11 @@ def unreported(connection: Connection, limit: int = 10) -> list[CommitmentReques
 def held_objects(connection: Connection, sop_instance_uids: Sequence[str]) -> dict[str, HeldObject]:
     """Those of the objects that are stored, by SOP Instance UID."""
     found: dict[str, HeldObject] = {}
-    columns = (instance.c.sop_instance_uid, instance.c.sop_class_uid, instance.c.path, instance.c.sha256)
+    columns = (instance.c.sop_instance_uid, instance.c.sop_class_uid, instance.c.path, instance.c.digest)
     for first in range(0, len(sop_instance_uids), _CHUNK):
         uids = sop_instance_uids[first : first + _CHUNK]
         for row in connection.execute(select(*columns).where(instance.c.sop_instance_uid.in_(uids))):
-            found[row.sop_instance_uid] = HeldObject(row.sop_class_uid, row.path, row.sha256)
+            found[row.sop_instance_uid] = HeldObject(row.sop_class_uid, row.path, row.digest)
     return found
 
 

@@ -22,7 +22,7 @@ import secrets
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from node.errors import Permanent
@@ -32,7 +32,6 @@ if sys.platform != "win32":
     import fcntl
 
 _ROOM_SECONDS = 0.2
-_READ_BYTES = 1 << 20
 _BEING_MADE = ".new"
 _FOLDERS = ("incoming", "instances", "quarantine", "results", "backup")
 
@@ -120,18 +119,18 @@ class FileStore:
         if self._begin_write_back is not None:
             self._begin_write_back(descriptor)
 
-    def place(self, temporary: Path, series_instance_uid: str, sop_instance_uid: str, sha256: str) -> str:
+    def place(self, temporary: Path, series_instance_uid: str, sop_instance_uid: str, digest: str) -> str:
         """Move a whole temporary file to its final name; the relative path. Not yet durable: see `sync`.
 
         Where the usual name is taken (the same content again, or what a crash left behind) another one is
         used.
         """
         folder = self._known_folders.get(series_instance_uid) or self._make_folder(series_instance_uid)
-        relative = f"{folder}/{sop_instance_uid}-{sha256[:12]}.dcm"
+        relative = f"{folder}/{sop_instance_uid}-{digest[:12]}.dcm"
         try:
             _link(temporary, f"{self.data_dir}/{relative}")
         except FileExistsError:
-            relative = f"{folder}/{sop_instance_uid}-{sha256[:12]}-{secrets.token_hex(4)}.dcm"
+            relative = f"{folder}/{sop_instance_uid}-{digest[:12]}-{secrets.token_hex(4)}.dcm"
             _link(temporary, f"{self.data_dir}/{relative}")
         except FileNotFoundError:  # the folder was removed after its series was
             self._make_folder(series_instance_uid)
@@ -176,27 +175,6 @@ class FileStore:
             self._known_folders.clear()
         self._known_folders[series_instance_uid] = relative
         return relative
-
-
-def data_set_digest(path: Path, progress: Callable[[], None] = lambda: None) -> str:
-    """SHA-256 of the data set in one of our files: of what comes after the File Meta Information, whose length it says.
-
-    Raises `OSError`, or `ValueError` where the beginning is not as we write it."""
-    digest = hashlib.sha256()
-    with path.open("rb", buffering=0) as file:
-        head = file.read(144)
-        if len(head) < 144 or head[128:132] != b"DICM" or head[132:140] != b"\x02\0\0\0UL\x04\0":
-            raise ValueError("no File Meta Information")
-        file.seek(144 + int.from_bytes(head[140:144], "little"))
-        for piece in _pieces(file.read):
-            digest.update(piece)
-            progress()
-    return digest.hexdigest()
-
-
-def _pieces(read: Callable[[int], bytes]) -> Iterator[bytes]:
-    while piece := read(_READ_BYTES):
-        yield piece
 
 
 def _link(source: Path, target: str) -> None:

@@ -20,7 +20,8 @@ from sqlalchemy import Connection, Engine, and_, delete, exists, select
 from node.logs import describe_error, get_logger
 from node.store.catalogue import Quarantined, record_quarantine
 from node.store.database import read_transaction, write_transaction
-from node.store.files import FileStore, data_set_digest
+from node.store.digests import data_set_digest
+from node.store.files import FileStore
 from node.store.tables import SeriesState, expired_instance, instance, series, series_release, study
 
 _FILE = "synced"
@@ -34,7 +35,7 @@ class _Row(NamedTuple):
     sop_instance_uid: str
     path: str
     size_bytes: int
-    sha256: str
+    digest: str
 
 
 class SyncPoint:
@@ -143,7 +144,7 @@ def forget_instances(connection: Connection, paths: Mapping[str, str]) -> None:
 
 def _newest(engine: Engine, since: datetime) -> list[_Row]:
     """What was stored since then."""
-    columns = (instance.c.sop_instance_uid, instance.c.path, instance.c.size_bytes, instance.c.sha256)
+    columns = (instance.c.sop_instance_uid, instance.c.path, instance.c.size_bytes, instance.c.digest)
     with read_transaction(engine) as connection:
         rows = connection.execute(
             select(*columns)
@@ -158,7 +159,7 @@ def _is_whole(files: FileStore, row: _Row) -> bool:
     not to be able to read it now (rights, too many open files) says nothing of what it holds."""
     file = files.absolute(row.path)
     try:
-        return file.stat().st_size == row.size_bytes and data_set_digest(file) == row.sha256
+        return file.stat().st_size == row.size_bytes and data_set_digest(file) == row.digest
     except (FileNotFoundError, ValueError):
         return False
     except OSError as error:

@@ -198,7 +198,7 @@ def test_changed_copy_of_an_image_is_a_conflict_and_changes_no_deadline(
     """A patient's name that changes between two sends changes the content under a known UID."""
     send(engine, 1, 5)
     with write_transaction(engine) as connection:
-        assert store_instances(connection, [image(5, sha256="f" * 64)], later(90)) == ["conflict"]
+        assert store_instances(connection, [image(5, digest="f" * 64)], later(90)) == ["conflict"]
     clock[0] = later(7)
     assert running.settle_due() == 1
 

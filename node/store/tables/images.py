@@ -127,7 +127,7 @@ instance = Table(
     Column("transfer_syntax_uid", String(64), nullable=False),
     Column("path", Text, nullable=False),
     Column("size_bytes", BigInteger, nullable=False),
-    Column("sha256", String(64), nullable=False, comment="of the encoded data set, without the Part 10 header"),
+    Column("digest", String(72), nullable=False, comment="BLAKE3 of the encoded data set, without the Part 10 header"),
     Column("received_at", UtcDateTime, nullable=False),
     Column(
         "geometry",

@@ -286,7 +286,7 @@ def add_real_result(node: Node, destination: str, critical: Sequence[str] = ()) 
                     transfer_syntax_uid=str(header.file_meta.TransferSyntaxUID),
                     path=str(path.relative_to(node.folder)),
                     size_bytes=1,
-                    sha256="0" * 64,
+                    digest="0" * 64,
                     received_at=NOW,
                 )
             )

@@ -14,6 +14,7 @@ from node.store.deliveries import get_destination_state, hold, learn, record_del
 from node.store.tables import DeliveryState
 from tests.node.deliver.conftest import Node
 
+RENAMED = {("instance", "sha256"): "digest"}
 REFUSED = {"class 1.2.3": "2030-01-01T00:00:00+00:00"}
 
 
@@ -31,7 +32,10 @@ def as_of_revision(node: Node, path: Path, revision: str) -> None:
         for name, table in wanted.tables.items():
             if name == "alembic_version":
                 continue
-            columns = [newest.tables[name].c[column.name] for column in table.columns]
+            columns = [
+                newest.tables[name].c[RENAMED.get((name, column.name), column.name)].label(column.name)
+                for column in table.columns
+            ]
             rows = [dict(row._mapping) for row in source.execute(select(*columns))]
             if rows:
                 target.execute(insert(table), rows)

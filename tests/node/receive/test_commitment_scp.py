@@ -35,7 +35,8 @@ from node.settings import Destination, DimseSettings, NodeSettings, Settings
 from node.store import tables
 from node.store.commitments import CommitmentRequest, claim_requests, record_request, unreported
 from node.store.database import migrate, open_database, read_transaction, write_transaction
-from node.store.files import FileStore, data_set_digest
+from node.store.digests import data_set_digest
+from node.store.files import FileStore
 from tests.counterparts import free_port, orthanc, wait_until
 from tests.node.receive.wire import CT, EXPLICIT, IMPLICIT, Client, Encoded, command, encode, read_encoded
 from tests.phantoms import make_series, write_series

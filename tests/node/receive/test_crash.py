@@ -4,7 +4,6 @@
 loop-mounted file system, and so root; elsewhere they are left out.
 """
 
-import hashlib
 import os
 import random
 import shutil
@@ -19,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from blake3 import blake3
 from sqlalchemy import select
 
 from node.store import tables
@@ -63,7 +63,7 @@ class Sending:
             client.associate([(1, CT, [EXPLICIT])])
             for image in batch:
                 if client.store(image) == 0:
-                    self.acknowledged[image.sop_instance] = hashlib.sha256(image.data_set).hexdigest()
+                    self.acknowledged[image.sop_instance] = blake3(image.data_set).hexdigest()
 
 
 def make_batches(associations: int, objects: int, side: int = 48) -> list[list[Encoded]]:
@@ -92,10 +92,10 @@ def stored(data_dir: Path) -> dict[str, tuple[str, Path]]:
     try:
         with read_transaction(engine) as connection:
             instance = tables.instance.c
-            rows = connection.execute(select(instance.sop_instance_uid, instance.sha256, instance.path)).all()
+            rows = connection.execute(select(instance.sop_instance_uid, instance.digest, instance.path)).all()
     finally:
         engine.dispose()
-    return {row.sop_instance_uid: (row.sha256, data_dir / row.path) for row in rows}
+    return {row.sop_instance_uid: (row.digest, data_dir / row.path) for row in rows}
 
 
 def digest(path: Path) -> str:
@@ -103,7 +103,7 @@ def digest(path: Path) -> str:
     content = path.read_bytes()
     assert content[128:132] == b"DICM", f"{path.name} is torn"
     start = 144 + int.from_bytes(content[140:144], "little")
-    return hashlib.sha256(content[start:]).hexdigest()
+    return blake3(content[start:]).hexdigest()
 
 
 def check(data_dir: Path, acknowledged: dict[str, str]) -> None:
@@ -194,7 +194,7 @@ def test_disk_that_fails_loses_nothing_acknowledged(tmp_path: Path, receivers: R
                         subprocess.run(["mount", "-o", "remount,size=400m", volume], check=True)
                     statuses.append(client.store(one))
                     if statuses[-1] == 0:
-                        acknowledged[one.sop_instance] = hashlib.sha256(one.data_set).hexdigest()
+                        acknowledged[one.sop_instance] = blake3(one.data_set).hexdigest()
             receivers.kill(pid)
             shutil.copyfile(image, tmp_path / "cut.img")
         assert acknowledged and set(statuses) == {0, 0xA700}
@@ -219,7 +219,7 @@ def test_full_disk_is_a700_and_recovers(tmp_path: Path, receivers: Receivers) ->
             for one, before in zip(batch, statuses, strict=True):
                 if before:
                     assert client.store(one) == 0
-            acknowledged = {one.sop_instance: hashlib.sha256(one.data_set).hexdigest() for one in batch}
+            acknowledged = {one.sop_instance: blake3(one.data_set).hexdigest() for one in batch}
         check(data_dir, acknowledged)
         assert len(stored(data_dir)) == len(batch)
         receivers.kill(pid)

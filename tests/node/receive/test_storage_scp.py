@@ -1,6 +1,5 @@
 """The Storage SCP over loopback with a real SQLite file: what is answered, and what is there afterwards."""
 
-import hashlib
 import socket
 import sqlite3
 import threading
@@ -11,6 +10,7 @@ from typing import Any
 
 import pydicom
 import pytest
+from blake3 import blake3
 from pynetdicom import AE
 from pynetdicom.sop_class import CTImageStorage, Verification  # type: ignore[attr-defined]
 
@@ -52,7 +52,7 @@ def test_stored_object_is_in_place_indexed_and_bit_for_bit(receive: Start, image
         row = rows[image.sop_instance]
         content = (receiver.data_dir / row.path).read_bytes()
         assert content.endswith(image.data_set) and len(content) == row.size_bytes
-        assert row.sha256 == hashlib.sha256(image.data_set).hexdigest()
+        assert row.digest == blake3(image.data_set).hexdigest()
         read = pydicom.dcmread(receiver.data_dir / row.path)
         assert content[row.pixel_offset : row.pixel_offset + row.pixel_length] == read.PixelData
         assert row.geometry["ImagePositionPatient"] == [float(value) for value in read.ImagePositionPatient]
@@ -115,7 +115,7 @@ def test_file_left_by_a_crash_is_not_trusted(receive: Start, images: list[Encode
         client.store(images[0])
         (row,) = receiver.rows()
         torn = receiver.data_dir / row.path.replace(row.sop_instance_uid, images[1].sop_instance)
-        digest = hashlib.sha256(images[1].data_set).hexdigest()[:12]
+        digest = blake3(images[1].data_set).hexdigest()[:12]
         torn = torn.with_name(f"{images[1].sop_instance}-{digest}.dcm")
         torn.write_bytes(b"torn")
         assert client.store(images[1]) == 0
@@ -312,7 +312,7 @@ def test_object_larger_than_the_buffer_streams(receive: Start) -> None:
         client.send(encoded.message(fragment_bytes=100_000))
         assert client.read_status() == 0
     (row,) = receiver.rows()
-    assert row.sha256 == hashlib.sha256(encoded.data_set).hexdigest()
+    assert row.digest == blake3(encoded.data_set).hexdigest()
     assert (receiver.data_dir / row.path).read_bytes().endswith(encoded.data_set)
 
 

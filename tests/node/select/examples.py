@@ -39,7 +39,7 @@ def series(
             transfer_syntax_uid="1.2.840.10008.1.2.1",
             path=f"{uid}/{number}",
             size_bytes=1,
-            sha256=f"{number:064x}",
+            digest=f"{number:064x}",
             received_at=received_at,
             geometry={
                 "Rows": 256,

@@ -29,7 +29,7 @@ def received(number: int = 1, *, series: str = "1.2.3", study: str = "1.2", **ch
             transfer_syntax_uid="1.2.840.10008.1.2.1",
             path=f"instances/{series}.{number}.dcm",
             size_bytes=1000 + number,
-            sha256=f"{number:064x}",
+            digest=f"{number:064x}",
             received_at=later(number),
             calling_ae_title="MODALITY",
             called_ae_title="OVERREAD",

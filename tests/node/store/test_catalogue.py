@@ -46,9 +46,9 @@ def test_stored_instances_come_back_as_they_were_given(connection: Connection) -
     assert series.header == {"Modality": "MR", "Rows": 32}
     first, last = series.instances
     assert first.geometry == {"ImagePositionPatient": [0.0, 0.0, 1.0]}
-    assert (last.path, last.sha256, last.geometry, last.pixel_length) == (
+    assert (last.path, last.digest, last.geometry, last.pixel_length) == (
         given_last.path,
-        given_last.sha256,
+        given_last.digest,
         None,
         3_000_000_000,
     )
@@ -70,8 +70,8 @@ def test_the_same_object_again_changes_nothing(connection: Connection) -> None:
 def test_other_content_under_a_known_uid_is_a_conflict(connection: Connection) -> None:
     store_instances(connection, [received(1)], later(30))
     before = study_series(connection, "1.2")
-    assert store_instances(connection, [received(1, sha256=OTHER_CONTENT)], later(60)) == ["conflict"]
-    elsewhere = received(1, sha256=OTHER_CONTENT, series_instance_uid="7.8", study_instance_uid="7")
+    assert store_instances(connection, [received(1, digest=OTHER_CONTENT)], later(60)) == ["conflict"]
+    elsewhere = received(1, digest=OTHER_CONTENT, series_instance_uid="7.8", study_instance_uid="7")
     assert store_instances(connection, [elsewhere], later(60)) == ["conflict"]
     assert study_series(connection, "1.2") == before
     assert study_series(connection, "7") == []
@@ -88,7 +88,7 @@ def test_duplicates_and_conflicts_inside_one_group(connection: Connection) -> No
     group = [
         received(1),
         received(1, path="incoming/2"),
-        received(1, sha256=OTHER_CONTENT),
+        received(1, digest=OTHER_CONTENT),
         received(2),
         received(3, study="9"),
         received(1, series="5.6", study="5"),
@@ -112,7 +112,7 @@ def test_a_large_group_is_stored_at_once(connection: Connection) -> None:
     st.lists(
         st.builds(
             lambda number, content, series, study: received(
-                number, series=f"1.{series}", study=str(study), sha256=f"{content:064x}"
+                number, series=f"1.{series}", study=str(study), digest=f"{content:064x}"
             ),
             st.integers(1, 3),
             st.integers(1, 2),

@@ -42,7 +42,7 @@ def instances() -> st.SearchStrategy[ReceivedInstance]:
         transfer_syntax_uid=st.just("1.2"),
         path=st.just("instances/x"),
         size_bytes=st.integers(0, 1 << 40),
-        sha256=st.sampled_from(["a" * 64, "b" * 64]),
+        digest=st.sampled_from(["a" * 64, "b" * 64]),
         received_at=st.integers(0, 1000).map(lambda n: NOW + timedelta(milliseconds=n)),
         calling_ae_title=st.just("A"),
         called_ae_title=st.just("B"),
@@ -84,7 +84,7 @@ class Recorder:
 
 
 def test_lists_are_written_out_for_drivers_that_take_parameters_by_name() -> None:
-    statement = select(tables.instance.c.sha256).where(
+    statement = select(tables.instance.c.digest).where(
         tables.instance.c.sop_instance_uid.in_(bindparam("uids", expanding=True))
     )
     recorder = Recorder()

@@ -1,6 +1,5 @@
 """What a power cut may leave of objects that nobody was told of, and how it is found at the next start."""
 
-import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -8,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from blake3 import blake3
 from sqlalchemy import Engine, select
 
 from node.store import tables
@@ -43,7 +43,7 @@ def store(engine: Engine, files: FileStore, number: int, at: datetime, series: s
     content = bytes([number]) * 1000
     os.write(descriptor, META + content)
     os.close(descriptor)
-    digest = hashlib.sha256(content).hexdigest()
+    digest = blake3(content).hexdigest()
     path = files.place(temporary, series, f"1.2.3.{number}", digest)
     one = ReceivedInstance(
         sop_instance_uid=f"1.2.3.{number}",
@@ -53,7 +53,7 @@ def store(engine: Engine, files: FileStore, number: int, at: datetime, series: s
         transfer_syntax_uid="1.2.840.10008.1.2.1",
         path=path,
         size_bytes=len(META) + 1000,
-        sha256=digest,
+        digest=digest,
         received_at=at,
         calling_ae_title="CT",
         called_ae_title="NODE",

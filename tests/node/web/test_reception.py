@@ -104,7 +104,7 @@ def test_ending_a_request_waits_for_the_thread_that_takes_its_bytes(
 class BrokenFiles(FileStore):
     """Has a fault of ours."""
 
-    def place(self, temporary: Path, series_instance_uid: str, sop_instance_uid: str, sha256: str) -> str:
+    def place(self, temporary: Path, series_instance_uid: str, sop_instance_uid: str, digest: str) -> str:
         raise RuntimeError("a fault")
 
 

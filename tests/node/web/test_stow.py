@@ -1,6 +1,5 @@
 """STOW-RS: what is answered, and that what is answered with success is stored like an object that came by C-STORE."""
 
-import hashlib
 import json
 import threading
 from collections.abc import Callable
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from blake3 import blake3
 from pydicom import Dataset, dcmread
 from pydicom.data import get_testdata_file
 from pydicom.uid import generate_uid
@@ -33,7 +33,7 @@ def test_series_is_stored(serve: Serve, images: list[Dataset]) -> None:
     assert successes(answer) == uids and "00081198" not in answer.json() and "warning" not in answer.headers
     assert answer.json()["00081190"] == {"vr": "UR"}  # nothing can be retrieved
     assert web.stored() == {str(image.SOPInstanceUID): encode(image).data_set for image in images}
-    assert all(row.sha256 == hashlib.sha256(web.stored()[row.sop_instance_uid]).hexdigest() for row in web.rows())
+    assert all(row.digest == blake3(web.stored()[row.sop_instance_uid]).hexdigest() for row in web.rows())
     assert web.notified.is_set()
     (series,) = web.rows(tables.series)
     assert (series.calling_ae_title, series.called_ae_title) == ("STOW-RS", "OVERREAD")

@@ -1,0 +1,98 @@
+"""The digest of a stored data set: whether it is what was received, and whether what comes again is the same.
+
+BLAKE3, which costs a quarter of the processor time of SHA-256 (docs/decisions/0005-one-sync.md).
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from blake3 import blake3
+from sqlalchemy import Engine, select, update
+
+from node.logs import describe_error, get_logger
+from node.store.database import read_transaction, write_transaction
+from node.store.files import FileStore
+from node.store.tables import instance
+
+_READ_BYTES = 1 << 20
+_OLD_PREFIX = "sha256:"
+
+
+def new_digest() -> blake3:
+    """A digest of nothing yet: `update` it, then take its `hexdigest`."""
+    return blake3()
+
+
+def file_digest(path: Path) -> str:
+    """Of a whole file. Raises `OSError`."""
+    digest = new_digest()
+    with path.open("rb", buffering=0) as file:
+        for piece in _pieces(file.read):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def data_set_digest(path: Path, progress: Callable[[], None] = lambda: None) -> str:
+    """Of the data set in one of our files: of what comes after the File Meta Information, whose length it says.
+
+    Raises `OSError`, or `ValueError` where the beginning is not as we write it."""
+    digest = new_digest()
+    for piece in _data_set(path):
+        digest.update(piece)
+        progress()
+    return digest.hexdigest()
+
+
+def renew_digests(engine: Engine, files: FileStore) -> int:
+    """Give objects that a version before BLAKE3 received their new digest; how many.
+
+    A file that is not what was received keeps the old one, which nothing matches: it is not committed to, and the log
+    names it (`digest_not_renewed`). Raises `SQLAlchemyError`.
+    """
+    columns = (instance.c.sop_instance_uid, instance.c.path, instance.c.digest)
+    with read_transaction(engine) as connection:
+        old = connection.execute(select(*columns).where(instance.c.digest.startswith(_OLD_PREFIX))).all()
+    renewed = 0
+    log = get_logger("store")
+    if old:
+        log.info("renewing_digests", objects=len(old))
+    for row in old:
+        reason = "the file is not what was received"
+        try:
+            digest = _renewed(files.absolute(row.path), row.digest)
+        except OSError as error:
+            digest, reason = None, describe_error(error)
+        if digest is None:
+            log.error("digest_not_renewed", sop_instance_uid=row.sop_instance_uid, reason=reason)
+            continue
+        mine = (instance.c.sop_instance_uid == row.sop_instance_uid, instance.c.digest == row.digest)
+        with write_transaction(engine) as connection:
+            renewed += connection.execute(update(instance).where(*mine).values(digest=digest)).rowcount
+    return renewed
+
+
+def _renewed(path: Path, old: str) -> str | None:
+    """The digest of the data set; None where its old one is wrong. Raises `OSError`."""
+    before, digest = hashlib.sha256(), new_digest()
+    try:
+        for piece in _data_set(path):
+            before.update(piece)
+            digest.update(piece)
+    except ValueError:
+        return None
+    return digest.hexdigest() if _OLD_PREFIX + before.hexdigest() == old else None
+
+
+def _data_set(path: Path) -> Iterator[bytes]:
+    with path.open("rb", buffering=0) as file:
+        head = file.read(144)
+        if len(head) < 144 or head[128:132] != b"DICM" or head[132:140] != b"\x02\0\0\0UL\x04\0":
+            raise ValueError("no File Meta Information")
+        file.seek(144 + int.from_bytes(head[140:144], "little"))
+        yield from _pieces(file.read)
+
+
+def _pieces(read: Callable[[int], bytes]) -> Iterator[bytes]:
+    while piece := read(_READ_BYTES):
+        yield piece
