@@ -18,6 +18,7 @@ def painted(
     decision: Decision,
     patch: tuple[int, ...] | None = None,
     how: str = "probabilities",
+    nearest_axis: int | None = None,
 ) -> np.ndarray:
     """Labels from scores that come at once, or patch by patch."""
     sides = scores.shape[1:]
@@ -30,4 +31,4 @@ def painted(
             box = tuple(slice(first, first + length) for first, length in zip(start, patch, strict=True))
             yield from mosaic.add(start, scores[(slice(None), *box)].copy())
 
-    return paint_labels(blocks(), layout, grid, target, decision, resample=how)
+    return paint_labels(blocks(), layout, grid, target, decision, resample=how, nearest_axis=nearest_axis)

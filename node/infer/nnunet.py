@@ -25,10 +25,6 @@ MASKED = (
     "preprocessing.intensity of {}: nnU-Net takes mean and deviation where any channel is not 0, holes included; here "
     "where this one is not 0"
 )
-COARSE = (
-    "preprocessing.interpolation: where slices are more than 3 times as thick as pixels are wide nnU-Net takes the "
-    "nearest slice along this axis; here all axes are cubic"
-)
 FLIPS = "run.flips: the checkpoint says which axes were mirrored in training; none are assumed"
 
 
@@ -180,12 +176,12 @@ def _preprocessing(trained: Trained, names: Sequence[str], questions: list[str],
         "alignment": "acquisition",
         "spacing_mm": ["images", *spacing] if trained.in_planes else spacing,
         "interpolation": "cubic-clipped",
+        "coarse_axis": "nearest",
         "outside": "edge",
         "grid": {"kind": "resized", "around": "nonzero"},
         "intensity": steps[0],
         "intensity_on": "images",
     }
-    asked.append(COARSE)
     questions += asked
     text = draft.table("[preprocessing]", entries, asked)
     others = {name: each for name, each in zip(names, steps, strict=True) if each != steps[0]}

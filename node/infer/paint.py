@@ -12,7 +12,7 @@ import numpy as np
 
 from node.infer.arrays import Array, like, namespace_of, on_host
 from node.infer.cells import CellMaker, Cells
-from node.infer.mosaic import Block, Layout
+from node.infer.mosaic import Block, Box, Layout
 from node.infer.postprocess import Decision, activate
 from node.infer.transforms import index_map, is_shared
 from node.volume.volume import Grid
@@ -33,6 +33,7 @@ def paint_labels(
     *,
     activation: str = "none",
     resample: str = "probabilities",
+    nearest_axis: int | None = None,
 ) -> np.ndarray:
     """Labels on `target` from blocks of scores on `grid`.
 
@@ -42,13 +43,17 @@ def paint_labels(
         All blocks of `layout`, each once; their scores are changed.
     resample : {'probabilities', 'labels'}
         Interpolate scores linearly and decide, or take the label of the nearest voxel.
+    nearest_axis : int, optional
+        Axis of `grid` along which scores are not interpolated: those of the nearest voxels are taken.
 
     Returns
     -------
     ndarray of uint8, shape target.shape
         0 more than half a voxel outside `grid`.
     """
-    painting = Painting(layout, grid, target, decision, activation=activation, resample=resample)
+    painting = Painting(
+        layout, grid, target, decision, activation=activation, resample=resample, nearest_axis=nearest_axis
+    )
     for block in blocks:
         painting.take(block)
     return painting.finish()
@@ -66,6 +71,7 @@ class Painting:
         *,
         activation: str = "none",
         resample: str = "probabilities",
+        nearest_axis: int | None = None,
     ) -> None:
         self._matrix, self._offset = index_map(grid, target)
         self._result = np.zeros(target.shape, np.uint8)
@@ -78,7 +84,8 @@ class Painting:
             same = same and not self._offset.any()
             self._nearest = self._result if same else np.zeros(grid.shape, np.uint8)
         else:
-            self._painter = _Painter(self._result, self._axes, grid.shape, self._matrix, self._offset, decision)
+            places = self._axes, self._matrix, self._offset
+            self._painter = _Painter(self._result, *places, grid.shape, decision, nearest_axis)
             self._maker = CellMaker(layout)
 
     def take(self, block: Block) -> None:
@@ -104,14 +111,15 @@ class _Painter:
         self,
         result: np.ndarray,
         axes: Axes,
-        sides: tuple[int, ...],
         matrix: np.ndarray,
         offset: np.ndarray,
+        sides: tuple[int, ...],
         decision: Decision,
+        nearest_axis: int | None,
     ) -> None:
         self._result, self._axes, self._sides = result, axes, sides
         self._matrix, self._offset = matrix, offset
-        self._decision = decision
+        self._decision, self._nearest_axis = decision, nearest_axis
 
     def paint(self, cells: Cells) -> None:
         """Decide the voxels whose place lies in these cells; background stays as it is."""
@@ -120,7 +128,7 @@ class _Painter:
         if not wanted.any():
             return
         low, high = self._bounds(cells, _box_of(wanted))
-        for box, places in _places(self._axes, self._matrix, self._offset, low, high):
+        for box, places in self._near(low, high):
             inside: np.ndarray = np.ones((1, 1, 1), bool)
             for place, least, most in zip(places, low, high, strict=True):
                 inside = inside & ((place >= least) & (place < most))
@@ -128,6 +136,18 @@ class _Painter:
                 at = [place - first for place, first in zip(places, cells.start, strict=True)]
                 found = self._decide(cells.scores, states, at, inside)
                 np.copyto(self._result[box], self._decision.numbers[found], where=inside)
+
+    def _near(self, low: list[float], high: list[float]) -> Iterator[tuple[Box, list[np.ndarray]]]:
+        """As `_places`; along the nearest axis places are those of the nearest voxels."""
+        axis = self._nearest_axis
+        if axis is None:
+            yield from _places(self._axes, self._matrix, self._offset, low, high)
+            return
+        low, high = low.copy(), high.copy()
+        low[axis], high[axis] = low[axis] - 0.5, high[axis] + 0.5
+        for box, places in _places(self._axes, self._matrix, self._offset, low, high):
+            places[axis] = np.floor(places[axis] + 0.5)
+            yield box, places
 
     def _bounds(self, cells: Cells, wanted: tuple[slice, ...]) -> tuple[list[float], list[float]]:
         """From where to below where places are these cells'; half a voxel beyond the centres at the grid's sides."""
@@ -201,7 +221,7 @@ def _box_of(wanted: np.ndarray) -> tuple[slice, ...]:
 
 def _places(
     axes: Axes, matrix: np.ndarray, offset: np.ndarray, low: list[float], high: list[float]
-) -> Iterator[tuple[tuple[slice, slice, slice], list[np.ndarray]]]:
+) -> Iterator[tuple[Box, list[np.ndarray]]]:
     """Boxes of the target that can lie between `low` and `high`, with the places of their voxels on the model's grid
     (three arrays that broadcast), some million voxels at a time.
     """

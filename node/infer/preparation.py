@@ -11,7 +11,7 @@ from node.infer.arrays import Array, ScoreDevice, like, on_host
 from node.infer.intensity import IntensityMap, scale_intensities
 from node.infer.preprocessing_sections import GridSection, Preprocessing, Region
 from node.infer.regions import Found, box_on, box_slices, centre_lps, mask_box, mask_on, widened
-from node.infer.transforms import body_box, model_grid, resample
+from node.infer.transforms import body_box, coarse_axis, model_grid, resample, resample_planes, turn
 from node.volume.volume import Grid, Volume
 
 
@@ -28,12 +28,15 @@ class Prepared:
         The input that results lie on.
     remarks : tuple of str
         For the report.
+    coarse_axis : int, optional
+        Of `grid`: along it what the network says is not interpolated.
     """
 
     image: np.ndarray
     grid: Grid
     subject: str
     remarks: tuple[str, ...] = ()
+    coarse_axis: int | None = None
 
 
 def prepare_volumes(
@@ -88,7 +91,7 @@ def prepare_volumes(
         if region.use == "channel":
             channels += _mask_channels(region, found[region.stage], first.grid, grid, threads)
     image = np.ascontiguousarray(channels[0])[None] if len(channels) == 1 else np.stack(channels)
-    return Prepared(image, grid, subject, tuple(remarks))
+    return Prepared(image, grid, subject, tuple(remarks), _coarse_axis(seen[subject].grid, preprocessing))
 
 
 def _check_frames(volumes: Mapping[str, Volume], preprocessing: Preprocessing) -> None:
@@ -122,6 +125,15 @@ def _seen(volumes: Mapping[str, Volume], preprocessing: Preprocessing) -> dict[s
                 part = (slice(0, first.grid.shape[0]), *part[1:])
             seen |= {name: _Seen(each.voxels[part], _part(each.grid, part)) for name, each in alike.items()}
     return seen
+
+
+def _coarse_axis(source: Grid, preprocessing: Preprocessing) -> int | None:
+    """The axis of the grid along which nothing is interpolated: that of the images, else that of the grid."""
+    if preprocessing.coarse_axis != "nearest" or preprocessing.spacing_mm is None:
+        return None
+    own = turn(source.upright(), preprocessing.orientation).spacing_mm
+    wanted = [side if each == "images" else each for each, side in zip(preprocessing.spacing_mm, own, strict=True)]
+    return coarse_axis(own, wanted)
 
 
 def _is_alike(one: Grid, other: Grid) -> bool:
@@ -193,11 +205,15 @@ def _scaled(
         voxels = voxels.astype(np.float32)
         scale_intensities(voxels, seen.voxels, steps)
     outside = _outside(preprocessing.outside, voxels)
-    if preprocessing.interpolation == "cubic-clipped":
-        image = resample(voxels, seen.grid, grid, "cubic", outside, threads, device)
-        IntensityMap(float(voxels.min()), float(voxels.max())).apply(image)
+    clipped = preprocessing.interpolation == "cubic-clipped"
+    interpolation = "cubic" if preprocessing.interpolation == "cubic-clipped" else preprocessing.interpolation
+    axis = _coarse_axis(seen.grid, preprocessing)
+    if axis is not None:
+        image = resample_planes(voxels, seen.grid, grid, axis, interpolation, outside, threads, clipped)
     else:
-        image = resample(voxels, seen.grid, grid, preprocessing.interpolation, outside, threads, device)
+        image = resample(voxels, seen.grid, grid, interpolation, outside, threads, device)
+        if clipped:
+            IntensityMap(float(voxels.min()), float(voxels.max())).apply(image)
     for region, mask in masks:
         if region.order == "before":
             image[like(~mask, image)] = region.value

@@ -89,6 +89,12 @@ class Preprocessing(Section):
         description="How the images are resampled; cubic-clipped: cubic, cut off at their lowest and highest value, as "
         "scikit-image does.",
     )
+    coarse_axis: Literal["as-others", "nearest"] = Field(
+        "as-others",
+        description="nearest: where voxels of the images, or else of the grid, are more than 3 times as long along one "
+        "axis as along another, nothing is interpolated along it, neither images nor what the network says of them: "
+        "the nearest slice is taken, as nnU-Net does.",
+    )
     outside: float | Literal["minimum", "edge"] = Field(
         0.0,
         description="Value outside the centres of the images' outermost voxels, in modality units; their minimum; or "
@@ -125,6 +131,8 @@ class Preprocessing(Section):
             raise ValueError('spacing_mm, or alignment = "acquisition"')
         if self.alignment == "patient" and "images" in (self.spacing_mm or ()):
             raise ValueError('alignment = "acquisition" where spacing_mm keeps that of the images')
+        if self.coarse_axis == "nearest" and (self.alignment == "patient" or self.spacing_mm is None):
+            raise ValueError('alignment = "acquisition" and spacing_mm where coarse_axis is nearest')
         if self.grid.kind == "source" and (self.alignment == "patient" or self.spacing_mm is not None):
             raise ValueError('alignment = "acquisition" and no spacing_mm where grid.kind is source')
         early = any(each.use in ("crop", "mask") and each.order == "before" for each in self.regions)

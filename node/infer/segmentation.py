@@ -46,6 +46,8 @@ class LabelMaker:
         Segment number of the first label.
     device : ScoreDevice, optional
         Where labels are cleaned.
+    nearest_axis : int, optional
+        Of `grid`: along it scores are not interpolated.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class LabelMaker:
         subject: Subject,
         first_number: int,
         device: ScoreDevice | None = None,
+        nearest_axis: int | None = None,
     ) -> None:
         self._section, self._subject, self._device = section, subject, device
         self._first = first_number
@@ -70,6 +73,7 @@ class LabelMaker:
                 make_decision(section, group, section.channels),
                 activation=activation if place == 0 else "none",  # in place, once for all
                 resample=resampling,
+                nearest_axis=nearest_axis,
             )
             for place, group in enumerate(groups)
         ]

@@ -42,7 +42,7 @@ from node.infer.sliding_window import run_network
 from node.infer.subject import Subject, subject_of
 from node.infer.thrift import Thrift, thrifty
 from node.volume.images import ImageSet
-from node.volume.volume import Grid, Volume
+from node.volume.volume import Volume
 
 Progress = Callable[[str, float], None]
 Timed = Callable[[str], AbstractContextManager[None]]
@@ -160,7 +160,7 @@ class StageRunner:
                 network = self._network(stage, each, planes, share)
                 run = thrifty(_run_of(stage), self.thrift)
                 scores = run_network(network, each.image, run, share.report, slices=planes)
-                makers = _makers(stage, scores.layout, each.grid, subject, numbers, self._device(stage))
+                makers = _makers(stage, scores.layout, each, subject, numbers, self._device(stage))
                 take_blocks(scores.blocks, _with_channels(stage, makers))
                 calls += [
                     Call(subject, each.grid, place if planes else None, item)
@@ -255,7 +255,7 @@ def _run_of(stage: Stage) -> Run:
 def _makers(
     stage: Stage,
     layout: Layout,
-    grid: Grid,
+    prepared: Prepared,
     subject: Subject,
     numbers: Sequence[int],
     device: ScoreDevice | None,
@@ -265,9 +265,11 @@ def _makers(
     for place, output in enumerate(stage.outputs):
         activation = activation_left(stage, output)
         if isinstance(output, Segmentation):
-            makers[place] = LabelMaker(output, activation, layout, grid, subject, numbers[place], device)
+            makers[place] = LabelMaker(
+                output, activation, layout, prepared.grid, subject, numbers[place], device, prepared.coarse_axis
+            )
         elif isinstance(output, HeatMap):
-            makers[place] = MapMaker(output, activation, grid, subject, _number_of(output, stage, numbers))
+            makers[place] = MapMaker(output, activation, prepared.grid, subject, _number_of(output, stage, numbers))
     return makers
 
 

@@ -6,6 +6,7 @@ padded), values are copied and never interpolated.
 """
 
 import itertools
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
@@ -29,6 +30,8 @@ DIRECTIONS = {
 ORDERS = {"nearest": 0, "linear": 1, "cubic": 3}
 EDGE_VOXELS = 12
 """As SciPy pads before it fits a curve with edges that go on."""
+COARSE_RATIO = 3.0
+"""Of the longest to the shortest side of a voxel, above which nnU-Net does not interpolate along the longest."""
 SNAP = 1e-9
 """Entries of an index map this close to a whole number are taken to be it: rounding, not geometry."""
 
@@ -64,6 +67,59 @@ def model_grid(source: Grid, preprocessing: Preprocessing, centre_lps: np.ndarra
         sizes = np.maximum(1, np.ceil(counts - 1e-6)).astype(int)
     middle = axes @ ((along.min(axis=0) + along.max(axis=0)) / 2)
     return centred_grid(axes * spacing, (int(sizes[0]), int(sizes[1]), int(sizes[2])), middle)
+
+
+def coarse_axis(images_mm: Sequence[float], grid_mm: Sequence[float]) -> int | None:
+    """The axis along which voxels of the images, or else those of the grid, are more than 3 times as long as along
+    another, as nnU-Net has it; None where there is none, or several are the longest.
+    """
+    sides = images_mm if max(images_mm) > COARSE_RATIO * min(images_mm) else grid_mm
+    axes = [axis for axis, each in enumerate(sides) if each == max(sides)]
+    return axes[0] if len(axes) == 1 and max(sides) > COARSE_RATIO * min(sides) else None
+
+
+def resample_planes(
+    values: np.ndarray,
+    source: Grid,
+    target: Grid,
+    axis: int,
+    interpolation: Literal["linear", "nearest", "cubic"],
+    outside: float | None,
+    threads: int,
+    clipped: bool,
+) -> np.ndarray:
+    """Values on another grid, float32: interpolated within each plane across `axis` of the target, along which the
+    nearest plane is taken.
+
+    Parameters
+    ----------
+    clipped : bool
+        What is interpolated in a plane stays between its lowest and its highest value.
+    """
+    turned = turn(source.upright(), _letters_of(target))
+    planes = resample(values, source, turned, interpolation, None, threads)
+    affine = target.affine_lps.copy()
+    along = np.linalg.solve(target.affine_lps, turned.affine_lps)[:3, 3]
+    affine[:3, axis] = turned.affine_lps[:3, axis]
+    affine[:3, 3] += target.affine_lps[:3, axis] * along[axis]
+    shape = list(target.shape)
+    shape[axis] = turned.shape[axis]
+    middle = Grid((shape[0], shape[1], shape[2]), affine)
+    found = resample(planes, turned, middle, interpolation, outside, threads)
+    if clipped:
+        others = tuple(other for other in range(3) if other != axis)
+        low, high = planes.min(axis=others, keepdims=True), planes.max(axis=others, keepdims=True)
+        np.clip(found, low, high, out=found)
+    return np.asarray(resample(found, middle, target, "nearest", None, threads))
+
+
+def _letters_of(grid: Grid) -> str:
+    """Where the axes of a grid increase to, each the letter that is nearest."""
+    cosines = grid.affine_lps[:3, :3] / np.array(grid.spacing_mm)
+    letters = list(DIRECTIONS)
+    return "".join(
+        letters[int(np.argmax([np.dot(DIRECTIONS[each], column) for each in letters]))] for column in cosines.T
+    )
 
 
 def centred_grid(steps: np.ndarray, shape: tuple[int, int, int], centre_lps: np.ndarray) -> Grid:

@@ -210,11 +210,12 @@ def test_nnunet_results(tmp_path: Path) -> None:
     assert prepared.dimensions == 3 and prepared.spacing_mm == (5.0, 0.79, 0.79) and prepared.outside == "edge"
     assert prepared.interpolation == "cubic-clipped" and prepared.intensity_on == "images"
     assert prepared.grid.kind == "resized" and prepared.grid.around == "nonzero"
+    assert prepared.coarse_axis == "nearest"
     clip, z_score = prepared.intensity
     assert (clip.step, z_score.step) == ("clip", "z-score")
     assert clip.model_dump() == {"step": "clip", "low": -41.0, "high": 176.0}
     text = "\n".join(made.open_questions)
-    for word in ("orientation", "nearest slice", "flips", "labels"):
+    for word in ("orientation", "flips", "labels"):
         assert word in text
 
 

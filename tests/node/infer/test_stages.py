@@ -132,6 +132,16 @@ def test_a_fixed_grid_is_centred_on_the_box(run) -> None:
     assert sides(found) == (4, 5, 6)
 
 
+@pytest.mark.parametrize("how", ["nearest", "as-others"])
+def test_nothing_is_interpolated_along_a_coarse_axis(run, how: str) -> None:
+    """Planes 8 mm apart of slices 2 mm apart are slices 4 n + 2, of which each stands for four; 10 is in the box."""
+    grid = f'spacing_mm = [8.0, 1.5, 1.0]\ncoarse_axis = "{how}"\noutside = "edge"\ngrid = {{ kind = "resized" }}\n'
+    found = run(ORIENTED + grid + LABELS % 800)
+    assert found.labels is not None
+    slices = [index for index in range(SHAPE[0]) if found.labels[index].any()]
+    assert slices == ([8, 9, 10, 11] if how == "nearest" else [9, 10, 11, 12])
+
+
 def test_mask_replaces_what_lies_outside(run) -> None:
     found = run(FINDER + SOURCE + region("mask", "value = -5") + LABELS % -1)
     assert found.labels is not None
