@@ -29,7 +29,10 @@ from node.volume.slices import Slice, slices_of
 from node.volume.voxels import Reader
 
 SLOW = frozenset(CODECS) - {uid.RLELossless, DEFLATED_FRAME, UNCOMPRESSED_FRAMES}
-"""Transfer syntaxes worth keeping decoded: 512 x 512 take 1 to 30 ms of the processor, keeping a quarter of one."""
+"""Transfer syntaxes worth keeping decoded: 512 x 512 take 1 to 30 ms of the processor, keeping a quarter of one.
+
+The others take as long as a mark and need none: zlib, numpy, and 100 lines of C for RLE.
+"""
 
 LONGEST_SECONDS = 120.0
 """For one image in a decoding process; the slowest decoder takes 8 s for the largest image (8192 x 8192)."""
@@ -139,18 +142,17 @@ class _Reading:
         """As `Slice.read`; also raises `BrokenDecoder`. A disk that takes nothing costs time only."""
         self._check()
         one = self._slices[index]
-        syntax, path, frame = one.instance.transfer_syntax_uid, one.instance.path, _frame(one)
-        if syntax not in CODECS:
+        path, frame = one.instance.path, _frame(one)
+        if one.instance.transfer_syntax_uid not in SLOW:
             one.read(into)
             return
-        is_slow = syntax in SLOW
-        if is_slow and self._cache.read(path, frame, one.form, into):
+        if self._cache.read(path, frame, one.form, into):
             return
         with self._cache.claim(path, frame) as claimed:
             if claimed is None and self._cache.read(path, frame, one.form, into):
                 return
             self._decode(one, claimed, into)
-            if claimed is not None and is_slow and self._keeps:
+            if claimed is not None and self._keeps:
                 claimed.keep(into if into.itemsize == one.form.dtype.itemsize else into.astype(one.form.dtype))
         if claimed is not None and claimed.is_kept:
             self._bound(one.form.frame_bytes)
