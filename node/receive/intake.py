@@ -8,7 +8,7 @@ import contextlib
 import mmap
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
@@ -222,6 +222,7 @@ class IncomingObject:
             sender.calling_ae_title,
         )
         self._fragments: list[memoryview] = []  # added and not written yet
+        self._data_set_offset = 0  # in the file, from where the offsets of the header count
         self._header: InstanceHeader | None = None  # once it was found in the first fragment
 
     def refuse(self, refusal: Refused) -> None:
@@ -295,11 +296,9 @@ class IncomingObject:
             self._path = None
 
     def _read_header(self) -> InstanceHeader:
-        header = self._header
+        header, self._data_set_offset = self._header, len(self._file_meta)
         if header is None or (header.pixel_offset or 0) + (header.pixel_length or 0) > self.size_bytes:
-            header = self._read_file()
-        else:
-            header = replace(header, pixel_offset=len(self._file_meta) + (header.pixel_offset or 0))
+            header, self._data_set_offset = self._read_file(), 0
         check_header(self.command, header, self._study_instance_uid)
         return header
 
@@ -325,7 +324,7 @@ class IncomingObject:
             called_ae_title=self._sender.called_ae_title,
             series_header=header.series_header,
             geometry=header.geometry,
-            pixel_offset=header.pixel_offset,
+            pixel_offset=None if header.pixel_offset is None else self._data_set_offset + header.pixel_offset,
             pixel_length=header.pixel_length,
             patient_key=self._intake.patients.key_of(header.patient_id, header.issuer_of_patient_id),
             study_date_time=header.study_date_time or None,

@@ -377,7 +377,8 @@ def _touch_series(
 
 
 def _instance_values(one: ReceivedInstance) -> dict[str, Any]:
-    return {name: getattr(one, name) for name in _INSTANCE_COLUMNS}
+    values = vars(one)
+    return {name: values[name] for name in _INSTANCE_COLUMNS}
 
 
 def _stored_series(row: Row[Any], members: list[StoredInstance]) -> StoredSeries:

@@ -32,15 +32,21 @@ class PatientKeys:
     def __init__(self, data_dir: Path) -> None:
         self._path = data_dir / _FILE
         self._key = b""
+        self._last = ("", "", "")  # images of one patient come one after another
 
     def key_of(self, patient_id: str, issuer_of_patient_id: str = "") -> str | None:
         """HMAC-SHA256 (hex) of Patient ID (0010,0020) with its issuer (0010,0021); None without an ID."""
         if not patient_id:
             return None
+        last_id, last_issuer, made = self._last
+        if patient_id == last_id and issuer_of_patient_id == last_issuer:
+            return made
         if not self._key:
             self._key = _read_or_make(self._path)
         named = f"{len(issuer_of_patient_id)} {issuer_of_patient_id}{patient_id}"
-        return hmac.new(self._key, named.encode(), hashlib.sha256).hexdigest()
+        made = hmac.new(self._key, named.encode(), hashlib.sha256).hexdigest()
+        self._last = (patient_id, issuer_of_patient_id, made)
+        return made
 
 
 @dataclass(frozen=True)

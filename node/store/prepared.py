@@ -5,8 +5,9 @@ SQLAlchemy, for the dialect in use, and then given to the driver as text: the sa
 for half of the CPU. Everything else goes through `node.store.database`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from typing import Any, cast
 
 from sqlalchemy import Connection, Dialect, Engine
@@ -15,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import PoolProxiedConnection
 
 from node.errors import Transient
+from node.store.tables import UtcDateTime
 
 Parameters = dict[str, Any]
 _CONFLICT_STATES = ("40001", "40P01")  # PostgreSQL: serialization failure, deadlock
@@ -42,7 +44,7 @@ class _Prepared:
         self._lists = tuple(lists)
         names: Sequence[str] = compiled.positiontup or (list(self._spread(example)) if lists else list(compiled.params))
         types = {name: parameter.type.dialect_impl(dialect) for name, parameter in compiled.binds.items()}
-        self._columns = [(name, types[name].bind_processor(dialect) if name in types else None) for name in names]
+        self._columns = [(name, _converter(types[name], dialect) if name in types else None) for name in names]
 
     def run(self, cursor: DBAPICursor, parameters: Parameters | Sequence[Parameters]) -> None:
         if isinstance(parameters, dict):
@@ -67,6 +69,12 @@ class _Prepared:
             for number, value in enumerate(parameters[name], 1):
                 values[f"{name}_{number}"] = value
         return values
+
+
+def _converter(column_type: Any, dialect: Dialect) -> Callable[[Any], Any] | None:
+    """What makes the driver's value of one of ours. The few moments of a group are converted once."""
+    convert = column_type.bind_processor(dialect)
+    return lru_cache(maxsize=64)(convert) if convert is not None and isinstance(column_type, UtcDateTime) else convert
 
 
 class _Rows:
