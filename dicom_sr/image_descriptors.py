@@ -37,11 +37,17 @@ def describe_projection(image: Dataset) -> list[bytes]:
     view = _view(image)
     if view is not None:
         found.append(items.code(items.ACQUISITION, IMAGE_VIEW, view))
-    orientation = image.get("PatientOrientation") or ()
-    if not isinstance(orientation, str) and len(orientation) == 2 and all(str(each).isascii() for each in orientation):
-        for name, value in zip((ROW_ORIENTATION, COLUMN_ORIENTATION), orientation, strict=True):
-            found += [items.text(items.ACQUISITION, name, str(value))] if value else []
+    found += [items.text(items.ACQUISITION, name, value) for name, value in orientation_of(image)]
     return found
+
+
+def orientation_of(image: Dataset) -> list[tuple[Code, str]]:
+    """Patient Orientation (0020,0020) of row and column, where it has both as the standard writes them."""
+    orientation = image.get("PatientOrientation") or ()
+    if isinstance(orientation, str) or len(orientation) != 2 or not all(str(each).isascii() for each in orientation):
+        return []
+    names = (ROW_ORIENTATION, COLUMN_ORIENTATION)
+    return [(name, str(value)) for name, value in zip(names, orientation, strict=True) if value]
 
 
 def _view(image: Dataset) -> Code | None:

@@ -14,6 +14,7 @@ from dicom_sr import cad_tree as tree
 from dicom_sr import codes
 from dicom_sr.evidence import Evidence, check_evidence
 from dicom_sr.findings import Finding, Presence, Result
+from dicom_sr.image_descriptors import IMAGE_LATERALITY, IMAGE_VIEW, orientation_of
 from dicom_sr.instance import Kind
 from dicom_sr.profile import CONSERVATIVE, DestinationProfile, Role
 
@@ -61,13 +62,9 @@ SPATIAL = codes.concept("111154", "DCM", "Target content items are related spati
 SCOPE_OF_FEATURE = codes.concept("111057", "DCM", "Scope of Feature")
 ON_MULTIPLE_IMAGES = codes.concept("111157", "DCM", "Feature detected on images from multiple views")
 CERTAINTY_OF_FEATURE = codes.concept("111011", "DCM", "Certainty of Feature")
-IMAGE_LATERALITY = codes.concept("111027", "DCM", "Image Laterality")
-IMAGE_VIEW = codes.concept("111031", "DCM", "Image View")
 STUDY_DATE = codes.concept("111060", "DCM", "Study Date")
 ROW_SPACING = codes.concept("111026", "DCM", "Horizontal Pixel Spacing")
 COLUMN_SPACING = codes.concept("111066", "DCM", "Vertical Pixel Spacing")
-ROW_ORIENTATION = codes.concept("111044", "DCM", "Patient Orientation Row")
-COLUMN_ORIENTATION = codes.concept("111043", "DCM", "Patient Orientation Column")
 MICROMETERS = codes.unit("um", "um")
 NUMBER_OF_CALCIFICATIONS = "111038"
 PROPERTIES_OF_CALCIFICATIONS = ("111009", "111008", NUMBER_OF_CALCIFICATIONS)
@@ -251,9 +248,7 @@ def _described(source: Dataset) -> list[Dataset]:
     view = _view(source)
     if view is not None:
         found.append(tree.code(tree.ACQUISITION, IMAGE_VIEW, view))
-    orientation = source.get("PatientOrientation") or ()
-    for name, value in zip((ROW_ORIENTATION, COLUMN_ORIENTATION), orientation, strict=False):
-        found.append(tree.text(tree.ACQUISITION, name, str(value)))
+    found += [tree.text(tree.ACQUISITION, name, value) for name, value in orientation_of(source)]
     study_date = str(source.get("StudyDate") or "")
     if len(study_date) == 8 and _is_date(study_date):
         dated = tree.item("DATE", tree.ACQUISITION, STUDY_DATE)

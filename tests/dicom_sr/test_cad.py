@@ -57,6 +57,18 @@ def test_mammography_says_each_view_the_lesion_over_views_and_the_breast():
     assert content_tree.number_of(named(singles[2], "111012")[0]) == (pytest.approx(40), "%")
 
 
+@pytest.mark.parametrize(("orientation", "said"), [(["P", "F"], ["P", "F"]), ("PF", []), (["P", ""], ["P"])])
+def test_orientation_is_said_where_it_is_that_of_row_and_column(orientation, said):
+    case = mammography()
+    images = case.sources
+    images[0].PatientOrientation = orientation
+    for image in images[1:]:
+        del image.PatientOrientation
+    report = encode_mammography_cad(case.result, case.sources)
+    found = [str(item.TextValue) for concept in ("111044", "111043") for item in named(report, concept)]
+    assert found == said
+
+
 def test_findings_and_their_tracking_come_back():
     for case, encode in ((mammography(), encode_mammography_cad), (nodules(), encode_chest_cad)):
         report = encode(case.result, case.sources)
