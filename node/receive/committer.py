@@ -46,6 +46,7 @@ from node.store.prepared import DatabaseFailed, Overtaken, PreparedConnection
 from node.store.sync_point import SyncPoint, forget_instances
 
 _NOTIFY_SECONDS = 0.2
+_TICK = timedelta(microseconds=1)  # of the moments that rows carry
 
 
 class Committer:
@@ -161,12 +162,19 @@ class Committer:
         try:
             (self._carry_with_one_sync if self._one_sync else self._carry)(group)
         finally:
-            for item in group:
-                if not item.is_answered:  # whatever happened, nobody waits for ever and nothing is left lying about
-                    item.refusal = _no_room("the object could not be stored")
-                    self._remove(item.placed)
-                item.woken.set()
+            self._answer_all(group)
         self._notify()
+
+    def _answer_all(self, group: Sequence[Waiting]) -> None:
+        """Whatever happened, nobody waits for ever, and no file is left lying about that no row names."""
+        try:
+            if left := [item for item in group if not item.is_answered]:
+                self._take_back(left, "the object could not be stored")
+        finally:
+            for item in group:
+                if not item.is_answered:
+                    item.refusal = _no_room("the object could not be stored")
+                item.woken.set()
 
     def _carry_with_one_sync(self, group: Sequence[Waiting]) -> None:
         """Rows first, and one sync for them and the files, while the rows of the next group are written."""
@@ -254,7 +262,8 @@ class Committer:
 
     def _give_up(self, placed: Sequence[Waiting], error: Exception) -> None:
         self._log.error("group_not_stored", reason=describe_error(error), objects=len(placed))
-        self._take_back([item for item in placed if not item.is_answered], error)
+        left = [item for item in placed if not item.is_answered]
+        self._take_back(left, "disk or database failed: " + describe_error(error))
 
     def _withdraw(self, committed: Sequence[Waiting], error: OSError) -> None:
         """The sync failed: the rows of what was new go again. Where they cannot, the object stays, and is refused."""
@@ -294,17 +303,18 @@ class Committer:
         own = {item.placed for item in placed}
         vanished = []
         for item, outcome in zip(placed, outcomes, strict=True):
-            if outcome == "conflict":
+            copy = replace(item.instance, path=item.placed)
+            if outcome == "conflict" and not self._copies.renew(copy):
                 item.refusal = Refused(
                     OTHER_CONTENT_KNOWN,
                     "other-content-known",
                     "other content is known under this SOP Instance UID",
                 )
                 self._set_conflict_aside(item)
-            elif outcome == "duplicate" and not self._copies.settle(replace(item.instance, path=item.placed), own):
+            elif outcome != "stored" and not self._copies.settle(copy, own):
                 vanished.append(item)
             else:
-                item.outcome = outcome
+                item.outcome = "stored" if outcome == "stored" else "duplicate"
         if vanished:  # known a moment ago, and expired or taken back by another process since: they are new now
             self._commit_rows(vanished)
 
@@ -313,7 +323,7 @@ class Committer:
             # Taken while nobody else writes: what is committed before this moment is what the database holds by then.
             now = self._now()
             if self._one_sync and now < self._stamp:
-                self._watermark.set_back(now)
+                self._watermark.set_back(now - _TICK)  # what gets the stamp `now` is not on disk yet
             self._stamp = now
             received = [replace(item.instance, path=item.placed, received_at=now) for item in placed]
             return store_instances(connection, received, now + self._quiet)
@@ -332,8 +342,9 @@ class Committer:
             one.sop_instance_uid,
         )
 
-    def _take_back(self, items: Sequence[Waiting], error: Exception) -> None:
-        """Refuse what was placed but not committed; its files go, unless its rows may be there after all."""
+    def _take_back(self, items: Sequence[Waiting], reason: str) -> None:
+        """Refuse what was placed but not committed; its files go, unless its rows may be there after all: then no sync
+        of their own was for them, and they are not relied on."""
         known: set[str] | None
         try:
             with read_transaction(self._engine) as connection:
@@ -342,9 +353,11 @@ class Committer:
         except SQLAlchemyError:
             known = None
         for item in items:
-            item.refusal = _no_room("disk or database failed: " + describe_error(error))
+            item.refusal = _no_room(reason)
             if known is not None and item.placed not in known:
-                self._files.remove(item.placed)
+                self._remove(item.placed)
+            elif self._one_sync:
+                self._copies.distrusted.add(item.placed)
 
     def _remove(self, placed: str) -> None:
         with suppress(OSError):  # a disk that failed once

@@ -13,7 +13,7 @@ from node.logs import get_logger
 from node.store import tables
 from node.store.catalogue import ReceivedInstance
 from node.store.database import read_transaction, write_transaction
-from node.store.digests import data_set_digest
+from node.store.digests import data_set_digest, is_old, matches
 from node.store.files import FileStore
 from node.store.sync_point import SyncPoint
 
@@ -64,6 +64,19 @@ class Copies:
         self._files.remove(row.path)
         if is_durable:
             get_logger("receive").warning("stored_object_healed", sop_instance_uid=copy.sop_instance_uid)
+        return True
+
+    def renew(self, copy: ReceivedInstance) -> bool:
+        """Whether only the digests differ: the row has one of an earlier version, of the content of this copy, whose
+        file was damaged or gone when all were renewed. It gets the new one. Raises `OSError`, `SQLAlchemyError`."""
+        mine = tables.instance.c.sop_instance_uid == copy.sop_instance_uid
+        with read_transaction(self._engine) as connection:
+            old = connection.scalar(select(tables.instance.c.digest).where(mine))
+        if old is None or not is_old(old) or not matches(self._files.absolute(copy.path), old):
+            return False
+        with write_transaction(self._engine) as connection:
+            mine &= tables.instance.c.digest == old
+            connection.execute(update(tables.instance).where(mine).values(digest=copy.digest))
         return True
 
     def _is_durable(self, received_at: datetime) -> bool:

@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 Buffer = bytes | bytearray | memoryview | mmap
 
 UNDEFINED = 0xFFFFFFFF
+_UNDEFINED_LENGTH = b"\xff\xff\xff\xff"
 MAXIMUM_STEPS = 5_000_000
 MAXIMUM_DEPTH = 64
 MAXIMUM_VALUE_BYTES = 65536
@@ -129,7 +130,7 @@ def _walk_top_level(
         if tag in _PIXEL_TAGS:
             return _pixel(walker, value, length, end, whole)
         position = walker.skip_value(value, length, end)
-        if length != UNDEFINED:
+        if length != UNDEFINED and buffer[value - 4 : value] != _UNDEFINED_LENGTH:  # of a UN its items were walked
             found.spans.append((tag, value, position))
         if tag in wanted:
             found.values[tag] = bytes(buffer[value:position]) if length <= MAXIMUM_VALUE_BYTES else b""

@@ -44,11 +44,26 @@ def data_set_digest(path: Path, progress: Callable[[], None] = lambda: None) -> 
     return digest.hexdigest()
 
 
+def is_old(digest: str) -> bool:
+    """Whether a version before BLAKE3 took it."""
+    return digest.startswith(_OLD_PREFIX)
+
+
+def matches(path: Path, digest: str) -> bool:
+    """Whether the data set in one of our files has this digest, of either kind. Raises `OSError`."""
+    if is_old(digest):
+        return _renewed(path, digest) is not None
+    try:
+        return data_set_digest(path) == digest
+    except ValueError:
+        return False
+
+
 def renew_digests(engine: Engine, files: FileStore) -> int:
     """Give objects that a version before BLAKE3 received their new digest; how many.
 
-    A file that is not what was received keeps the old one, which nothing matches: it is not committed to, and the log
-    names it (`digest_not_renewed`). Raises `SQLAlchemyError`.
+    Where a file is not what was received its row keeps the old one, until the object comes again: it is not committed
+    to, and the log names it (`digest_not_renewed`). Raises `SQLAlchemyError`.
     """
     columns = (instance.c.sop_instance_uid, instance.c.path, instance.c.digest)
     with read_transaction(engine) as connection:

@@ -1,7 +1,7 @@
 """The files below `data_dir`, and what makes them durable.
 
     incoming/<session>/     being received; swept at start, unless its process still runs
-    instances/ab/<series>/  one file per SOP instance, named after its UID and the digest of its content
+    instances/ab/<series>/  one file per SOP instance, named after its UID, the digest of its content and a token
     quarantine/             what could not be taken
     results/<job id>/       what inference made
     backup/                 copies of the database before a migration
@@ -122,15 +122,11 @@ class FileStore:
     def place(self, temporary: Path, series_instance_uid: str, sop_instance_uid: str, digest: str) -> str:
         """Move a whole temporary file to its final name; the relative path. Not yet durable: see `sync`.
 
-        Where the usual name is taken (the same content again, or what a crash left behind) another one is
-        used.
+        No name is used twice: whoever removes a file of the name that was given to it removes no other.
         """
         folder = self._known_folders.get(series_instance_uid) or self._make_folder(series_instance_uid)
-        relative = f"{folder}/{sop_instance_uid}-{digest[:12]}.dcm"
+        relative = f"{folder}/{sop_instance_uid}-{digest[:12]}-{secrets.token_hex(4)}.dcm"
         try:
-            _link(temporary, f"{self.data_dir}/{relative}")
-        except FileExistsError:
-            relative = f"{folder}/{sop_instance_uid}-{digest[:12]}-{secrets.token_hex(4)}.dcm"
             _link(temporary, f"{self.data_dir}/{relative}")
         except FileNotFoundError:  # the folder was removed after its series was
             self._make_folder(series_instance_uid)

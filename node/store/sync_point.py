@@ -20,7 +20,7 @@ from sqlalchemy import Connection, Engine, and_, delete, exists, select
 from node.logs import describe_error, get_logger
 from node.store.catalogue import Quarantined, record_quarantine
 from node.store.database import read_transaction, write_transaction
-from node.store.digests import data_set_digest
+from node.store.digests import matches
 from node.store.files import FileStore
 from node.store.tables import SeriesState, expired_instance, instance, series, series_release, study
 
@@ -159,8 +159,8 @@ def _is_whole(files: FileStore, row: _Row) -> bool:
     not to be able to read it now (rights, too many open files) says nothing of what it holds."""
     file = files.absolute(row.path)
     try:
-        return file.stat().st_size == row.size_bytes and data_set_digest(file) == row.digest
-    except (FileNotFoundError, ValueError):
+        return file.stat().st_size == row.size_bytes and matches(file, row.digest)
+    except FileNotFoundError:
         return False
     except OSError as error:
         get_logger("store").error(

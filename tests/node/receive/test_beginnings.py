@@ -1,6 +1,7 @@
 """Headers read from the first bytes of data sets, one after another."""
 
 import os
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -107,3 +108,25 @@ def test_each_is_read_as_if_there_had_been_no_other(data: st.DataObject) -> None
         syntax = one.transfer_syntax if data.draw(st.integers(0, 9)) else data.draw(st.sampled_from([*NATIVE.values()]))
         alone = Beginnings().read(bytes(content[:end]), syntax)
         assert beginnings.read(memoryview(content)[:end], syntax) == alone
+
+
+def with_unknown_sequence(content: bytes) -> bytes:
+    """A data set with a private element of VR UN and undefined length, whose items, and what follows, are `content`."""
+    uids = struct.pack("<HH2sH6s", 0x0008, 0x0016, b"UI", 6, b"1.2.3\0") + struct.pack(
+        "<HH2sH6s", 0x0008, 0x0018, b"UI", 6, b"1.2.4\0"
+    )
+    unknown = struct.pack("<HH2sHL", 0x0009, 0x1001, b"UN", 0, 0xFFFFFFFF)
+    rows = struct.pack("<HH2sHH", 0x0028, 0x0010, b"US", 2, 1)
+    return uids + unknown + content + rows + struct.pack("<HH2sHL2s", 0x7FE0, 0x0010, b"OW", 0, 2, b"ab")
+
+
+def test_sequence_that_is_called_unknown_is_walked_anew_where_it_differs() -> None:
+    end = struct.pack("<HHL", 0xFFFE, 0xE0DD, 0)
+    full = [struct.pack("<HHL", 0xFFFE, 0xE000, 16) + letter * 16 + end for letter in (b"a", b"b")]
+    ends_before = end + struct.pack("<HH2sH16s", 0x0010, 0x0020, b"LO", 16, b"PATIENT OF THIS ")
+    data_sets = [with_unknown_sequence(content.ljust(32)) for content in (*full, ends_before)]
+    assert len({len(each) for each in data_sets}) == 1
+    beginnings = Beginnings()
+    found = [beginnings.read(each, "1.2.840.10008.1.2.1") for each in data_sets]
+    assert found == [Beginnings().read(each, "1.2.840.10008.1.2.1") for each in data_sets]
+    assert found[2] is not None and found[2].patient_id == "PATIENT OF THIS"

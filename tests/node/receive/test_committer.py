@@ -1,10 +1,12 @@
 """The committer with a disk that can be watched: what is durable when, and what becomes of a group that cannot be."""
 
 import errno
+import hashlib
 import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -19,6 +21,7 @@ from node.receive.committer import Committer
 from node.receive.intake import IncomingObject, Intake, Sender
 from node.store import tables
 from node.store.database import open_database, read_transaction, write_transaction
+from node.store.digests import data_set_digest
 from node.store.files import FileStore
 from node.store.sync_point import SyncPoint
 from tests.counterparts import wait_until
@@ -526,3 +529,119 @@ def test_row_that_vanished_meanwhile_is_no_harm(
         connection.execute(delete(tables.instance))
     begin(intake, images[0]).complete()
     assert rows(engine) == 1
+
+
+def path_of_row(engine: Engine, image: Encoded) -> str | None:
+    mine = tables.instance.c.sop_instance_uid == image.sop_instance
+    with read_transaction(engine) as connection:
+        return connection.scalar(select(tables.instance.c.path).where(mine))
+
+
+def fail_after_rows(intake: Intake, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    """The next group is committed, and then `error` is raised."""
+    write = intake.committer._write_rows
+
+    def fail(*arguments: Any) -> None:
+        write(*arguments)
+        monkeypatch.undo()
+        raise error
+
+    monkeypatch.setattr(intake.committer, "_write_rows", fail)
+
+
+def test_file_that_a_row_names_stays_whatever_happens(
+    engine: Engine, files: WatchedFiles, intake: Intake, images: list[Encoded], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fail_after_rows(intake, monkeypatch, MemoryError())
+    with pytest.raises(MemoryError):
+        begin(intake, images[0]).complete()
+    path = path_of_row(engine, images[0])
+    assert path is not None and files.absolute(path).exists()
+
+
+def test_row_that_stays_of_a_refused_object_is_not_relied_on(
+    engine: Engine, files: WatchedFiles, intake: Intake, images: list[Encoded], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No sync of its own was for it, and one failed since: what the memory has of its file the disk may not have."""
+    fail_after_rows(intake, monkeypatch, OSError(5, os.strerror(5)))
+    with pytest.raises(Refused):
+        begin(intake, images[0]).complete()
+    before = path_of_row(engine, images[0])
+
+    def fail() -> None:
+        raise OSError(5, os.strerror(5))
+
+    files.syncing = fail
+    with pytest.raises(Refused):
+        begin(intake, images[1]).complete()
+    files.syncing = lambda: None
+    begin(intake, images[2]).complete()
+    begin(intake, images[0]).complete()
+    assert before is not None and path_of_row(engine, images[0]) not in (None, before)
+
+
+def test_row_of_the_moment_to_which_the_clock_was_set_back_is_not_taken_for_synced(
+    engine: Engine, files: WatchedFiles, images: list[Encoded]
+) -> None:
+    hours = [12]
+    committer = Committer(
+        engine,
+        files,
+        lambda: None,
+        durability="group",
+        quiet_seconds=30,
+        now=lambda: datetime(2026, 3, 1, hours[0], tzinfo=UTC),
+    )
+    intake = Intake(files, committer, free_disk_bytes=0)
+    begin(intake, images[0]).complete()
+    hours[0] = 11
+    seen: list[bool] = []
+    files.syncing = lambda: seen.append(committer._copies._is_durable(datetime(2026, 3, 1, 11, tzinfo=UTC)))
+    begin(intake, images[1]).complete()
+    assert seen == [False]
+    committer.close()
+
+
+def test_object_that_comes_while_another_of_it_is_taken_back_keeps_its_file(
+    engine: Engine, files: WatchedFiles, intake: Intake, images: list[Encoded]
+) -> None:
+    """The first is refused. The second takes its place meanwhile, and the third that of the second."""
+    others = WatchedFiles(files.data_dir)
+    others.open_session()
+    theirs = Committer(engine, others, lambda: None, durability="group", quiet_seconds=30)
+
+    def fail() -> None:
+        for _ in range(2):  # neither knows that the row of the one before is on disk
+            again = Committer(engine, files, lambda: None, durability="group", quiet_seconds=30)
+            begin(Intake(files, again, free_disk_bytes=0), images[0]).complete()
+            again.close()
+        raise OSError(5, os.strerror(5))
+
+    others.syncing = fail
+    with pytest.raises(Refused):
+        begin(Intake(others, theirs, free_disk_bytes=0), images[0]).complete()
+    path = path_of_row(engine, images[0])
+    assert path is not None and files.absolute(path).exists()
+    theirs.close()
+    others.close_session()
+
+
+def test_object_with_a_digest_of_an_earlier_version_is_healed_when_it_comes_again(
+    engine: Engine, files: WatchedFiles, intake: Intake, images: list[Encoded]
+) -> None:
+    """Its file was damaged, so that the digest could not be renewed."""
+    begin(intake, images[0]).complete()
+    (path,) = placed(files)
+    path.write_bytes(path.read_bytes()[:-1])
+    old = "sha256:" + hashlib.sha256(images[0].data_set).hexdigest()
+    with write_transaction(engine) as connection:
+        connection.execute(update(tables.instance).values(digest=old))
+    other = replace(images[0], data_set=images[0].data_set[:-2] + b"ab")
+    with pytest.raises(Refused) as refused:
+        begin(intake, other).complete()
+    assert refused.value.status == 0xC001
+    begin(intake, images[0]).complete()
+    (healed,) = placed(files)
+    with read_transaction(engine) as connection:
+        row = connection.execute(select(tables.instance)).one()
+    assert files.absolute(row.path) == healed and data_set_digest(healed) == row.digest
