@@ -45,7 +45,7 @@ def _table(name: str, schema: dict[str, Any]) -> str:
     required = schema.get("required", [])
     for key, field in schema["properties"].items():
         default = "required" if key in required else f"`{json.dumps(field.get('default'), ensure_ascii=False)}`"
-        if isinstance(field.get("default"), dict):
+        if field.get("default") and isinstance(field["default"], dict):
             default = field["default"].get("meaning", "see its table")
         meaning = field.get("description", "").replace("|", "\\|")
         lines.append(f"| `{key}` | {_kind(field)} | {default.replace('`null`', 'absent')} | {meaning} |")
@@ -70,7 +70,8 @@ def _kind(field: dict[str, Any]) -> str:
         case "array":
             return "list of " + _kind(field["items"])
         case "object":
-            return "table of path = SHA-256"
+            values = [*field.get("patternProperties", {}).values(), field.get("additionalProperties")]
+            return "table of name = " + _kind(values[0])
         case "number" | "integer":
             bounds = [
                 f"{sign} {field[name]:g}"

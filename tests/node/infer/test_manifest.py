@@ -183,6 +183,8 @@ def test_documents_are_made_from_the_code() -> None:
     assert (DOCS / "manifest.schema.json").read_text(encoding="utf-8") == json_schema()
     text = (DOCS / "manifest.md").read_text(encoding="utf-8")
     assert text == with_tables(text), "run python -m node.infer.reference docs"
+    assert "| `input` | text or table of name = list of text |" in text
+    assert "| `intensity_of` | table of name = list of one of Clip, " in text
 
 
 def test_example_in_the_documents_is_right() -> None:
