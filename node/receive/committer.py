@@ -303,6 +303,9 @@ class Committer:
         own = {item.placed for item in placed}
         vanished = []
         for item, outcome in zip(placed, outcomes, strict=True):
+            if outcome == "stored":
+                item.outcome = outcome
+                continue
             copy = replace(item.instance, path=item.placed)
             if outcome == "conflict" and not self._copies.renew(copy):
                 item.refusal = Refused(
@@ -311,10 +314,10 @@ class Committer:
                     "other content is known under this SOP Instance UID",
                 )
                 self._set_conflict_aside(item)
-            elif outcome != "stored" and not self._copies.settle(copy, own):
-                vanished.append(item)
+            elif self._copies.settle(copy, own):
+                item.outcome = "duplicate"
             else:
-                item.outcome = "stored" if outcome == "stored" else "duplicate"
+                vanished.append(item)
         if vanished:  # known a moment ago, and expired or taken back by another process since: they are new now
             self._commit_rows(vanished)
 

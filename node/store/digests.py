@@ -4,11 +4,11 @@ BLAKE3, which costs a quarter of the processor time of SHA-256 (docs/decisions/0
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from blake3 import blake3
-from sqlalchemy import Engine, select, update
+from sqlalchemy import Engine, Row, select, update
 
 from node.logs import describe_error, get_logger
 from node.store.database import read_transaction, write_transaction
@@ -17,6 +17,7 @@ from node.store.tables import instance
 
 _READ_BYTES = 1 << 20
 _OLD_PREFIX = "sha256:"
+_AT_ONCE = 200
 
 
 def new_digest() -> blake3:
@@ -68,21 +69,28 @@ def renew_digests(engine: Engine, files: FileStore) -> int:
     columns = (instance.c.sop_instance_uid, instance.c.path, instance.c.digest)
     with read_transaction(engine) as connection:
         old = connection.execute(select(*columns).where(instance.c.digest.startswith(_OLD_PREFIX))).all()
-    renewed = 0
-    log = get_logger("store")
     if old:
-        log.info("renewing_digests", objects=len(old))
-    for row in old:
+        get_logger("store").info("renewing_digests", objects=len(old))
+    return sum(_renew(engine, files, old[first : first + _AT_ONCE]) for first in range(0, len(old), _AT_ONCE))
+
+
+def _renew(engine: Engine, files: FileStore, rows: Sequence[Row[str, str, str]]) -> int:
+    """In one transaction, begun when all files were read."""
+    found: list[tuple[Row[str, str, str], str]] = []
+    for row in rows:
         reason = "the file is not what was received"
         try:
             digest = _renewed(files.absolute(row.path), row.digest)
         except OSError as error:
             digest, reason = None, describe_error(error)
         if digest is None:
-            log.error("digest_not_renewed", sop_instance_uid=row.sop_instance_uid, reason=reason)
+            get_logger("store").error("digest_not_renewed", sop_instance_uid=row.sop_instance_uid, reason=reason)
             continue
-        mine = (instance.c.sop_instance_uid == row.sop_instance_uid, instance.c.digest == row.digest)
-        with write_transaction(engine) as connection:
+        found.append((row, digest))
+    renewed = 0
+    with write_transaction(engine) as connection:
+        for row, digest in found:
+            mine = (instance.c.sop_instance_uid == row.sop_instance_uid, instance.c.digest == row.digest)
             renewed += connection.execute(update(instance).where(*mine).values(digest=digest)).rowcount
     return renewed
 
