@@ -139,7 +139,7 @@ def _of_entry(number: int, entry: Any, rgb: tuple[int, int, int] | None) -> Name
 
 def _coded(entry: Mapping[str, Any]) -> dict[str, str]:
     value = str(entry.get("value") or entry.get("code"))
-    meaning = str(entry.get("meaning") or entry["name"])
+    meaning = str(entry.get("meaning") or entry["name"])[:64].rstrip()
     return {"value": value, "scheme": str(entry.get("scheme") or "SCT"), "meaning": meaning}
 
 

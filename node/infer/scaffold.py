@@ -1,7 +1,7 @@
 """A model folder begun from an ONNX file: tensors, shapes and the likely task read from the network itself."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,13 +88,18 @@ def draft_of(
             "task, activation, thresholds" if named else "task, names and codes of its channels, activation, thresholds"
         )
         questions.append(f"outputs, tensor {output.name}: {unsaid}")
-        questions += _asked_of_labels(output, named)
+        questions += _asked_of_labels(output, image, outputs, named)
     return Draft(text, tuple(questions))
 
 
-def _asked_of_labels(output: Tensor, labels: Sequence[NamedLabel]) -> list[str]:
+def _asked_of_labels(
+    output: Tensor, image: Tensor, outputs: Sequence[Tensor], labels: Sequence[NamedLabel]
+) -> list[str]:
     if not labels:
         return []
+    if _is_boxes(output, outputs) or len(output.sides) != len(image.sides):
+        local = sum(each.type is None for each in labels)
+        return [f"outputs.classes: {local} local codes, to be replaced by SNOMED CT where it has one"] if local else []
     asked = [draft.code_question(labels)]
     count = _channels(output)
     named = {channel for label in labels for channel in label.channels}
@@ -151,20 +156,28 @@ def _kept(outputs: Sequence[Tensor]) -> list[Tensor]:
 def _output(output: Tensor, image: Tensor, outputs: Sequence[Tensor], named: Sequence[NamedLabel]) -> str:
     finding = draft.local_code("Finding")
     prefix = f"{output.name} " if len(_kept(outputs)) > 1 else ""
-    if output.name == "boxes" and any(each.name == "scores" for each in outputs):
+    if _is_boxes(output, outputs):
         entries: dict[str, Any] = {"task": "detection", "boxes": output.name, "scores": "scores", "layout": "xyxy"}
         entries |= {"numbers": "labels"} if any(each.name == "labels" for each in outputs) else {}
-        classes = [(each.name, each.channels[0]) for each in named] or [("Finding", 0)]
-        return "\n".join([draft.table("[[outputs]]", entries), *(_class(name, n, finding) for name, n in classes)])
+        classes = named or [NamedLabel("Finding", (0,))]
+        return "\n".join([draft.table("[[outputs]]", entries), *(_class(each, finding) for each in classes)])
     if len(output.sides) == len(image.sides):
         text = _segmentation(output, prefix, named)
         return text.replace('kind = "volume"', 'kind = "area"') if len(image.sides) == 4 else text
     _check_channels(named, _channels(output))
-    classes = [(each.name, each.channels[0]) for each in named]
-    classes = classes or [(f"{prefix}Class {channel}", channel) for channel in range(_channels(output))]
-    entries = {"task": "classification", "tensor": output.name, "activation": "sigmoid"}
+    classes = named or [NamedLabel(f"{prefix}Class {channel}", (channel,)) for channel in range(_channels(output))]
+    entries = {"task": "classification", "tensor": output.name, "activation": _activation(output, "sigmoid")}
     text = draft.table("[[outputs]]", entries, ["Or: grading, regression, embedding, landmarks, text."])
-    return "\n".join([text, *(_class(name, n, draft.local_code(name) if named else finding) for name, n in classes)])
+    return "\n".join([text, *(_class(each, draft.local_code(each.name) if named else finding) for each in classes)])
+
+
+def _is_boxes(output: Tensor, outputs: Sequence[Tensor]) -> bool:
+    return output.name == "boxes" and any(each.name == "scores" for each in outputs)
+
+
+def _activation(output: Tensor, usual: str) -> str:
+    """None is left to do where the tensor is called a probability."""
+    return "none" if "prob" in output.name.lower() else usual
 
 
 def _segmentation(output: Tensor, prefix: str, named: Sequence[NamedLabel]) -> str:
@@ -177,7 +190,7 @@ def _segmentation(output: Tensor, prefix: str, named: Sequence[NamedLabel]) -> s
         "task": "segmentation",
         "tensor": output.name,
         "channels": channels,
-        "activation": "softmax" if several else "none" if numbered else "sigmoid",
+        "activation": "none" if numbered else _activation(output, "softmax" if several else "sigmoid"),
         "decision": "argmax" if several else "values" if numbered else "threshold",
     }
     first = 1 if several else 0
@@ -194,6 +207,7 @@ def _check_channels(labels: Sequence[NamedLabel], channels: int) -> None:
             )
 
 
-def _class(name: str, channel: int, finding: dict[str, str]) -> str:
-    entries = {"name": name[:64], "channel": channel, "finding": finding, "threshold": 0.5}
-    return draft.table("[[outputs.classes]]", entries)
+def _class(label: NamedLabel, finding: Mapping[str, str]) -> str:
+    """A class with the code that came with its name, or else `finding`."""
+    entries = {"name": label.name[:64], "channel": label.channels[0], "finding": label.type or finding}
+    return draft.table("[[outputs.classes]]", entries | {"laterality": label.laterality, "threshold": 0.5})

@@ -88,6 +88,31 @@ def test_labels_of_one_channel_are_its_values_and_those_of_scores_are_classes(tm
     ]
 
 
+def test_classes_have_the_codes_of_the_file(tmp_path: Path) -> None:
+    """The two lungs of a detector; and answers that are probabilities already, with a meaning longer than DICOM has."""
+    sides = {"scheme": "SCT", "meaning": "Left", "value": "7771000"}
+    lung = {"value": "39607008", "scheme": "SCT", "meaning": "Lung, " + "x" * 80}
+    listed = {
+        "channels": [{"index": 0, "name": "Left lung", "code": lung, "laterality": sides}, {"index": 1, "name": "B"}]
+    }
+    (tmp_path / "labels.json").write_text(json.dumps(listed))
+    named = read_labels(tmp_path / "labels.json")
+    image = ["N", 1, 64, 64]
+    boxes = network(tmp_path / "a.onnx", image, {"boxes": [9, 4], "scores": ["N", 2, 9]})
+    grades = network(tmp_path / "b.onnx", image, {"probability": ["N", 2]})
+    for path in (boxes, grades):
+        made = new_folder(tmp_path / path.stem, path, named)
+        output = load_manifest(tmp_path / path.stem).outputs[0]
+        left, other = output.classes
+        assert (
+            left.finding.value == "39607008" and len(left.finding.meaning) == 64 and left.laterality.meaning == "Left"
+        )
+        assert other.finding.scheme == "99LOCAL" and other.laterality is None
+        assert any(each.startswith("outputs.classes: 1 local codes") for each in made.open_questions)
+        assert not any("have no label" in each for each in made.open_questions)
+    assert output.activation == "none"
+
+
 def test_labels_with_numbers_that_are_no_channels(tmp_path: Path) -> None:
     path = network(tmp_path / "net.onnx", ["N", 1, "D", "H", "W"], {"logits": ["N", 5, "D", "H", "W"]})
     with pytest.raises(Permanent, match="found number 1002 for 'ctx-lh-bankssts', expected at most 4"):
