@@ -40,10 +40,13 @@ def _unmount(at: Path) -> None:
 
 
 def make_image(path: Path, megabytes: int) -> Path:
-    """An empty ext4 file system in a file, which takes the room that is used of it."""
+    """An empty ext4 file system in a file, which takes the room that is used of it.
+
+    Its blocks are of 4 KB, as those of disks are. By default a small one has blocks of 1 KB, of which SQLite reserves
+    one for each page of memory that it shares between processes, so that a full disk ends the process."""
     if os.getuid() != 0 or shutil.which("mkfs.ext4") is None:
         leave_out("a loop-mounted file system needs root and mkfs.ext4")
     with path.open("wb") as file:
         file.truncate(megabytes << 20)
-    subprocess.run(["mkfs.ext4", "-q", "-F", path], check=True, capture_output=True)
+    subprocess.run(["mkfs.ext4", "-q", "-F", "-b", "4096", path], check=True, capture_output=True)
     return path
