@@ -6,6 +6,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -78,6 +79,18 @@ def begin(intake: Intake, image: Encoded) -> IncomingObject:
     return incoming
 
 
+@contextmanager
+def failing_syncs(files: WatchedFiles) -> Iterator[None]:
+    """The disk fails in each sync."""
+
+    def fail() -> None:
+        raise OSError(5, os.strerror(5))
+
+    files.syncing = fail
+    yield
+    files.syncing = lambda: None
+
+
 def rows(engine: Engine, table: str = "instance") -> int:
     with read_transaction(engine) as connection:
         return connection.scalar(select(func.count()).select_from(tables.metadata.tables[table])) or 0
@@ -101,16 +114,12 @@ def test_disk_that_cannot_sync_takes_the_row_back(
 ) -> None:
     begin(intake, images[0]).complete()
 
-    def fail() -> None:
-        raise OSError(5, os.strerror(5))
-
-    files.syncing = fail
-    for image in images[:2]:  # one that is known, and a new one
-        with pytest.raises(Refused) as refused:
-            begin(intake, image).complete()
-        assert refused.value.status == 0xA700
-    assert rows(engine) == 1 and len(placed(files)) == 1
-    files.syncing = lambda: None
+    with failing_syncs(files):
+        for image in images[:2]:  # one that is known, and a new one
+            with pytest.raises(Refused) as refused:
+                begin(intake, image).complete()
+            assert refused.value.status == 0xA700
+        assert rows(engine) == 1 and len(placed(files)) == 1
     begin(intake, images[1]).complete()
     assert rows(engine) == 2 and len(placed(files)) == 2
 
@@ -133,13 +142,8 @@ def test_bytes_written_before_a_failed_sync_are_never_acknowledged(
     """The system tells of a failure once: a later sync that succeeds says nothing of what was written before."""
     under_way = begin(intake, images[0])
 
-    def fail() -> None:
-        raise OSError(5, os.strerror(5))
-
-    files.syncing = fail
-    with pytest.raises(Refused):
+    with failing_syncs(files), pytest.raises(Refused):
         begin(intake, images[1]).complete()
-    files.syncing = lambda: None
     with pytest.raises(Refused):
         under_way.complete()
     assert rows(engine) == 0 and not placed(files)
@@ -297,13 +301,8 @@ def test_other_file_system_bytes_before_a_failed_sync_are_never_acknowledged(
     committer = Committer(engine, files, lambda: None, durability="group", quiet_seconds=30)
     under_way = begin(Intake(files, committer, free_disk_bytes=0), images[0])
 
-    def fail() -> None:
-        raise OSError(5, os.strerror(5))
-
-    files.syncing = fail
-    with pytest.raises(OSError, match="error"):
+    with failing_syncs(files), pytest.raises(OSError, match="error"):
         files.file_system.sync()
-    files.syncing = lambda: None
     with pytest.raises(Refused):
         under_way.complete()
     assert rows(engine) == 0 and not placed(files)
@@ -315,15 +314,11 @@ def test_log_that_may_have_a_gap_is_emptied_before_anything_is_acknowledged(
 ) -> None:
     begin(intake, images[0]).complete()
 
-    def fail() -> None:
-        raise OSError(5, os.strerror(5))
-
-    files.syncing = fail
-    with pytest.raises(Refused):
-        begin(intake, images[1]).complete()
-    log = Path(f"{engine.url.database}-wal")
-    grown = log.stat().st_size
-    files.syncing = lambda: None
+    with failing_syncs(files):
+        with pytest.raises(Refused):
+            begin(intake, images[1]).complete()
+        log = Path(f"{engine.url.database}-wal")
+        grown = log.stat().st_size
     begin(intake, images[1]).complete()
     assert rows(engine) == 2 and 0 < log.stat().st_size < grown
 
@@ -335,13 +330,8 @@ def test_log_is_emptied_whoever_was_told_of_the_failure(
     log = Path(f"{engine.url.database}-wal")
     grown = log.stat().st_size
 
-    def fail() -> None:
-        raise OSError(5, os.strerror(5))
-
-    files.syncing = fail
-    with pytest.raises(OSError, match="error"):  # as a storage commitment may
+    with failing_syncs(files), pytest.raises(OSError, match="error"):  # as a storage commitment may
         files.file_system.sync()
-    files.syncing = lambda: None
     begin(intake, images[1]).complete()
     assert rows(engine) == 2 and 0 < log.stat().st_size < grown
 
@@ -485,15 +475,10 @@ def test_next_start_looks_at_what_could_not_be_withdrawn(
     def refuse(*arguments: object) -> None:
         raise OperationalError("", {}, Exception())
 
-    def fail() -> None:
-        raise OSError(5, os.strerror(5))
-
-    files.syncing = fail
-    with monkeypatch.context() as broken:
+    with failing_syncs(files), monkeypatch.context() as broken:
         broken.setattr("node.receive.committer.forget_instances", refuse)
         with pytest.raises(Refused):
             begin(intake, images[0]).complete()
-    files.syncing = lambda: None
     begin(intake, images[1]).complete()
     with read_transaction(engine) as connection:
         oldest = connection.scalar(select(func.min(tables.instance.c.received_at)))
@@ -568,13 +553,8 @@ def test_row_that_stays_of_a_refused_object_is_not_relied_on(
         begin(intake, images[0]).complete()
     before = path_of_row(engine, images[0])
 
-    def fail() -> None:
-        raise OSError(5, os.strerror(5))
-
-    files.syncing = fail
-    with pytest.raises(Refused):
+    with failing_syncs(files), pytest.raises(Refused):
         begin(intake, images[1]).complete()
-    files.syncing = lambda: None
     begin(intake, images[2]).complete()
     begin(intake, images[0]).complete()
     assert before is not None and path_of_row(engine, images[0]) not in (None, before)
