@@ -2,7 +2,7 @@
 
 Device (the algorithm), ImagingStudy (the images), an Observation for each finding and one for each of its measurements,
 DiagnosticReport (preliminary, with the draft text) and Provenance. Each is created only if none with its identifier (or
-tag) exists (R4 3.1.0.8.1).
+tag) exists (R4 3.1.0.8.1). What of it replaces earlier results is in `fhir_replacement`.
 """
 
 import re
@@ -37,9 +37,9 @@ _MOST_ISSUES = 5
 def build_bundle(statement: Statement, patient_system: str, accession_system: str) -> dict[str, Any]:
     """The transaction Bundle. `patient_system` and `accession_system` are the identifier systems of the site."""
     subject = patient_reference(statement.order.patient_id, patient_system)
-    device = _entry("Device", statement.device_uid, _device(statement))
+    device = conditional_entry("Device", statement.device_uid, _device(statement))
     images = _imaging_study(statement, subject, accession_system)
-    study = _entry("ImagingStudy", statement.order.study_instance_uid, images)
+    study = conditional_entry("ImagingStudy", statement.order.study_instance_uid, images)
     shared = {"subject": subject, "device": {"reference": device["fullUrl"]}, "study": {"reference": study["fullUrl"]}}
     observations = [
         one
@@ -47,7 +47,7 @@ def build_bundle(statement: Statement, patient_system: str, accession_system: st
         for one in _observations(statement, number, finding, shared)
     ]
     written = _report(statement, shared, observations, accession_system)
-    report = _entry("DiagnosticReport", statement.identifier, written)
+    report = conditional_entry("DiagnosticReport", statement.identifier, written)
     provenance = _provenance(statement, [report, *observations], device)
     return {
         "resourceType": "Bundle",
@@ -63,7 +63,7 @@ def patient_reference(patient_id: str, system: str) -> dict[str, Any]:
     return {"type": "Patient", "identifier": _identifier(patient_id, system)}
 
 
-def _entry(kind: str, uid: str, resource: dict[str, Any]) -> dict[str, Any]:
+def conditional_entry(kind: str, uid: str, resource: dict[str, Any]) -> dict[str, Any]:
     """A conditional create by the resource's own identifier."""
     identifier = {"system": DICOM_UID if kind == "ImagingStudy" else OVERREAD, "value": _urn(uid)}
     further = resource.pop("identifier", [])
@@ -101,12 +101,14 @@ def _observations(
 ) -> list[dict[str, Any]]:
     """The Observation of a finding, and one for each of its measurements, which are its members."""
     measured = [
-        _entry("Observation", f"{statement.identifier}.{number}.{position}", _measured(statement, finding, one, shared))
+        conditional_entry(
+            "Observation", f"{statement.identifier}.{number}.{position}", _measured(statement, finding, one, shared)
+        )
         for position, one in enumerate(finding.measurements, start=1)
     ]
     found = _found(statement, finding, shared)
     found["hasMember"] = [{"reference": one["fullUrl"]} for one in measured]
-    return [_entry("Observation", f"{statement.identifier}.{number}.0", found), *measured]
+    return [conditional_entry("Observation", f"{statement.identifier}.{number}.0", found), *measured]
 
 
 def _found(statement: Statement, finding: Finding, shared: Mapping[str, Any]) -> dict[str, Any]:

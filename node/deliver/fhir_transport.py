@@ -3,11 +3,19 @@
 import json
 from threading import Lock
 
+from sqlalchemy import Engine
+
 from node.deliver.fhir import build_bundle, read_issues
+from node.deliver.fhir_replacement import Bundle, Entry, replacing, withdraw, withdraw_unread
 from node.deliver.http import HttpPeer
-from node.deliver.statement import read_statement
+from node.deliver.replaced import replaced_deliveries
+from node.deliver.statement import read_statement, statement_identifier
 from node.deliver.transport import Check, NeverTaken, NotTaken, Parcel, Receipt
 from node.destination_settings import FhirDestination
+from node.errors import Permanent
+from node.jobs.queue import get_job
+from node.store.database import read_transaction
+from node.store.results import get_result
 
 _FHIR_JSON = "application/fhir+json"
 _CONFLICT = 409
@@ -21,15 +29,15 @@ class FhirTransport:
     ImagingStudy they share is not there yet, and where a server has it twice, every later transaction is refused.
     """
 
-    def __init__(self, destination: FhirDestination, timeout_seconds: float) -> None:
+    def __init__(self, engine: Engine, destination: FhirDestination, timeout_seconds: float) -> None:
+        self._engine = engine
         self._destination = destination
         self._peer = HttpPeer(destination, timeout_seconds)
         self._one_at_a_time = Lock()
 
     def send(self, parcel: Parcel, check: Check) -> Receipt:
-        destination = self._destination
-        bundle = build_bundle(read_statement(parcel), destination.patient_system, destination.accession_system)
-        body = json.dumps(bundle).encode("utf-8")
+        earlier, reservation = self._withdrawn(parcel)
+        body = json.dumps(replacing(self._bundle(parcel), earlier)).encode("utf-8")
         headers = {"Content-Type": _FHIR_JSON, "Accept": _FHIR_JSON}
         with self._one_at_a_time:
             answer = self._peer.request("POST", "", headers=headers, make_content=lambda: body)
@@ -39,13 +47,42 @@ class FhirTransport:
             read = None
         if answer.status_code == 200:
             if isinstance(read, dict) and read.get("resourceType") == "Bundle":
-                return Receipt(())
+                return Receipt((), reservation=reservation)
             raise NotTaken(f"{self._peer.describe()} answered something that is no Bundle: check url")
         problem = self._peer.problem(answer, "the transaction", {})
         issues = read_issues(read)
         said = f"{problem} ({'; '.join(issues)})" if issues else str(problem)
         is_final = isinstance(problem, NeverTaken) and answer.status_code != _CONFLICT
         raise NeverTaken(said) if is_final else NotTaken(said)
+
+    def _bundle(self, parcel: Parcel) -> Bundle:
+        destination = self._destination
+        return build_bundle(read_statement(parcel), destination.patient_system, destination.accession_system)
+
+    def _withdrawn(self, parcel: Parcel) -> tuple[list[list[Entry]], str | None]:
+        """The entries of the results that this one replaces, and what the destination is not told of them."""
+        with read_transaction(self._engine) as connection:
+            jobs = replaced_deliveries(connection, parcel)
+            parcels = [Parcel(job, get_result(connection, job.result_id or 0), parcel.data_dir) for job in jobs]
+        entries, unread = [], []
+        for one in parcels:
+            try:
+                entries.append(withdraw(self._bundle(one)))
+            except Permanent:
+                entries.append(self._withdrawn_unread(one))
+                unread.append(str(one.result.result_id))
+        which = ", ".join(unread)
+        said = f"the Observations of result {which} stay as they are: its files are not here any more"
+        return entries, said if unread else None
+
+    def _withdrawn_unread(self, parcel: Parcel) -> list[Entry]:
+        result = parcel.result
+        with read_transaction(self._engine) as connection:
+            inputs = str(get_job(connection, result.job_id).input_digest)
+        identifier = statement_identifier(
+            result.study_instance_uid, result.model, result.model_digest, inputs, result.revision
+        )
+        return withdraw_unread(identifier, result.model)
 
     def probe(self) -> None:
         self._peer.request("GET", "/metadata", headers={"Accept": _FHIR_JSON})

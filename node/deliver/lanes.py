@@ -90,7 +90,7 @@ def _transport(engine: Engine, settings: Settings, destination: AnyDestination, 
         case FhirDestination():
             from node.deliver.fhir_transport import FhirTransport
 
-            return FhirTransport(destination, seconds)
+            return FhirTransport(engine, destination, seconds)
         case WebhookDestination():
             from node.deliver.webhook import WebhookTransport
 

@@ -96,9 +96,10 @@ def read_statement(parcel: Parcel, documents: tuple[bytes, ...] = ()) -> Stateme
 
 def make_statement(result: Result, report: Dataset, documents: tuple[bytes, ...] = ()) -> Statement:
     """The statement of a Result, with patient and order of a DICOM object that was rendered from it."""
-    parts = (result.study_instance_uid, result.algorithm.identifier, result.algorithm.digest, result.input_digest)
+    algorithm = result.algorithm
+    parts = (result.study_instance_uid, algorithm.identifier, algorithm.digest, result.input_digest)
     return Statement(
-        identifier=derived_uid("statement", *parts, str(result.revision)),
+        identifier=statement_identifier(*parts, result.revision),
         order=read_order(report),
         algorithm=result.algorithm,
         device_uid=device_uid(result.algorithm),
@@ -110,6 +111,13 @@ def make_statement(result: Result, report: Dataset, documents: tuple[bytes, ...]
         draft=tuple(draft_impression(result).split("\n")),
         documents=documents,
     )
+
+
+def statement_identifier(
+    study_instance_uid: str, model: str, model_digest: str, input_digest: str, revision: int
+) -> str:
+    """What names the statement of a result, wherever it is made and however often."""
+    return derived_uid("statement", study_instance_uid, model, model_digest, input_digest, str(revision))
 
 
 def read_order(report: Dataset) -> Order:

@@ -114,7 +114,8 @@ def test_what_images_or_model_do_not_say_is_left_out_of_every_resource(statement
 
 
 class FhirServer:
-    """Conditional creates by `ifNoneExist`, as R4 3.1.0.8.1 says; `faults` are answered first."""
+    """Conditional creates by `ifNoneExist`, as R4 3.1.0.8.1 says, and conditional updates (3.1.0.4.3); `faults` are
+    answered first."""
 
     def __init__(self, faults: list[tuple[int, Any]] | None = None) -> None:
         self.faults = faults or []
@@ -133,10 +134,18 @@ class FhirServer:
         Bundle.model_validate(bundle)
         answers = []
         for entry in bundle["entry"]:
-            key = f"{entry['request']['url']}?{entry['request']['ifNoneExist']}"
+            request = entry["request"]
+            key = request["url"] if request["method"] == "PUT" else f"{request['url']}?{request['ifNoneExist']}"
             answers.append({"response": {"status": "200 OK" if key in self.resources else "201 Created"}})
-            self.resources.setdefault(key, entry["resource"])
+            if request["method"] == "PUT":
+                self.resources[key] = entry["resource"]
+            else:
+                self.resources.setdefault(key, entry["resource"])
         return 200, {"resourceType": "Bundle", "type": "transaction-response", "entry": answers}
+
+    def statuses(self, kind: str) -> list[str]:
+        """Of the resources of this kind, in the order in which they were made."""
+        return [one["status"] for one in self.resources.values() if one["resourceType"] == kind]
 
     @staticmethod
     def _answer(status: int, value: Any) -> Answer:
