@@ -105,8 +105,8 @@ class Analysis:
 
     @property
     def summary(self) -> list[dict[str, Any]]:
-        """Findings for people and JSON: label, finding, presence, score, answers, and measurements with name, value and
-        unit; of a study that was not analysed why not.
+        """Findings for people and JSON, in the words of the report: label, finding, site, side, presence, score,
+        answers, and measurements with name, value and unit; of a study that was not analysed why not.
         """
         refusal = self.result.not_analysed
         if refusal is not None:
@@ -117,6 +117,8 @@ class Analysis:
             {
                 "label": names.get(finding.segment_number or 0, finding.tracking_identifier),
                 "finding": finding.finding.meaning,
+                **({"site": finding.finding_site.meaning} if finding.finding_site else {}),
+                **({"laterality": finding.laterality.meaning} if finding.laterality else {}),
                 "presence": finding.presence.value,
                 **({"likelihood": round(finding.likelihood.value, 6)} if finding.likelihood else {}),
                 **({"answers": [each.value.meaning for each in finding.qualifiers]} if finding.qualifiers else {}),

@@ -19,6 +19,7 @@ from node.cli.shared import (
     console_note,
     print_json,
     read_settings,
+    said_of,
 )
 from node.errors import NotAnalysed, Permanent
 from node.infer import Model, Registry
@@ -178,7 +179,7 @@ def _report(done: list[dict[str, Any]], refusals: list[NotAnalysed], json_output
         analysis: Analysis = each["analysis"]
         console.print(f"\n{each['model']} on study {each['study_instance_uid']}", style="bold", highlight=False)
         for finding in analysis.summary:
-            console.print(f"  {finding['label']}: {_said(finding)}", markup=False, highlight=False)
+            console.print(f"  {finding['label']}: {said_of(finding)}", markup=False, highlight=False)
         for remark in analysis.result.remarks:
             console.print(f"  remark: {remark}", markup=False, highlight=False)
         if any(NO_GPU in remark for remark in analysis.result.remarks):
@@ -187,14 +188,3 @@ def _report(done: list[dict[str, Any]], refusals: list[NotAnalysed], json_output
             console.print(f"  {Path(each['folder']) / name}", markup=False, highlight=False, soft_wrap=True)
     for refusal in refusals:
         console.print(f"not analysed ({refusal.code}): {refusal}", style="red", markup=False, highlight=False)
-
-
-def _said(finding: dict[str, Any]) -> str:
-    """What a finding says, on one line."""
-    shown = finding["presence"] != "present" or not finding["measurements"]
-    said = [finding["presence"]] if shown else []
-    said += finding.get("answers", ())
-    if "likelihood" in finding:
-        said.append(f"{finding['likelihood']:.3f}")
-    said += [f"{m['name']} {m['value']:.2f} {m['unit']}" for m in finding["measurements"]]
-    return ", ".join(said) + (" (critical)" if finding.get("critical") else "")

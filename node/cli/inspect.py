@@ -16,6 +16,7 @@ from node.cli.shared import (
     opened_database,
     print_json,
     read_settings,
+    said_of,
     utc_now,
 )
 from node.jobs import history, queue
@@ -168,8 +169,7 @@ def show(job_id: JobArgument, config: ConfigOption = None, json_output: JsonOpti
             highlight=False,
         )
     for finding in result.summary if result else ():
-        numbers = ", ".join(f"{m['name']} {m['value']:.2f} {m['unit']}" for m in finding["measurements"])
-        console.print(f"  {finding['label']}: {numbers}", markup=False, highlight=False)
+        console.print(f"  {finding['label']}: {said_of(finding)}", markup=False, highlight=False)
 
 
 @jobs.command()

@@ -3,7 +3,7 @@
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -104,3 +104,19 @@ def parse_span(text: str) -> timedelta:
     if found is None:
         raise typer.BadParameter(f"expected a number with d, h or m, for example 7d, found {text!r}")
     return timedelta(**{_UNITS[found[2]]: int(found[1])})
+
+
+def said_of(finding: Mapping[str, Any]) -> str:
+    """What a finding of a summary (`node.pipeline.Analysis`) says, on one line, but its label."""
+    if finding["presence"] == "not-analysed":
+        return str(finding["finding"])
+    place = [word for part in ("laterality", "site") for word in finding.get(part, "").lower().split()]
+    is_in_label = all(word in finding["label"].lower() for word in place)
+    shown = finding["presence"] != "present" or not finding["measurements"]
+    said = [finding["presence"]] if shown else []
+    said += [] if is_in_label else [" ".join(place)]
+    said += finding.get("answers", ())
+    if "likelihood" in finding:
+        said.append(f"{finding['likelihood']:.3f}")
+    said += [f"{m['name']} {m['value']:.2f} {m['unit']}" for m in finding["measurements"]]
+    return ", ".join(said) + (" (critical)" if finding.get("critical") else "")

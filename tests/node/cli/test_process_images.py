@@ -27,6 +27,7 @@ task = "grading"
 name = "Breast density"
 finding = { value = "129715009", meaning = "Breast composition" }
 concept = { value = "129715009", meaning = "Breast composition" }
+finding_site = { value = "76752008", meaning = "Breast" }
 """
 GRADE = """
 [[outputs.grades]]
@@ -95,6 +96,7 @@ def test_four_views_of_a_mammogram_by_a_model_folder_without_configuration(
     assert ended.exit_code == 0, ended.output
     (result,) = json.loads(ended.stdout)["results"]
     (finding,) = result["findings"]
+    assert finding["site"] == "Breast" and "laterality" not in finding
     assert finding["answers"] == ["Extremely dense"] and abs(finding["likelihood"] - 0.3) < 1e-5
     report = dcmread(Path(result["folder"]) / result["objects"][-1]["file_name"])
     evidence = report.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence
