@@ -34,7 +34,6 @@ GRACE_SECONDS = 6.0
 def prepare(settings: Settings) -> Engine:
     """Make the data folder, bring the database to the newest schema (after a backup copy), open it, and forget what a
     power cut left of objects that were not acknowledged."""
-    from node.store.digests import renew_digests
     from node.store.files import FileStore
     from node.store.sync_point import drop_lost_objects
 
@@ -43,7 +42,6 @@ def prepare(settings: Settings) -> Engine:
     migrate(settings.database_url, data_dir / "backup")
     engine = open_database(settings.database_url)
     files = FileStore(data_dir)
-    renew_digests(engine, files)
     drop_lost_objects(engine, files, utc_now)
     files.close_session()
     return engine

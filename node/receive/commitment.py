@@ -25,7 +25,7 @@ from node.receive.command import Command
 from node.store.catalogue import Quarantined, record_quarantine
 from node.store.commitments import CommitmentRequest, HeldObject, held_objects, mark_reported, record_request
 from node.store.database import read_transaction, write_transaction
-from node.store.digests import data_set_digest
+from node.store.digests import matches
 from node.store.files import FileStore
 
 STORAGE_COMMITMENT_INSTANCE = "1.2.840.10008.1.20.1.1"
@@ -209,13 +209,13 @@ class CommitmentScp:
         try:
             if self._sync and not self._files.file_system.can_sync:
                 self._files.sync([held.path], each=True)
-            digest = data_set_digest(self._files.absolute(held.path), progress)
+            is_intact = matches(self._files.absolute(held.path), held.digest, progress)
         except (OSError, ValueError) as error:
             self._report_damage(
                 sop_instance_uid, f"the file of a stored object cannot be read ({describe_error(error)})"
             )
             return PROCESSING_FAILURE
-        if digest != held.digest:
+        if not is_intact:
             self._report_damage(
                 sop_instance_uid, "the file of a stored object is not what was received: its digest differs"
             )

@@ -13,7 +13,7 @@ from node.logs import get_logger
 from node.store import tables
 from node.store.catalogue import ReceivedInstance
 from node.store.database import read_transaction, write_transaction
-from node.store.digests import data_set_digest, is_old, matches
+from node.store.digests import is_old, matches
 from node.store.files import FileStore
 from node.store.sync_point import SyncPoint
 
@@ -67,8 +67,8 @@ class Copies:
         return True
 
     def renew(self, copy: ReceivedInstance) -> bool:
-        """Whether only the digests differ: the row has one of an earlier version, of the content of this copy, whose
-        file was damaged or gone when all were renewed. It gets the new one. Raises `OSError`, `SQLAlchemyError`."""
+        """Whether only the kinds of digest differ: the row has one of an earlier version, of the content of this copy.
+        It gets the new one. Raises `OSError`, `SQLAlchemyError`."""
         mine = tables.instance.c.sop_instance_uid == copy.sop_instance_uid
         with read_transaction(self._engine) as connection:
             old = connection.scalar(select(tables.instance.c.digest).where(mine))
@@ -89,7 +89,7 @@ class Copies:
 
     def _is_whole(self, path: str, digest: str) -> bool:
         try:
-            return data_set_digest(self._files.absolute(path)) == digest
+            return matches(self._files.absolute(path), digest)
         except (OSError, ValueError):
             return False
 

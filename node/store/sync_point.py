@@ -160,7 +160,7 @@ def _is_whole(files: FileStore, row: _Row) -> bool:
     file = files.absolute(row.path)
     try:
         return file.stat().st_size == row.size_bytes and matches(file, row.digest)
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):
         return False
     except OSError as error:
         get_logger("store").error(

@@ -1,5 +1,6 @@
 """Storage commitment for those who send to us: pynetdicom and Orthanc ask, and are told the truth."""
 
+import hashlib
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -35,7 +36,7 @@ from node.settings import Destination, DimseSettings, NodeSettings, Settings
 from node.store import tables
 from node.store.commitments import CommitmentRequest, claim_requests, record_request, unreported
 from node.store.database import migrate, open_database, read_transaction, write_transaction
-from node.store.digests import data_set_digest
+from node.store.digests import matches
 from node.store.files import FileStore
 from tests.counterparts import free_port, orthanc, wait_until
 from tests.node.receive.wire import CT, EXPLICIT, IMPLICIT, Client, Encoded, command, encode, read_encoded
@@ -236,6 +237,10 @@ def test_only_what_is_intact_is_committed_to(
 ) -> None:
     node = serve(requesters=(Requester(ae_title="CT1", report="same-association"),))
     node.store(images)
+    of_an_earlier_version = "sha256:" + hashlib.sha256(images[0].data_set).hexdigest()
+    with write_transaction(node.engine) as connection:
+        mine = tables.instance.c.sop_instance_uid == images[0].sop_instance
+        connection.execute(tables.instance.update().where(mine).values(digest=of_an_earlier_version))
     flipped = node.file_of(images[1])
     content = bytearray(flipped.read_bytes())
     content[-1] ^= 1
@@ -388,7 +393,7 @@ def test_requester_that_never_answers_is_not_told_more_and_more(engine: Engine) 
 def test_digest_of_what_is_no_file_of_ours(tmp_path: Path) -> None:
     (tmp_path / "a.dcm").write_bytes(bytes(500))
     with pytest.raises(ValueError, match="File Meta"):
-        data_set_digest(tmp_path / "a.dcm")
+        matches(tmp_path / "a.dcm", "0" * 64)
 
 
 class Slow:

@@ -13,10 +13,12 @@ from node.service import prepare
 from node.settings import NodeSettings, Settings
 from node.store import tables
 from node.store.database import MIGRATIONS, migrate, read_transaction
-from node.store.digests import data_set_digest, renew_digests
+from node.store.digests import matches
 from node.store.files import FileStore
+from node.store.sync_point import SyncPoint, drop_lost_objects
 from tests.node.store.examples import NOW
 
+NAMES = ("whole", "damaged", "gone")
 META = bytes(128) + b"DICM" + b"\x02\0\0\0UL\x04\0" + (0).to_bytes(4, "little")
 
 
@@ -38,12 +40,19 @@ def settings(tmp_path: Path) -> Settings:
         connection.execute(
             text("INSERT INTO series VALUES ('1.2', '1', 'SETTLED', :at, :at, 'CT', 'NODE', '{}')"), {"at": at}
         )
-        for name, written in (("whole", b"whole"), ("damaged", b"other"), ("gone", None)):
+        for name, written in (("whole", b"whole"), ("damaged", b"changed"), ("gone", None)):
             path = f"instances/{name}.dcm"
             if written is not None:
                 files.absolute(path).write_bytes(META + written)
-            values = {"uid": name, "path": path, "digest": hashlib.sha256(name.encode()).hexdigest(), "at": at}
-            insert = "INSERT INTO instance VALUES (:uid, '1.2.3', '1.2', '1.2', :path, 9, :digest, :at, NULL, 1, 2)"
+            size = len(META) + len(name)
+            values = {
+                "uid": name,
+                "path": path,
+                "size": size,
+                "digest": hashlib.sha256(name.encode()).hexdigest(),
+                "at": at,
+            }
+            insert = "INSERT INTO instance VALUES (:uid, '1.2.3', '1.2', '1.2', :path, :size, :digest, :at, NULL, 1, 2)"
             connection.execute(text(insert), values)
     engine.dispose()
     return settings
@@ -62,13 +71,23 @@ def digests(engine: Engine) -> dict[str, str]:
         return dict(connection.execute(select(*columns)).all())
 
 
-def test_files_that_are_what_was_received_get_the_new_digest(
-    settings: Settings, engine: Engine, capsys: pytest.CaptureFixture[str]
+def test_objects_of_an_earlier_version_keep_their_digest_and_are_compared_by_it(
+    settings: Settings, engine: Engine
+) -> None:
+    """Nothing is read for an upgrade: a node with a terabyte listens at once."""
+    files = FileStore(settings.node.data_dir)
+    assert digests(engine) == {name: f"sha256:{hashlib.sha256(name.encode()).hexdigest()}" for name in NAMES}
+    assert matches(files.absolute("instances/whole.dcm"), digests(engine)["whole"])
+    assert not matches(files.absolute("instances/damaged.dcm"), digests(engine)["damaged"])
+
+
+def test_after_an_unclean_end_an_object_of_an_earlier_version_is_dropped_only_where_it_is_not_whole(
+    settings: Settings, engine: Engine
 ) -> None:
     files = FileStore(settings.node.data_dir)
-    whole = data_set_digest(files.absolute("instances/whole.dcm"))
-    others = {name: "sha256:" + hashlib.sha256(name.encode()).hexdigest() for name in ("damaged", "gone")}
-    assert digests(engine) == {"whole": whole, **others}
-    assert renew_digests(engine, files) == 0
-    shown = capsys.readouterr().out
-    assert shown.count("digest_not_renewed") == 2 and "'the file is not what was received'" in shown
+    point = SyncPoint(settings.node.data_dir)
+    point.open(NOW - timedelta(days=2))
+    point.close()
+    assert drop_lost_objects(engine, files, lambda: NOW) == 2
+    assert set(digests(engine)) == {"whole"}
+    files.close_session()

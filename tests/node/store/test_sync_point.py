@@ -79,17 +79,18 @@ def record(files: FileStore, at: datetime) -> None:
 def test_rows_after_the_point_are_compared_with_their_files(engine: Engine, files: FileStore) -> None:
     later = NOW + timedelta(seconds=1)
     store(engine, files, 1, later)
-    missing, short, torn = (store(engine, files, number, later) for number in (2, 3, 4))
+    missing, short, torn, headless = (store(engine, files, number, later) for number in (2, 3, 4, 5))
     missing.unlink()
     os.truncate(short, 600)
     torn.write_bytes(META + bytes(1000))
+    headless.write_bytes(bytes(len(META) + 1000))
     record(files, NOW)
-    assert drop_lost_objects(engine, files, lambda: NOW + timedelta(minutes=1)) == 3
+    assert drop_lost_objects(engine, files, lambda: NOW + timedelta(minutes=1)) == 4
     assert known(engine) == {"1"}
     assert not short.exists() and not torn.exists()
     with read_transaction(engine) as connection:
         set_aside = recent_quarantine(connection)
-    assert {(one.code, one.sop_instance_uid) for one in set_aside} == {("torn", "1.2.3.3"), ("torn", "1.2.3.4")}
+    assert {(one.code, one.sop_instance_uid) for one in set_aside} == {("torn", f"1.2.3.{n}") for n in (3, 4, 5)}
     assert {files.absolute(one.path or "").stat().st_size for one in set_aside} == {600, len(META) + 1000}
 
 

@@ -1,4 +1,4 @@
-"""Digests of stored data sets: BLAKE3. Those of SHA-256 are marked until the files are read (node.store.digests)."""
+"""Digests of stored data sets: BLAKE3. Those of SHA-256 are marked and stay, as long as their objects do."""
 
 import sqlalchemy as sa
 from alembic import op
