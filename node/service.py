@@ -153,10 +153,12 @@ def _serve(settings: Settings, engine: Engine, trail: "AnyTrail", life_line: boo
     told = witness_of(trail, settings.node.ae_title)
 
     def invite(stow: StowService) -> Guest:
+        from node.adapters.process.book import RequestBook
         from node.adapters.process.desk import ProcessDesk
         from node.adapters.process.fetcher import Fetcher
 
-        fetcher = Fetcher(engine, settings, stow, utc_now, random.random)
+        book = RequestBook(engine, settings, utc_now, random.random)
+        fetcher = Fetcher(book, stow)
         return ProcessDesk(engine, settings, stow, fetcher, utc_now, lambda: wake.notify(Topic.DELIVER), witness)
 
     page = NoticePage(engine, settings, utc_now, told, lambda address, reason: witness.turned_away("", address, reason))

@@ -28,9 +28,11 @@ def side_lanes(engine: Engine, settings: Settings, trail: AnyTrail) -> list[Runn
         folder = settings.node.data_dir / FOLDER
         runners.append(Forwarder(folder, settings.audit, settings.deliver.poll_seconds))
     if settings.process.enabled:
+        from node.adapters.process.book import RequestBook
         from node.adapters.process.callback import FailureTeller
 
+        book = RequestBook(engine, settings, lambda: datetime.now(UTC), random.random)
         for each in settings.destinations:
             if isinstance(each, CallbackDestination):
-                runners.append(FailureTeller(engine, settings, each, lambda: datetime.now(UTC), random.random))
+                runners.append(FailureTeller(book, each))
     return runners

@@ -6,24 +6,16 @@ from typing import Any
 
 from sqlalchemy import Engine
 
+from node.adapters.process.book import RequestBook
 from node.adapters.process.standing import Progress, Standing, judge, read_facts
 from node.deliver.statement import read_statement
 from node.deliver.transport import Check, NeverTaken, NotTaken, Parcel, Receipt
 from node.deliver.webhook import SignedPost, describe, read_whereabouts
 from node.destination_settings import CallbackDestination
-from node.jobs.retry import RetryPolicy
 from node.logs import describe_error, get_logger
-from node.rounds import Rounds, seconds_until
-from node.settings import Settings
-from node.store.database import read_transaction, write_transaction
-from node.store.requests import (
-    ProcessRequest,
-    change_request,
-    claim_requests,
-    get_request,
-    next_due_at,
-    request_id_of,
-)
+from node.rounds import Rounds
+from node.store.database import read_transaction
+from node.store.requests import ProcessRequest, get_request, request_id_of
 from node.store.tables import RequestState
 
 _OPEN = (RequestState.ACCEPTED, RequestState.FAILED)
@@ -88,30 +80,14 @@ class FailureTeller:
     """Watches the requests of one platform until there is a result, or tells it that there will be none.
 
     Runs beside the lanes of the outbox; `run` works until `stop`.
-
-    Parameters
-    ----------
-    now : callable
-        The present moment, aware UTC.
-    jitter : callable
-        A number from 0 to 1, by which waits differ.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        settings: Settings,
-        destination: CallbackDestination,
-        now: Callable[[], datetime],
-        jitter: Callable[[], float],
-    ) -> None:
-        self._engine = engine
-        self._settings = settings
+    def __init__(self, book: RequestBook, destination: CallbackDestination) -> None:
+        self._book = book
         self._destination = destination
-        self._now = now
-        self._jitter = jitter
         self._post: SignedPost | None = None
-        self._rounds = Rounds(self.step, self._failed, settings.deliver.poll_seconds)
+        self._deliver = book.settings.deliver
+        self._rounds = Rounds(self.step, self._failed, self._deliver.poll_seconds)
 
     def run(self) -> None:
         """Work until `stop`."""
@@ -123,29 +99,25 @@ class FailureTeller:
 
     def step(self) -> float:
         """Look at what is due; seconds until there may be more."""
-        now = self._now()
-        with write_transaction(self._engine) as connection:
-            due = claim_requests(connection, _OPEN, now, now + _LEASE, _AT_ONCE, self._destination.client)
-        for request in due:
+        client = self._destination.client
+        for request in self._book.due(_OPEN, _LEASE, _AT_ONCE, client):
             self._attend(request)
-        with read_transaction(self._engine) as connection:
-            following = next_due_at(connection, _OPEN, self._destination.client)
-        return seconds_until(following, self._now(), self._settings.deliver.poll_seconds)
+        return self._book.seconds_to_next(_OPEN, self._deliver.poll_seconds, client)
 
     def _failed(self, error: Exception) -> None:
         get_logger("deliver").error("requests_not_watched", error=describe_error(error))
 
     def _attend(self, request: ProcessRequest) -> None:
-        now = self._now()
-        with read_transaction(self._engine) as connection:
+        now = self._book.now()
+        with read_transaction(self._book.engine) as connection:
             facts = read_facts(connection, request.study_instance_uid)
-        standing = judge(request, facts, now, self._settings.process.image_wait_minutes)
+        standing = judge(request, facts, now, self._book.settings.process.image_wait_minutes)
         if standing.progress is Progress.FAILED:
             self._tell(request, standing)
         elif standing.progress is Progress.DONE:
-            self._note(request, due_at=None)
+            self._book.note(request, due_at=None)
         else:
-            self._note(request, due_at=now + timedelta(seconds=self._settings.deliver.poll_seconds))
+            self._book.note(request, due_at=now + timedelta(seconds=self._deliver.poll_seconds))
 
     def _tell(self, request: ProcessRequest, standing: Standing) -> None:
         """Post that a request has failed; again and again, each time later, until it is acknowledged."""
@@ -161,24 +133,19 @@ class FailureTeller:
         try:
             self._platform().send(said, identifier, _WHAT)
         except Exception as error:  # also one that nobody foresaw: it is told later, and no other request waits for it
-            deliver = self._settings.deliver
             tries = request.tries + 1
-            policy = RetryPolicy(deliver.first_retry_seconds, deliver.longest_retry_seconds)
-            wait = policy.wait_seconds(tries, self._jitter())
+            wait = self._book.retry.wait_seconds(tries, self._book.jitter())
             log.warning("failure_not_told", tries=tries, error=describe_error(error))
-            self._note(request, tries=tries, due_at=self._now() + timedelta(seconds=wait))
+            self._book.note(request, tries=tries, due_at=self._book.now() + timedelta(seconds=wait))
         else:
             log.info("failure_told")
             reason = "; ".join(standing.reasons) or None
-            self._note(request, state=RequestState.FAILED, reason=reason, due_at=None, told_at=self._now())
+            told_at = self._book.now()
+            self._book.note(request, state=RequestState.FAILED, reason=reason, due_at=None, told_at=told_at)
 
     def _platform(self) -> SignedPost:
         """Made when it is first needed: certificates that are not there keep nothing else from starting."""
         if self._post is None:
-            destination, seconds = self._destination, self._settings.deliver.timeout_seconds
-            self._post = SignedPost(destination, destination.secret_file, seconds, self._now)
+            destination, seconds = self._destination, self._deliver.timeout_seconds
+            self._post = SignedPost(destination, destination.secret_file, seconds, self._book.now)
         return self._post
-
-    def _note(self, request: ProcessRequest, **values: object) -> None:
-        with write_transaction(self._engine) as connection:
-            change_request(connection, request, **values)

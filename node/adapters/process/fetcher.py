@@ -5,24 +5,22 @@ stays; trying again stores nothing twice.
 """
 
 import threading
-from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
-from sqlalchemy import Engine
-
+from node.adapters.process.book import RequestBook
 from node.adapters.process.sources import opened
 from node.errors import Permanent, Transient
-from node.jobs.retry import Retry, RetryPolicy, decide
+from node.jobs.retry import Retry, decide
 from node.logs import describe_error, get_logger
 from node.process_settings import ProcessSource
 from node.receive.admission import OUT_OF_RESOURCES
 from node.receive.multipart import MultipartError
-from node.rounds import Rounds, seconds_until
-from node.settings import Settings
-from node.store.database import read_transaction, write_transaction
-from node.store.requests import ProcessRequest, change_request, claim_requests, next_due_at
+from node.rounds import Rounds
+from node.store.database import write_transaction
+from node.store.requests import ProcessRequest, claim_requests
 from node.store.tables import RequestState
 from node.web.reception import RequestRefused
 from node.web.store_response import Outcome
@@ -44,33 +42,19 @@ class Fetcher:
     ----------
     stow : StowService
         What takes objects that come by HTTP.
-    now : callable
-        The present moment, aware UTC.
-    jitter : callable
-        A number from 0 to 1, by which waits differ.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        settings: Settings,
-        stow: StowService,
-        now: Callable[[], datetime],
-        jitter: Callable[[], float],
-    ) -> None:
-        self._engine = engine
-        self._settings = settings
+    def __init__(self, book: RequestBook, stow: StowService) -> None:
+        self._book = book
         self._stow = stow
-        self._now = now
-        self._jitter = jitter
         self._rounds = Rounds(self.step, self._failed, _LONGEST_IDLE_SECONDS)
         self._thread = threading.Thread(target=self._rounds.run, name="fetcher", daemon=True)
 
     def start(self) -> None:
         """Begin; what a process before this one was fetching is begun anew."""
-        now = self._now()
-        with write_transaction(self._engine) as connection:
-            claim_requests(connection, _FETCHING, now + _LEASE, now, self._settings.process.maximum_fetching)
+        now, fetching = self._book.now(), self._book.settings.process.maximum_fetching
+        with write_transaction(self._book.engine) as connection:
+            claim_requests(connection, _FETCHING, now + _LEASE, now, fetching)
         self._thread.start()
 
     def stop(self) -> None:
@@ -85,47 +69,40 @@ class Fetcher:
 
     def step(self) -> float:
         """Bring one study that is due; seconds until there may be more."""
-        now = self._now()
-        with write_transaction(self._engine) as connection:
-            due = claim_requests(connection, _FETCHING, now, now + _LEASE, 1)
-        for request in due:
+        for request in self._book.due(_FETCHING, _LEASE, 1):
             self._attend(request)
-        with read_transaction(self._engine) as connection:
-            following = next_due_at(connection, _FETCHING)
-        return seconds_until(following, self._now(), _LONGEST_IDLE_SECONDS)
+        return self._book.seconds_to_next(_FETCHING, _LONGEST_IDLE_SECONDS)
 
     def _failed(self, error: Exception) -> None:
         get_logger("web").error("fetching_failed", error=describe_error(error))
 
     def _attend(self, request: ProcessRequest) -> None:
         """Bring the images of one request, and note what came of it."""
-        deliver = self._settings.deliver
         log = get_logger("web").bind(study=request.study_instance_uid, request=request.request_id)
         try:
             reason = self._fetch(request, log)
         except Stopped:
             raise
         except Exception as error:  # also one that nobody foresaw: it is tried again, and no other request waits for it
-            policy = RetryPolicy(deliver.first_retry_seconds, deliver.longest_retry_seconds)
-            tries = request.tries + 1
-            verdict = decide(error, tries, self._settings.process.maximum_tries, policy, self._jitter())
+            tries, most = request.tries + 1, self._book.settings.process.maximum_tries
+            verdict = decide(error, tries, most, self._book.retry, self._book.jitter())
             is_over = not isinstance(verdict, Retry)
             message = describe_error(error)
             log.warning("study_not_fetched", source=request.source, tries=tries, is_over=is_over, error=message)
             wait = verdict.wait_seconds if isinstance(verdict, Retry) else 0.0
             changes = {"state": RequestState.FAILED} if is_over else {}
-            due_at = self._now() + timedelta(seconds=wait)
-            self._note(request, tries=tries, reason=message, due_at=due_at, **changes)
+            due_at = self._book.now() + timedelta(seconds=wait)
+            self._book.note(request, tries=tries, reason=message, due_at=due_at, **changes)
         else:
             log.info("study_fetched", source=request.source)
-            self._note(request, state=RequestState.ACCEPTED, reason=reason, due_at=self._now())
+            self._book.note(request, state=RequestState.ACCEPTED, reason=reason, due_at=self._book.now())
 
     def _fetch(self, request: ProcessRequest, log: Any) -> str | None:
         """Bring the images; what is to be said of those that were not taken. Raises `Transient` or `Permanent`."""
-        source = self._settings.process.source(request.source or "")
+        source = self._book.settings.process.source(request.source or "")
         if source is None:
             raise Permanent("its source is not in the configuration any more: add it, restart and ask again")
-        timeout_seconds = self._settings.deliver.timeout_seconds
+        timeout_seconds = self._book.settings.deliver.timeout_seconds
         with opened(source, request.study_instance_uid, timeout_seconds) as content:
             try:
                 parser = self._stow.parser(content.boundary)
@@ -148,10 +125,6 @@ class Fetcher:
 
     def _conclude(self, request: ProcessRequest, source: ProcessSource, outcomes: Sequence[Outcome]) -> None:
         self._stow.conclude((request.client, urlsplit(source.url).hostname or source.name), outcomes)
-
-    def _note(self, request: ProcessRequest, **values: object) -> None:
-        with write_transaction(self._engine) as connection:
-            change_request(connection, request, **values)
 
 
 def _judge(outcomes: Sequence[Outcome], source: str) -> str | None:

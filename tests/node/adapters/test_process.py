@@ -16,6 +16,7 @@ from pydicom.uid import generate_uid
 from structlog.testing import capture_logs
 
 from node.adapters.process.asked import Asked, read_asked
+from node.adapters.process.book import RequestBook
 from node.adapters.process.callback import FailureTeller
 from node.adapters.process.desk import ProcessDesk
 from node.adapters.process.fetcher import Fetcher
@@ -164,7 +165,7 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., WebUnderTest]]:
         trail = Trail(tmp_path / "audit", Source("OVERREAD"), "web")
 
         def invite(stow: Any) -> ProcessDesk:
-            fetcher = Fetcher(engine, settings, stow, lambda: datetime.now(UTC), lambda: 0.0)
+            fetcher = Fetcher(RequestBook(engine, settings, lambda: datetime.now(UTC), lambda: 0.0), stow)
             now, witness = (lambda: datetime.now(UTC)), ReceptionWitness(trail, "OVERREAD")
             return ProcessDesk(engine, settings, stow, fetcher, now, lambda: None, witness)
 
@@ -416,7 +417,7 @@ def test_failure_is_told_until_it_is_acknowledged(node: Node, tmp_path: Path):  
         destination = callback_to(platform.url, tmp_path)
         settings = node.settings(destination).model_copy(update={"process": ProcessSettings(image_wait_minutes=5)})
         now = [NOW]
-        teller = FailureTeller(node.engine, settings, destination, lambda: now[0], lambda: 0.0)
+        teller = FailureTeller(RequestBook(node.engine, settings, lambda: now[0], lambda: 0.0), destination)
         with write_transaction(node.engine) as connection:
             made = ask(connection, "PLATFORM", "1.2.3", None, NOW)
             ask(connection, "OTHER", "1.2.3", None, NOW)
