@@ -1,6 +1,6 @@
 """Loading 300 slices into one volume, beside `dcmread` + `pixel_array`, alternating, from a warm page cache.
 
-    python benchmarks/load.py [--slices 300] [--rounds 5] [--syntax plain]
+    python benchmarks/load.py [--slices 300] [--rounds 5] [--syntax plain] [--only-wait]
 
 Syntaxes are plain, rle, jpeg-ls, jpeg-lossless, jpeg-2000, htj2k and jpeg-xl (which has no peer). The peer stacks int16
 planes as `pixel_array` gives them, with the decoder that pydicom chooses by itself, and with each one that it has:
@@ -8,7 +8,8 @@ for JPEG-LS it takes gdcm if that is installed, else pylibjpeg-libjpeg (GPL, so 
 to measure it), else pyjpegls. The last lines compare with each. Peak memory is that of a process of its own that only
 loads. "node" is how a job loads, "kept" how it does where another job of the study waits. For compressed slices the
 wait after the last one is measured too: they arrive 100 in a second, in the database and by notice as a listener does
-it, and are decoded meanwhile.
+it, and are decoded meanwhile. What was decoded is mapped and not copied, so the wait is told with one look at every
+voxel as well; a volume that is copied costs at least the fresh memory that the last figure is for.
 """
 
 import argparse
@@ -59,6 +60,7 @@ ENCODERS = {
 """For what pydicom does not encode."""
 WITHOUT_PEER = ("jpeg-xl",)
 PEER_BY = "pixel_array by"
+DECODED = "load_volume, decoded"
 ARRIVING_PER_SECOND = 100
 
 
@@ -133,8 +135,12 @@ def seconds(load: Callable[[], object]) -> tuple[float, float]:
     return time.perf_counter() - started, time.process_time() - used
 
 
-def wait_after_last(folder: Path, paths: list[Path], known: list[KnownInstance], cache: FrameCache) -> float:
-    """Seconds from the last image's row to the volume, with everything before it decoded as it arrived."""
+def wait_after_last(
+    folder: Path, paths: list[Path], known: list[KnownInstance], cache: FrameCache
+) -> tuple[float, float]:
+    """Seconds from the last image's row to the volume, with everything before it decoded as it arrived; and to the end
+    of a sum over its voxels.
+    """
     url = f"sqlite:///{folder / 'node.sqlite'}"
     migrate(url, folder)
     engine, notify = open_database(url), Wake(folder / "run").notify
@@ -151,11 +157,13 @@ def wait_after_last(folder: Path, paths: list[Path], known: list[KnownInstance],
                 store_instances(connection, rows, datetime.now(UTC) + timedelta(hours=1))
             notify(Topic.SETTLE)
         arrived = time.perf_counter()
-        load_volume(paths, known, decoders)
-        waited = time.perf_counter() - arrived
+        volume = load_volume(paths, known, decoders)
+        loaded = time.perf_counter()
+        volume.voxels.sum(dtype=np.int64)
+        looked = time.perf_counter()
         ahead.stop()
     engine.dispose()
-    return waited
+    return loaded - arrived, looked - arrived
 
 
 def fresh_memory(slices: int) -> float:
@@ -201,7 +209,10 @@ def peak_mb(folder: Path, way: str) -> float:
 def measure(way: str, folder: Path) -> None:
     paths = sorted(folder.glob("*.dcm"))
     known = [known_of(path) for path in paths]
-    if way != "nothing":
+    if way == DECODED:
+        with Decoders(0, FrameCache(folder / "decoded", 1 << 32)) as decoders:
+            load_volume(paths, known, decoders).voxels.sum(dtype=np.int64)
+    elif way != "nothing":
         with tempfile.TemporaryDirectory() as kept, Decoders(0, FrameCache(Path(kept), 1 << 32)) as decoders:
             _ways(paths, known, decoders, [way.rpartition(" ")[2]])[way]()
     lines = Path("/proc/self/status").read_text().splitlines()  # ru_maxrss would count the parent's pages
@@ -232,20 +243,28 @@ def main() -> None:
     parser.add_argument("--slices", type=int, default=300)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--syntax", choices=SYNTAXES, default="plain")
+    parser.add_argument("--only-wait", action="store_true", help="nothing but the wait after the last image")
     parser.add_argument("--measure", nargs=2, metavar=("WAY", "FOLDER"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
         measure(options.measure[0], Path(options.measure[1]))
         return
     with tempfile.TemporaryDirectory() as name:
-        compare(Path(name), options.syntax, options.slices, options.rounds)
+        folder = Path(name)
+        paths = make_ct(folder, options.slices, options.syntax)
+        known = [known_of(path) for path in paths]
+        cache = FrameCache(folder / "decoded", 1 << 32)
+        cache.begin(time.time())
+        if not options.only_wait:
+            compare(folder, paths, known, cache, options.syntax, options.rounds)
+        if options.syntax != "plain":
+            compare_waits(folder, paths, known, cache, options.rounds)
 
 
-def compare(folder: Path, syntax: str, slices: int, rounds: int) -> None:
-    paths = make_ct(folder, slices, syntax)
-    known = [known_of(path) for path in paths]
-    cache = FrameCache(folder / "decoded", 1 << 32)
-    cache.begin(time.time())
+def compare(
+    folder: Path, paths: list[Path], known: list[KnownInstance], cache: FrameCache, syntax: str, rounds: int
+) -> None:
+    slices = len(paths)
     with Decoders(0, cache) as decoders:
         ways = _ways(paths, known, decoders, _plugins(syntax))
         if syntax in WITHOUT_PEER:
@@ -271,13 +290,21 @@ def compare(folder: Path, syntax: str, slices: int, rounds: int) -> None:
         for way in (each for each in taken if each.startswith(PEER_BY)):
             ratios = [theirs[0] / ours[0] for theirs, ours in zip(taken[way], taken[quickest], strict=True)]
             print(f"{quickest}, against {way}: {statistics.median(ratios):.1f}x [{min(ratios):.1f}-{max(ratios):.1f}]")
-    if syntax != "plain":
+
+
+def compare_waits(folder: Path, paths: list[Path], known: list[KnownInstance], cache: FrameCache, rounds: int) -> None:
+    """How long a job waits for images that were decoded as they arrived."""
+    taken = []
+    for number in range(rounds):
         cache.trim(math.inf)
-        waited = wait_after_last(folder, paths, known, cache)
-        memory = fresh_memory(slices)
-        print(
-            f"decoded as they arrived    {waited:6.3f} s after the last one; as much fresh memory alone {memory:6.3f} s"
-        )
+        arriving = folder / f"node-{number}"
+        arriving.mkdir()
+        taken.append((*wait_after_last(arriving, paths, known, cache), fresh_memory(len(paths))))
+    waits = ("the volume", "the volume and a look at each voxel", "as much fresh memory alone")
+    print("decoded as they arrived, after the last one:")
+    for what, values in zip(waits, zip(*taken, strict=True), strict=True):
+        print(f"  {what:36} {statistics.median(values):6.3f} s [{min(values):.3f}-{max(values):.3f}]")
+    print(f"  peak {peak_mb(folder, DECODED):4.0f} MB")
 
 
 if __name__ == "__main__":

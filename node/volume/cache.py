@@ -1,9 +1,11 @@
 """Decoded frames on disk, between the processes that decode them and the one that loads them.
 
-An entry holds the stored values of one frame and nothing else: no header, no patient. It is named by the file it came
-from, as that is now (path, size, time of change), so that another content never finds it. Entries are not synced to the
-disk, therefore those of an earlier start of the machine, or of another machine that shares the folder, are never used;
-what is missing is decoded again.
+An entry holds the values of one frame as a volume holds them and nothing else: no header, no patient. It is named by
+the file it came from, as that is now (path, size, time of change), and by the rescale that was done, so that another
+content or another rescale never finds it. Entries are not synced to the disk, therefore those of an earlier start of
+the machine, or of another machine that shares the folder, are never used; what is missing is decoded again.
+
+An entry never changes and is only ever unlinked, so that it may be mapped into memory for as long as somebody likes.
 
 Who decodes a frame marks it first. A mark that nobody holds was left by a process that ended while it decoded: maybe by
 fault of this frame, which is decoded with care from then on.
@@ -15,16 +17,16 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import imagecodecs
 import numpy as np
 
-from node.volume.pixels import PixelFormat
+from node.volume.values import AS_STORED, Rescale
 
-LAYOUT = 1
+LAYOUT = 2
 """Changes when entries of another version would be read wrongly."""
 
 LONGEST_SECONDS = 3600.0
@@ -88,56 +90,55 @@ class FrameCache:
                 return
             yield True
 
-    def has(self, source: Path, frame: int, form: PixelFormat) -> bool:
-        """Whether a frame (from 0) of this file is there."""
-        try:
-            return self._entry(source, frame).stat().st_size == form.frame_bytes
-        except OSError:
-            return False
+    def read(
+        self,
+        source: Path,
+        frame: int,
+        into: np.ndarray,
+        rescale: Rescale = AS_STORED,
+        put: Callable[[int], bool] = lambda file: False,
+    ) -> bool:
+        """Read a frame (from 0) into a C-contiguous array; False when it is not there.
 
-    def read(self, source: Path, frame: int, form: PixelFormat, into: np.ndarray) -> bool:
-        """Read a frame into a C-contiguous array of `form.frame_shape`; False when it is not there."""
+        `put` may take the open file into the place of the array instead, and says whether it did.
+        """
         try:
-            file = os.open(self._entry(source, frame), os.O_RDONLY | os.O_CLOEXEC)
+            file = os.open(self._names(source, frame, rescale)[0], os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             return False
         try:
-            if os.fstat(file).st_size != form.frame_bytes:
+            if os.fstat(file).st_size != into.nbytes:
                 return False
-            values = into if into.itemsize == form.dtype.itemsize else np.empty(form.frame_shape, form.dtype)
-            if not fill(file, values.reshape(-1).view(np.uint8).data):
-                return False
-            if values is not into:
-                into[...] = values
-            return True
+            return put(file) or fill(file, into.reshape(-1).view(np.uint8).data)
         except OSError:
             return False
         finally:
             os.close(file)
 
     @contextlib.contextmanager
-    def claim(self, source: Path, frame: int) -> "Iterator[Claim | None]":
-        """The right to decode a frame, once whoever has it has given it back; None where the frame is there by then.
+    def claim(self, source: Path, frame: int, rescale: Rescale = AS_STORED) -> "Iterator[Claim | None]":
+        """The right to decode a frame, once whoever has it has given it back; None where the frame is there by then,
+        with this rescale.
 
         It goes with the process that holds it. A disk that takes nothing refuses nobody.
         """
         try:
-            entry = self._entry(source, frame)
-            file, state = self._open_locked(entry)
+            entry, part = self._names(source, frame, rescale)
+            file, state = self._open_locked(entry, part)
         except OSError:
             yield Claim(None)
             return
-        part = entry.with_name(entry.name + PART)
         claimed = None if state is None else Claim(file, state.st_size > 0, keeps=self.maximum_bytes > 0)
         try:
             yield claimed
         finally:
             with contextlib.suppress(OSError):
-                if claimed is None:
-                    if os.path.samestat(os.fstat(file), part.stat()):  # else another's, or what is the entry now
-                        part.unlink()
-                elif os.fstat(file).st_nlink and not claimed.is_left:  # else it was trimmed away
-                    part.rename(entry) if claimed.is_kept else part.unlink()
+                if not _is_at(file, part) or (claimed is not None and claimed.is_left):
+                    pass  # another's, or what is an entry now, or trimmed away
+                elif claimed is not None and claimed.is_kept:
+                    part.rename(entry)
+                else:
+                    part.unlink()
             os.close(file)
 
     def trim(self, now: float) -> int:
@@ -163,20 +164,23 @@ class FrameCache:
                 kept += size
         return kept
 
-    def _entry(self, source: Path, frame: int) -> Path:
-        """Raises OSError when the source is gone."""
+    def _names(self, source: Path, frame: int, rescale: Rescale) -> tuple[Path, Path]:
+        """The entry, and the file in which it is made and marked, whatever its rescale; OSError when the source is
+        gone.
+        """
         found = source.stat()
         said = f"{source.absolute()}\0{found.st_size}\0{found.st_mtime_ns}\0{frame}"
-        return self._current / hashlib.sha256(os.fsencode(said)).hexdigest()[:40]
+        name = hashlib.sha256(os.fsencode(said)).hexdigest()[:40]
+        entry = f"{name}x{int(rescale.slope)}{int(rescale.intercept):+d}"
+        return self._current / entry, self._current / f"{name}{PART}"
 
-    def _open_locked(self, entry: Path) -> tuple[int, os.stat_result | None]:
+    def _open_locked(self, entry: Path, part: Path) -> tuple[int, os.stat_result | None]:
         """The file in which this entry is made, once nobody else has it, and its state; None where the entry is there.
 
         Raises OSError where the disk does not take it.
         """
         import fcntl
 
-        part = entry.with_name(entry.name + PART)
         while True:
             try:
                 file = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -187,13 +191,12 @@ class FrameCache:
                 fcntl.flock(file, fcntl.LOCK_EX)
                 if entry.exists():
                     return file, None
-                state = os.fstat(file)
+                if _is_at(file, part):
+                    return file, os.fstat(file)
             except OSError:
                 os.close(file)
                 raise
-            if state.st_nlink:
-                return file, state
-            os.close(file)  # its last holder could not decode it, and took it away
+            os.close(file)  # its last holder took it away, or made an entry of another rescale of it
 
 
 class Claim:
@@ -212,7 +215,7 @@ class Claim:
                 os.pwrite(file, MARK, 0)
 
     def keep(self, values: np.ndarray) -> None:
-        """Write the stored values. What the disk does not take is decoded again by who asks for it."""
+        """Write the values. What the disk does not take is decoded again by who asks for it."""
         if self._file is None or not self._keeps:
             return
         with contextlib.suppress(OSError):
@@ -224,6 +227,14 @@ class Claim:
     def leave(self) -> None:
         """Leave the mark where it is: the frame is as suspect to the next one."""
         self.is_left = True
+
+
+def _is_at(file: int, path: Path) -> bool:
+    """Whether an open file is the one that has this name."""
+    try:
+        return os.path.samestat(os.fstat(file), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def fill(file: int, target: memoryview, offset: int = 0, done: int = 0) -> bool:

@@ -158,8 +158,8 @@ def keep_stored_bits(values: np.ndarray, form: PixelFormat) -> None:
     if form.bits_stored == form.bits_allocated:
         return
     lowest, highest = form.stored_range
-    if not below and (not form.is_signed or values.min() >= lowest) and values.max() <= highest:
-        return
     bits = values.view(f"{'i' if form.is_signed else 'u'}{width // 8}")
+    if not below and (not form.is_signed or bits.min() >= lowest) and bits.max() <= highest:
+        return
     np.left_shift(bits, width - form.bits_stored - below, out=bits)
     np.right_shift(bits, width - form.bits_stored, out=bits)

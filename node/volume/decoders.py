@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import DTypeLike
 from pydicom import uid
 
 from node.errors import NotAnalysed, Transient
@@ -25,7 +26,9 @@ from node.volume.alone import BrokenDecoder, decode_alone, ended_after, live_as_
 from node.volume.cache import Claim, FrameCache
 from node.volume.codecs import CODECS, DEFLATED_FRAME, UNCOMPRESSED_FRAMES
 from node.volume.instance import read_instance
+from node.volume.pages import Pages
 from node.volume.slices import Slice, slices_of
+from node.volume.values import AS_STORED, Rescale, fits_at_once, read_rescale, rescale_in_place, stored_type
 from node.volume.voxels import Reader
 
 SLOW = frozenset(CODECS) - {uid.RLELossless, DEFLATED_FRAME, UNCOMPRESSED_FRAMES}
@@ -83,7 +86,8 @@ class Decoders:
         `check` is called before each image, and may raise to stop. What only arrives waits meanwhile.
         """
         with self._loading():
-            yield Reader(_Reading(self._cache, slices, self._longest_seconds, self._keeps, check), self.processes)
+            reading = _Reading(self._cache, slices, self._longest_seconds, self._keeps, check)
+            yield Reader(reading.read, self.processes, allocate=reading.allocate)
 
     @contextmanager
     def keeping(self, keeps: bool) -> Iterator[None]:
@@ -137,35 +141,48 @@ class _Reading:
         self._cache, self._slices, self._longest_seconds, self._check = cache, slices, longest_seconds, check
         self._keeps = keeps
         self._untrimmed_bytes = 0
+        self._pages: Pages | None = None
 
-    def __call__(self, index: int, into: np.ndarray) -> None:
+    def allocate(self, shape: tuple[int, int, int], dtype: DTypeLike) -> np.ndarray:
+        """Memory in whose parts `read` puts what is in the cache, without copying, where the system can do it."""
+        if not Pages.can_hold(shape, dtype):
+            return np.empty(shape, dtype)
+        self._pages = Pages(shape, dtype)
+        return self._pages.array
+
+    def read(self, index: int, into: np.ndarray, rescale: Rescale) -> None:
         """As `Slice.read`; also raises `BrokenDecoder`. A disk that takes nothing costs time only."""
         self._check()
         one = self._slices[index]
         path, frame = one.instance.path, _frame(one)
         if one.instance.transfer_syntax_uid not in SLOW:
-            one.read(into)
+            one.read(into, rescale)
             return
-        if self._cache.read(path, frame, one.form, into):
-            return
-        with self._cache.claim(path, frame) as claimed:
-            if claimed is None and self._cache.read(path, frame, one.form, into):
-                return
-            self._decode(one, claimed, into)
-            if claimed is not None and self._keeps:
-                claimed.keep(into if into.itemsize == one.form.dtype.itemsize else into.astype(one.form.dtype))
-        if claimed is not None and claimed.is_kept:
-            self._bound(one.form.frame_bytes)
 
-    def _decode(self, one: Slice, claimed: Claim | None, into: np.ndarray) -> None:
+        def put(file: int) -> bool:
+            return self._pages is not None and self._pages.put(index, file)
+
+        if self._cache.read(path, frame, into, rescale, put):
+            return
+        with self._cache.claim(path, frame, rescale) as claimed:
+            if claimed is None and self._cache.read(path, frame, into, rescale, put):
+                return
+            self._decode(one, claimed, into, rescale)
+            if claimed is not None and self._keeps:
+                claimed.keep(into)
+        if claimed is not None and claimed.is_kept:
+            self._bound(into.nbytes)
+
+    def _decode(self, one: Slice, claimed: Claim | None, into: np.ndarray, rescale: Rescale) -> None:
         if claimed is None or not claimed.is_suspect:
-            one.read(into)
+            one.read(into, rescale)
             return
         try:
             into[...] = decode_alone(one, self._longest_seconds)
         except (BrokenDecoder, Transient):
             claimed.leave()
             raise
+        rescale_in_place(into, rescale)
 
     def _bound(self, kept_bytes: int) -> None:
         """Images that were read are the oldest ones. That two threads may count one too few does no harm."""
@@ -191,16 +208,19 @@ def decode_file(cache: FrameCache, path: Path, longest_seconds: float) -> int:
 
 
 def _decode_ahead(cache: FrameCache, one: Slice, longest_seconds: float) -> bool:
-    """Have an image in the cache; not one with which another process ended."""
-    with cache.claim(one.instance.path, _frame(one)) as claimed:
+    """Have an image in the cache, as the volume will hold it; not one with which another process ended."""
+    rescale = read_rescale(one.header, one.name)
+    if not fits_at_once(one.form, rescale):
+        rescale = AS_STORED
+    with cache.claim(one.instance.path, _frame(one), rescale) as claimed:
         if claimed is None:
             return True
         if claimed.is_suspect:
             claimed.leave()
             return False
-        values = np.empty(one.form.frame_shape, one.form.dtype)
+        values = np.empty(one.form.frame_shape, stored_type([one.form]))
         with ended_after(longest_seconds):
-            one.read(values)
+            one.read(values, rescale)
         claimed.keep(values)
         return True
 

@@ -25,7 +25,7 @@ from node.volume.reason import Reason, refusal
 from node.volume.slices import Slice
 from node.volume.spacing import read_pixel_size
 from node.volume.threads import for_each
-from node.volume.values import Rescale, read_rescale, rescale_image, value_range
+from node.volume.values import AS_STORED, Rescale, read_rescale, rescale_image, value_range
 
 LARGEST_IMAGE_SET_BYTES = 1 << 32
 """Largest set of frames read (4 GiB); more is refused before it is allocated."""
@@ -176,7 +176,7 @@ def _read_frames(instance: Instance, form: PixelFormat, decoders: Decoders | Non
     with images_reader(frames, decoders) as reader:
 
         def read(index: int) -> None:
-            reader.read(index, stored[index])
+            reader.read(index, stored[index], AS_STORED)
             if is_rgb:
                 to_rgb(stored[index], form, instance.transfer_syntax_uid, instance.name)
 

@@ -27,7 +27,7 @@ from node.volume.geometry import Plane, Stack, stack_planes
 from node.volume.instance import UNDEFINED_LENGTH, Instance, read_instance
 from node.volume.pixels import PixelFormat, read_format
 from node.volume.slices import Slice
-from node.volume.values import Rescale, read_rescale
+from node.volume.values import Rescale, read_rescale, rescale_in_place
 from node.volume.voxels import ReadImage
 
 PLAIN = frozenset({ExplicitVRLittleEndian, ImplicitVRLittleEndian})
@@ -148,8 +148,9 @@ def read_known(known: Sequence[KnownInstance]) -> KnownStack | None:
     if str(header.get("LossyImageCompression", "")) == "01":  # ratios differ from image to image
         return None
 
-    def read_image(index: int, into: np.ndarray) -> None:
+    def read_image(index: int, into: np.ndarray, rescale: Rescale) -> None:
         _read_plain(ordered[index], form, into)
+        rescale_in_place(into, rescale)
 
     slices = () if is_plain else tuple(_slice(each, form, first.transfer_syntax_uid) for each in ordered)
     return KnownStack(stack, first, form, rescale, KnownHeaders(header, ordered), slices, read_image)

@@ -175,9 +175,9 @@ def images_reader(
 ) -> Iterator[Reader]:
     """Reads each image: decoded here, or from where it was decoded before."""
 
-    def read(index: int, into: np.ndarray) -> None:
+    def read(index: int, into: np.ndarray, rescale: Rescale) -> None:
         check()
-        slices[index].read(into)
+        slices[index].read(into, rescale)
 
     with decoders.reader(slices, check) if decoders else nullcontext(Reader(read)) as reader:
         yield reader
@@ -186,9 +186,9 @@ def images_reader(
 def _as_known(reader: Reader) -> Reader:
     """The same, but a file that is not what was noted of it has its header read before it is refused."""
 
-    def read(index: int, into: np.ndarray) -> None:
+    def read(index: int, into: np.ndarray, rescale: Rescale) -> None:
         try:
-            reader.read(index, into)
+            reader.read(index, into, rescale)
         except BrokenDecoder:
             raise
         except NotAnalysed:

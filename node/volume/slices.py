@@ -14,6 +14,7 @@ from node.volume.groups import base_header, frame_header, has_groups
 from node.volume.instance import Instance, open_instance
 from node.volume.pixels import FORMAT_TAGS, PixelFormat, raw_values, read_image_format, require_monochrome
 from node.volume.reason import Reason, refusal
+from node.volume.values import AS_STORED, Rescale, rescale_in_place
 
 T = TypeVar("T")
 
@@ -45,11 +46,12 @@ class Slice:
         """How messages call it."""
         return self.instance.name + (f", frame {self.frame_number}" if self.frame_number else "")
 
-    def read(self, into: np.ndarray) -> None:
-        """Decode into a C-contiguous (row, column) array; raises as `read_stored_values`."""
+    def read(self, into: np.ndarray, rescale: Rescale = AS_STORED) -> None:
+        """Decode into a C-contiguous (row, column) array, and rescale in place; raises as `read_stored_values`."""
         with open_instance(self.instance.path) as stream:
             frame = (self.frame_number or 1) - 1
             read_stored_values(stream, self.instance, self.form, into, self.places, frame)
+        rescale_in_place(into, rescale)
 
 
 def slices_of(instances: Sequence[Instance]) -> list[Slice]:

@@ -39,6 +39,10 @@ class Rescale:
         return self.table is None and self.slope.is_integer() and self.intercept.is_integer()
 
 
+AS_STORED = Rescale()
+"""Changes nothing."""
+
+
 def read_rescale(header: Dataset, name: str) -> Rescale:
     """Modality LUT of one image; identity when the header has none.
 
@@ -86,8 +90,12 @@ def stored_type(forms: Sequence[PixelFormat]) -> type[np.int16] | type[np.uint16
     return np.int16 if max(high for _, high in ranges) <= 32767 else None
 
 
-def fits_after(form: PixelFormat, rescale: Rescale) -> bool:
-    """Whether every stored value that the format allows is an int16 once rescaled."""
+def fits_at_once(form: PixelFormat, rescale: Rescale) -> bool:
+    """Whether an image can be rescaled as soon as it is read: every stored value that the format allows becomes an
+    int16, and no padding has to be looked for before.
+    """
+    if not rescale.is_whole or form.padding is not None:
+        return False
     ends = [value * int(rescale.slope) + int(rescale.intercept) for value in form.stored_range]
     return min(ends) >= -32768 and max(ends) <= 32767
 
@@ -98,10 +106,11 @@ def rescale_in_place(stored: np.ndarray, rescale: Rescale) -> None:
     """
     # Arithmetic modulo 2^16 is exact because both the stored value and the result are known to fit.
     slope, intercept = int(rescale.slope), int(rescale.intercept)
-    bits = stored.view(np.uint16)
     if slope != 1:
+        bits = stored.view(np.uint16)
         np.multiply(bits, np.array(slope % 65536, np.uint16), out=bits)
     if intercept:
+        bits = stored.view(np.uint16)
         np.add(bits, np.array(intercept % 65536, np.uint16), out=bits)
 
 

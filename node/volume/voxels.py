@@ -1,7 +1,7 @@
 """Voxels of a stack: images read into their place, by several threads, then modality values.
 
-Where one whole-numbered rescale holds for all, integers stay integers and are changed in place, while an image is
-still in the processor's cache where its range allows.
+Where one whole-numbered rescale holds for all, integers stay integers and are changed in place: where its range allows
+by who reads an image, while it is still in the processor's cache, or before it came to lie where it is read from.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,21 +11,28 @@ import numpy as np
 
 from node.volume.pixels import PixelFormat
 from node.volume.threads import for_each, reading_threads
-from node.volume.values import Rescale, fits_after, rescale_image, rescale_in_place, rescale_whole, stored_type
+from node.volume.values import AS_STORED, Rescale, fits_at_once, rescale_image, rescale_whole, stored_type
 
-ReadImage = Callable[[int, np.ndarray], None]
-"""Reads the stored values of the image with this number into a C-contiguous (row, column) array."""
+ReadImage = Callable[[int, np.ndarray, Rescale], None]
+"""Reads the image with this number into a C-contiguous (row, column) array, and rescales it as `rescale_in_place`."""
+
+Allocate = Callable[[tuple[int, int, int], type[np.int16] | type[np.uint16]], np.ndarray]
 
 ABOVE_ALL = int(np.iinfo(np.int32).max)
 
 
 @dataclass(frozen=True)
 class Reader:
-    """`read` is called once for each image, from `threads` threads, each of which takes `at_once` neighbours."""
+    """`read` is called once for each image, from `threads` threads, each of which takes `at_once` neighbours.
+
+    `allocate` gives the memory of a volume whose images stay as they are read; `read` is given its parts then, each by
+    the number of its image.
+    """
 
     read: ReadImage
     threads: int = field(default_factory=reading_threads)
     at_once: int = 1
+    allocate: Allocate = np.empty
 
 
 def read_voxels(
@@ -47,13 +54,15 @@ def read_voxels(
     shape = (len(forms), forms[0].rows, forms[0].columns)
     dtype = stored_type(forms)
     if dtype is not None and rescales[0].is_whole and all(rescale == rescales[0] for rescale in rescales):
-        return _read_whole(reader, forms, rescales[0], np.empty(shape, dtype), modality)
+        at_once = all(fits_at_once(form, rescales[0]) for form in forms)
+        allocate = reader.allocate if at_once or rescales[0] == AS_STORED else np.empty
+        return _read_whole(reader, forms, rescales[0], allocate(shape, dtype), modality, at_once=at_once)
     voxels = np.empty(shape, np.float32)
 
     def read(index: int) -> None:
         form = forms[index]
         image = np.empty(shape[1:], np.int16 if form.is_signed else np.uint16)
-        reader.read(index, image)
+        reader.read(index, image, AS_STORED)
         lowest, count = _padding(image, form, modality)
         if count:
             _fill_padding(image, form, lowest)
@@ -64,14 +73,16 @@ def read_voxels(
 
 
 def _read_whole(
-    reader: Reader, forms: Sequence[PixelFormat], rescale: Rescale, stored: np.ndarray, modality: str
+    reader: Reader,
+    forms: Sequence[PixelFormat],
+    rescale: Rescale,
+    stored: np.ndarray,
+    modality: str,
+    *,
+    at_once: bool,
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    at_once = all(form.padding is None and fits_after(form, rescale) for form in forms)
-
     def read(index: int) -> tuple[int, int]:
-        reader.read(index, stored[index])
-        if at_once:
-            rescale_in_place(stored[index], rescale)
+        reader.read(index, stored[index], rescale if at_once else AS_STORED)
         return _padding(stored[index], forms[index], modality)
 
     found = for_each(read, len(forms), reader.threads, reader.at_once)

@@ -21,7 +21,7 @@ from node.volume.instance import read_instance
 from node.volume.slices import slices_of
 from tests.counterparts import wait_until
 from tests.node.store.examples import later, received
-from tests.node.volume.test_cache import keep
+from tests.node.volume.test_cache import has, keep
 from tests.node.volume.test_known import known_of
 from tests.phantoms import default_voxels, write_series
 
@@ -70,8 +70,7 @@ def arrive(engine: Engine, paths: list[Path], **changes: object) -> None:
 
 
 def kept(cache: FrameCache, paths: list[Path]) -> list[bool]:
-    slices = slices_of([read_instance(path, 1) for path in paths])
-    return [cache.has(one.instance.path, 0, one.form) for one in slices]
+    return [has(cache, path, shape=SHAPE[1:]) for path in paths]
 
 
 def test_what_arrives_is_decoded_once(

@@ -1,9 +1,11 @@
 """Decoded frames on disk: found again by the same content only, bounded, and never trusted after a restart."""
 
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,12 +16,11 @@ from pydicom import uid
 
 from node.errors import NotAnalysed
 from node.volume import Decoders, FrameCache, load_volume
-from node.volume.pixels import PixelFormat
+from node.volume.values import AS_STORED, Rescale
 from tests.counterparts import PATIENCE
 from tests.node.volume.test_known import is_quick, known_of
 from tests.phantoms import default_voxels, write_series
 
-FORM = PixelFormat(4, 5, 16, 16, True)
 LIMIT_SECONDS = 60 * PATIENCE
 VALUES = np.arange(20, dtype=np.int16).reshape(4, 5) - 7
 SHAPE = (6, 40, 36)
@@ -40,11 +41,16 @@ def source(tmp_path: Path) -> Path:
     return path
 
 
-def keep(cache: FrameCache, source: Path, frame: int, values: np.ndarray) -> None:
+def keep(cache: FrameCache, source: Path, frame: int, values: np.ndarray, rescale: Rescale = AS_STORED) -> None:
     """Values of a frame, as who decoded it keeps them."""
-    with cache.claim(source, frame) as claimed:
+    with cache.claim(source, frame, rescale) as claimed:
         assert claimed is not None
         claimed.keep(values)
+
+
+def has(cache: FrameCache, source: Path, frame: int = 0, shape: tuple[int, ...] = VALUES.shape) -> bool:
+    """Whether a frame is there, as it is stored, in 16 bits."""
+    return cache.read(source, frame, np.empty(shape, np.int16))
 
 
 def entries(cache: FrameCache) -> list[Path]:
@@ -53,34 +59,67 @@ def entries(cache: FrameCache) -> list[Path]:
 
 def test_a_frame_comes_back(cache: FrameCache, source: Path) -> None:
     into = np.empty((4, 5), np.int16)
-    assert not cache.has(source, 0, FORM) and not cache.read(source, 0, FORM, into)
+    assert not cache.read(source, 0, into)
     keep(cache, source, 0, VALUES)
-    assert cache.has(source, 0, FORM) and cache.read(source, 0, FORM, into)
+    assert cache.read(source, 0, into)
     np.testing.assert_array_equal(into, VALUES)
-    assert not cache.has(source, 1, FORM)
+    assert not has(cache, source, 1)
     assert b"content" not in entries(cache)[0].read_bytes()
 
 
-def test_bytes_come_back_into_a_wider_type(cache: FrameCache, source: Path) -> None:
-    keep(cache, source, 0, VALUES.astype(np.int8))
-    into = np.empty((4, 5), np.int16)
-    assert cache.read(source, 0, PixelFormat(4, 5, 8, 8, True), into)
+def test_a_frame_of_another_rescale_is_another(cache: FrameCache, source: Path) -> None:
+    hounsfield, into = Rescale(1, -1024), np.empty((4, 5), np.int16)
+    keep(cache, source, 0, VALUES - 1024, hounsfield)
+    assert not has(cache, source) and not cache.read(source, 0, into, Rescale(1, -1000))
+    keep(cache, source, 0, VALUES)
+    assert cache.read(source, 0, into, hounsfield)
+    np.testing.assert_array_equal(into, VALUES - 1024)
+    assert cache.read(source, 0, into)
     np.testing.assert_array_equal(into, VALUES)
+
+
+def test_who_waits_for_another_rescale_leaves_the_entry_that_was_made_as_it_is(
+    cache: FrameCache, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file that both opened to lock it is an entry by then, and may be mapped into somebody's memory."""
+    into, lock, is_open = np.empty((4, 5), np.int16), fcntl.flock, threading.Event()
+
+    def watched(file: int, how: int) -> None:
+        is_open.set()
+        lock(file, how)
+
+    with ThreadPoolExecutor(1) as other:
+        with cache.claim(source, 0) as first:
+            assert first is not None
+            monkeypatch.setattr(fcntl, "flock", watched)
+            waiting = other.submit(keep, cache, source, 0, VALUES - 1024, Rescale(1, -1024))
+            assert is_open.wait(LIMIT_SECONDS)
+            first.keep(VALUES)
+        waiting.result(LIMIT_SECONDS)
+    assert cache.read(source, 0, into)
+    np.testing.assert_array_equal(into, VALUES)
+    assert cache.read(source, 0, into, Rescale(1, -1024))
+    np.testing.assert_array_equal(into, VALUES - 1024)
 
 
 def test_another_content_under_the_same_path_is_not_found(cache: FrameCache, source: Path) -> None:
     keep(cache, source, 0, VALUES)
     source.write_bytes(b"other content")
-    assert not cache.has(source, 0, FORM)
+    assert not has(cache, source)
     source.unlink()
-    assert not cache.has(source, 0, FORM) and not cache.read(source, 0, FORM, np.empty((4, 5), np.int16))
+    assert not has(cache, source)
+
+
+def test_an_entry_of_wider_values_is_not_read(cache: FrameCache, source: Path) -> None:
+    keep(cache, source, 0, VALUES)
+    assert not cache.read(source, 0, np.empty((4, 5), np.int8))
 
 
 def test_an_entry_cut_off_is_not_read(cache: FrameCache, source: Path) -> None:
     keep(cache, source, 0, VALUES)
     entry = entries(cache)[0]
     entry.write_bytes(entry.read_bytes()[:-2])
-    assert not cache.has(source, 0, FORM) and not cache.read(source, 0, FORM, np.empty((4, 5), np.int16))
+    assert not has(cache, source)
 
 
 def test_entries_of_another_start_or_machine_stay_for_their_hour(cache: FrameCache, source: Path) -> None:
@@ -93,14 +132,14 @@ def test_entries_of_another_start_or_machine_stay_for_their_hour(cache: FrameCac
     assert (other / "entry").exists()  # a machine that shares the folder may be using it
     FrameCache(cache.folder, 1 << 24).begin(changed + 3601)
     assert not other.exists()
-    assert cache.has(source, 0, FORM)  # that of this start survives a restart of the node
+    assert has(cache, source)  # that of this start survives a restart of the node
 
 
 def test_a_folder_that_another_machine_took_for_old_is_made_again(cache: FrameCache, source: Path) -> None:
     """Nothing came for an hour here, and the other was started."""
     shutil.rmtree(next(each for each in cache.folder.iterdir()))
     keep(cache, source, 0, VALUES)
-    assert cache.has(source, 0, FORM)
+    assert has(cache, source)
 
 
 def test_a_frame_is_decoded_by_one_and_the_other_waits_for_it(cache: FrameCache, source: Path) -> None:
@@ -124,7 +163,7 @@ def test_a_frame_that_one_cannot_decode_is_tried_by_who_waits(cache: FrameCache,
             waiting = other.submit(keep, cache, source, 0, VALUES)
             raise LookupError
         waiting.result(LIMIT_SECONDS)
-    assert cache.has(source, 0, FORM)
+    assert has(cache, source)
     assert [path.name for path in entries(cache) if path.suffix] == []
 
 
@@ -141,7 +180,7 @@ def test_the_claim_of_a_process_that_is_killed_goes_with_it(cache: FrameCache, s
     with cache.claim(source, 0) as claimed:
         assert claimed is not None and claimed.is_suspect
         claimed.keep(VALUES)
-    assert cache.has(source, 0, FORM)
+    assert has(cache, source)
     assert [path.name for path in entries(cache) if path.suffix] == []
 
 
@@ -155,6 +194,14 @@ def test_a_mark_is_left_only_by_who_wants_it(cache: FrameCache, source: Path) ->
     with cache.claim(source, 0) as claimed:
         assert claimed is not None and claimed.is_suspect
     assert entries(cache) == []
+
+
+def test_a_mark_is_found_whatever_the_rescale(cache: FrameCache, source: Path) -> None:
+    with cache.claim(source, 0, Rescale(1, -1024)) as claimed:
+        assert claimed is not None
+        claimed.leave()
+    with cache.claim(source, 0) as claimed:
+        assert claimed is not None and claimed.is_suspect
 
 
 def test_a_mark_lives_longer_than_a_frame(cache: FrameCache, source: Path) -> None:
@@ -186,7 +233,7 @@ def test_trim_takes_the_old_and_the_oldest_beyond_the_limit(tmp_path: Path, sour
         keep(cache, source, frame, VALUES)
         os.utime(max(entries(cache), key=lambda path: path.stat().st_mtime_ns), (1000 + frame, 1000 + frame))
     assert cache.trim(1010) == 3 * VALUES.nbytes
-    assert [cache.has(source, frame, FORM) for frame in range(6)] == [False, False, False, True, True, True]
+    assert [has(cache, source, frame) for frame in range(6)] == [False, False, False, True, True, True]
     assert cache.trim(1004 + 3600.5) == VALUES.nbytes
     assert cache.trim(1e9) == 0
 

@@ -20,7 +20,7 @@ from node.volume import Decoders, FrameCache, alone, load_volume
 from node.volume.instance import read_instance
 from node.volume.slices import Slice, slices_of
 from tests.node.volume.breakdown import BREAKS_DOWN, NEVER_ENDS, ask_for, use_frail_decoder
-from tests.node.volume.test_cache import LIMIT_SECONDS, entries
+from tests.node.volume.test_cache import LIMIT_SECONDS, entries, has
 from tests.node.volume.test_known import is_quick, known_of
 from tests.phantoms import default_voxels, write_series
 
@@ -132,7 +132,7 @@ def test_an_image_is_not_blamed_for_a_process_that_was_killed(
     volume = load_volume(paths, known_of(paths), decoders)
     assert is_quick(volume)
     np.testing.assert_array_equal(volume.voxels, VOXELS)
-    assert all(cache.has(path, 0, only_slice(path).form) for path in paths)
+    assert all(has(cache, path, shape=SHAPE[1:]) for path in paths)
 
 
 @pytest.mark.parametrize("damage", [0, 100], ids=["whole", "damaged"])

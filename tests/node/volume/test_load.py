@@ -179,11 +179,11 @@ def test_values_beyond_both_integers_become_float32(tmp_path: Path) -> None:
     assert (volume.voxels.min(), volume.voxels.max()) == (-1024, 63976)
 
 
-def test_bits_above_bits_stored_are_cleared(tmp_path: Path) -> None:
+@pytest.mark.parametrize("overlay", [0x5000, 0x8000], ids=hex)
+def test_bits_above_bits_stored_are_cleared(tmp_path: Path, overlay: int) -> None:
     stored = np.arange(np.prod(SHAPE), dtype=np.int16).reshape(SHAPE) % 4096
-    paths = write_series(
-        tmp_path, shape=SHAPE, voxels=stored | 0x5000, BitsStored=12, HighBit=11, PixelRepresentation=0
-    )
+    written = (stored.view(np.uint16) | overlay).view(np.int16)
+    paths = write_series(tmp_path, shape=SHAPE, voxels=written, BitsStored=12, HighBit=11, PixelRepresentation=0)
     np.testing.assert_array_equal(load_volume(paths).voxels, stored)
 
 
