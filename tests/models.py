@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -157,3 +158,24 @@ def graph(
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)])
     model.ir_version = 8
     return model
+
+
+def any_network(path: Path, sides: list[Any], outputs: dict[str, list[Any]], name: str = "x") -> Path:
+    """An ONNX file with these tensors; what it computes does not matter here."""
+    nodes = [
+        helper.make_node("RandomNormal", [], [each], shape=[side if isinstance(side, int) else 2 for side in shape])
+        for each, shape in outputs.items()
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "test",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, sides)],
+        [helper.make_tensor_value_info(each, TensorProto.FLOAT, None) for each in outputs],
+    )
+    for each, shape in zip(graph.output, outputs.values(), strict=True):
+        each.CopyFrom(helper.make_tensor_value_info(each.name, TensorProto.FLOAT, shape))
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 8
+    path.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save(model, path)
+    return path

@@ -3,6 +3,7 @@
 Only data files are read; checkpoints can contain code, and are never opened.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,12 @@ MASKED = (
     "preprocessing.intensity of {}: nnU-Net takes mean and deviation where any channel is not 0, holes included; here "
     "where this one is not 0"
 )
-FLIPS = "run.flips: the checkpoint says which axes were mirrored in training; none are assumed"
+FLIPS = (
+    "run.flips: the checkpoint says which axes were mirrored in training, and so does the debug.json of each fold; "
+    "none are assumed"
+)
+MIRRORED = "flips: as nnU-Net mirrors; {} calls of each network instead of one"
+_AXES = re.compile(r"None|[(\[][0-2, ]*[)\]]")
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,8 @@ class Trained:
     dataset: Tables
     configuration: str
     files: Files
+    mirrored: tuple[int, ...] | None = None
+    """Axes of the tensor that were mirrored in training; None where no file says it."""
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -63,17 +71,42 @@ class Trained:
     @property
     def labels(self) -> list[tuple[str, list[int]]]:
         """Names with the network's channels. Of regions each has a channel, in the order in which they are listed."""
-        named = {
-            name: number for name, number in self.dataset["labels"].items() if name not in ("background", "ignore")
-        }
         if self.in_regions:
-            return [(name, [place]) for place, name in enumerate(named)]
-        return [(name, [int(number)]) for name, number in named.items()]
+            return [(name, [place]) for place, name in enumerate(self._values)]
+        return [(name, values) for name, values in self._values.items()]
 
     @property
     def in_regions(self) -> bool:
         """Whether labels are regions of several values, which overlap."""
-        return any(isinstance(number, list) for number in self.dataset["labels"].values())
+        return any(len(values) > 1 for values in self._values.values())
+
+    @property
+    def names_by_value(self) -> list[str]:
+        """Names in the order of the values of the label map; regions are painted into it one over the other.
+
+        Raises
+        ------
+        Permanent
+            Where not each value is that of one region.
+        """
+        values = [min(each) for each in self._values.values()]
+        if self.in_regions:
+            values = list(self.dataset.get("regions_class_order") or ())
+            if sorted(values) != sorted({one for each in self._values.values() for one in each}):
+                raise Permanent(
+                    f"dataset.json: found regions_class_order {values}, expected each value of the labels once: the "
+                    "last network of a cascade has a channel for each value"
+                )
+        return [name for _, name in sorted(zip(values, self._values, strict=True))]
+
+    @property
+    def _values(self) -> dict[str, list[int]]:
+        """The values of each label that is looked for."""
+        return {
+            name: [int(each) for each in (given if isinstance(given, list) else [given])]
+            for name, given in self.dataset["labels"].items()
+            if name not in ("background", "ignore")
+        }
 
 
 def import_nnunet(
@@ -113,11 +146,20 @@ def _read(results: Path, configuration: str, prefix: str) -> tuple[Trained, dict
     """What is in a folder, and its networks by their names in the new one."""
     plans, dataset = read_json(results / "plans.json"), read_json(results / "dataset.json")
     found = {f"{prefix}{name}": path for name, path in networks_in(results).items()}
-    trained = Trained(plans, dataset, configuration, Files(hashes(found), tensors(next(iter(found.values())))))
+    files = Files(hashes(found), tensors(next(iter(found.values()))))
+    trained = Trained(plans, dataset, configuration, files, _mirrored(results))
     for key in ("channel_names", "labels"):
         if not isinstance(dataset.get(key), dict) or not dataset[key]:
             raise Permanent(f"dataset.json: found no {key}, expected it")
     return trained, found
+
+
+def _mirrored(results: Path) -> tuple[int, ...] | None:
+    """The axes that were mirrored in training, as the folds say, in Python's words; None where they do not."""
+    said = {str(read_json(path).get("inference_allowed_mirroring_axes", "")) for path in results.rglob("debug.json")}
+    if len(said) != 1 or not _AXES.fullmatch(one := said.pop().strip()):
+        return None
+    return tuple(int(axis) for axis in re.findall(r"\d", one))
 
 
 def draft_of_nnunet(last: Trained, name: str, first: Trained | None = None) -> Draft:
@@ -141,11 +183,6 @@ def draft_of_nnunet(last: Trained, name: str, first: Trained | None = None) -> D
 
 def _stage(first: Trained, names: Sequence[str], questions: list[str]) -> str:
     """The tables of the first of a cascade: its labels are not reported, they are channels of the last."""
-    if first.in_regions:
-        raise Permanent(
-            "dataset.json: found regions in a cascade, expected labels: the last network was trained on them joined "
-            "into one map, which no key of a manifest says"
-        )
     text = _tables(first, names, questions, None, report=False)
     for table in ("[preprocessing", "[run", "[[outputs"):
         brackets = len(table) - len(table.lstrip("["))
@@ -187,7 +224,7 @@ def _preprocessing(trained: Trained, names: Sequence[str], questions: list[str],
     others = {name: each for name, each in zip(names, steps, strict=True) if each != steps[0]}
     text += draft.table("[preprocessing.intensity_of]", others) if others else ""
     if first is not None:
-        region = {"stage": FIRST, "use": "channel", "names": [name[:64] for name, _ in first.labels]}
+        region = {"stage": FIRST, "use": "channel", "names": [name[:64] for name in first.names_by_value]}
         text += "\n" + draft.table("[[preprocessing.regions]]", region)
     return text
 
@@ -226,7 +263,10 @@ def _normalisation(plans: Tables, chosen: Tables, place: int, asked: list[str]) 
 
 def _run(trained: Trained, questions: list[str]) -> str:
     names = list(trained.files.hashes)
-    questions.append(FLIPS)
+    comments = [MIRRORED.format(2 ** len(trained.mirrored))] if trained.mirrored else []
+    if trained.mirrored is None:
+        comments = [FLIPS]
+        questions.append(FLIPS)
     sides = [int(side) for side in trained.settings["patch_size"]]
     entries = {
         "file": names[0] if len(names) == 1 else names,
@@ -236,17 +276,19 @@ def _run(trained: Trained, questions: list[str]) -> str:
         "overlap": 0.5,
         "blending": "gaussian",
         "average": "logits",
+        "flips": [axis + trained.in_planes for axis in trained.mirrored] if trained.mirrored else None,
     }
-    return draft.table("[run]", entries, [FLIPS])
+    return draft.table("[run]", entries, comments)
 
 
 def _output(trained: Trained, questions: list[str], report: bool) -> str:
-    """Without activation: nnU-Net resamples what the network gives, and decides then; above 0 is above a half."""
+    """Without activation: nnU-Net resamples what the network gives, and decides then; above 0 is above a half. Regions
+    overlap, but for a later stage, to which nnU-Net gives one label map: there later ones lie over earlier ones."""
     labels = trained.labels
     named = [NamedLabel(name, tuple(channels)) for name, channels in labels]
     entries: dict[str, Any] = {"task": "segmentation", "tensor": trained.files.tensors[1]}
     if trained.in_regions:
-        entries |= {"channels": len(labels), "decision": "threshold", "threshold": 0.0, "overlap": True}
+        entries |= {"channels": len(labels), "decision": "threshold", "threshold": 0.0, "overlap": report}
     else:
         entries |= {"channels": max(channels[0] for _, channels in labels) + 1, "decision": "argmax"}
     if not report:

@@ -81,10 +81,16 @@ def identity() -> onnx.ModelProto:
     return graph([helper.make_node("Identity", ["image"], ["logits"])], {"image": 5}, {"logits": 5})
 
 
+def channel_of_input(place: int) -> onnx.ModelProto:
+    """A network that gives back one channel of what it sees."""
+    nodes = [helper.make_node("Gather", ["image", "place"], ["logits"], axis=1)]
+    return graph(nodes, {"image": 5}, {"logits": 5}, {"place": np.array([place], np.int64)})
+
+
 @pytest.fixture
 def run(tmp_path: Path, volume: Volume) -> Callable[..., Inference]:
-    def go(tables: str, last: onnx.ModelProto | None = None) -> Inference:
-        files = {"finder.onnx": identity(), "model.onnx": last or identity()}
+    def go(tables: str, last: onnx.ModelProto | None = None, first: onnx.ModelProto | None = None) -> Inference:
+        files = {"finder.onnx": first or identity(), "model.onnx": last or identity()}
         write_task_model(tmp_path / "models" / "cascade", INPUT + tables, files)
         registry = Registry([tmp_path / "models"])
         assert registry.problems == []
@@ -160,15 +166,22 @@ def test_keep_removes_labels_outside(run) -> None:
 
 def test_channel_is_given_to_the_network(run) -> None:
     """The last network gives back the second channel, which is 1 in the box."""
-    second = graph(
-        [helper.make_node("Gather", ["image", "one"], ["logits"], axis=1)],
-        {"image": 5},
-        {"logits": 5},
-        {"one": np.array([1], np.int64)},
-    )
-    found = run(FINDER + SOURCE + region("channel") + LABELS % 0.5, second)
+    found = run(FINDER + SOURCE + region("channel") + LABELS % 0.5, channel_of_input(1))
     expected = np.zeros(SHAPE, bool)
     expected[BOX] = True
+    assert found.labels is not None
+    np.testing.assert_array_equal(found.labels == 1, expected)
+
+
+def test_labels_that_cover_each_other_are_one_map_for_the_next(run) -> None:
+    """As of regions of nnU-Net: each voxel is in the channel of the later label only."""
+    core = f'[[stages.outputs.labels]]\nname = "Core"\nchannels = [1]\ntype = {THING}\nrgb = [0, 255, 0]\n'
+    finder = FINDER.replace("channels = 1", "channels = 2").replace("[0, 0, 255]", "[0, 0, 255]\nthreshold = 100")
+    twice = graph([helper.make_node("Concat", ["image", "image"], ["logits"], axis=1)], {"image": 5}, {"logits": 5})
+    tables = finder + core + SOURCE + region("channel", 'names = ["Core", "Body"]') + LABELS % 0.5
+    found = run(tables, channel_of_input(2), twice)
+    expected = np.broadcast_to((np.arange(SHAPE[1]) > 10)[None, :, None], SHAPE).copy()
+    expected[BOX] = False
     assert found.labels is not None
     np.testing.assert_array_equal(found.labels == 1, expected)
 
