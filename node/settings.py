@@ -5,30 +5,32 @@ Lists of tables (routes, destinations) are given there as JSON. Unknown keys, wr
 raise `SettingsError`, whose message names file, key and fix. Units are in the names.
 """
 
+import os
 import re
 import tomllib
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from node.audit_settings import AuditSettings
 from node.commitment_settings import CommitmentSettings
 from node.destination_settings import (
-    DESTINATION_KINDS,
     AnyDestination,
     Destination,
     DestinationOfAnyKind,
     absolute_paths,
 )
 from node.errors import Permanent
-from node.notice_settings import NoticeSettings, Recipient
-from node.process_settings import ProcessSettings, ProcessSource
+from node.notice_settings import NoticeSettings
+from node.process_settings import ProcessSettings
 from node.retention_settings import RetentionSettings
 from node.route_settings import CountingArchive, Match, Route, SettleSettings
+from node.settings_problems import explain_text, explain_values, unknown_variables
 from node.settings_types import AeTitle, Name, Port, Section
+from node.toml_problems import MisplacedValue
 from node.web_settings import WebSettings
 from node.work_settings import WorkSettings
 
@@ -239,6 +241,15 @@ class LogSettings(Section):
     level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe level written.")
 
 
+_ASCENDING = (
+    ("work", "lease_seconds", "deadline_seconds"),
+    ("settle", "released_quiet_seconds", "quiet_seconds"),
+    ("settle", "quiet_seconds", "limit_seconds"),
+    ("deliver", "first_retry_seconds", "longest_retry_seconds"),
+)
+"""Table, and two of its times of which the first must not be longer than the second."""
+
+
 class Settings(BaseSettings):
     """The whole configuration, frozen. Paths are absolute after `load_settings`."""
 
@@ -273,40 +284,31 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _tls_is_whole(self) -> "Settings":
         if bool(self.dimse.tls_certificate) != bool(self.dimse.tls_key):
-            raise ValueError("dimse.tls_certificate and dimse.tls_key belong together: give both or none")
+            raise MisplacedValue(("dimse", "tls_certificate"), "belongs together with tls_key: give both or none")
         if self.dimse.tls_client_authorities and not self.dimse.tls_certificate:
-            raise ValueError("dimse.tls_client_authorities needs dimse.tls_certificate and dimse.tls_key: give them")
+            raise MisplacedValue(("dimse", "tls_client_authorities"), "needs tls_certificate and tls_key: give them")
         return self
 
     @model_validator(mode="after")
     def _names_resolve(self) -> "Settings":
-        for kind, names in (
-            ("route", [route.name for route in self.routes]),
-            ("destination", [destination.name for destination in self.destinations]),
-        ):
-            doubled = sorted({name for name in names if names.count(name) > 1})
-            if doubled:
-                raise ValueError(f"two {kind}s are called {doubled[0]!r}: give each a name of its own")
+        for table in ("routes", "destinations"):
+            names = [each.name for each in getattr(self, table)]
+            for place, name in enumerate(names):
+                if name in names[:place]:
+                    raise MisplacedValue((table, place), f"another one is called {name!r}: give each a name of its own")
         known = {destination.name for destination in self.destinations}
-        for route in self.routes:
+        for place, route in enumerate(self.routes):
             for name in route.destinations:
                 if name not in known:
-                    raise ValueError(
-                        f"route {route.name!r} sends to {name!r}, and no destination has this name: "
-                        f"known are {', '.join(sorted(known)) or 'none'}"
+                    raise MisplacedValue(
+                        ("routes", place, "destinations"),
+                        f"no destination is called {name!r}: known are {', '.join(sorted(known)) or 'none'}",
                     )
         if self.process.enabled and not self.web.enabled:
-            raise ValueError("process.enabled needs the HTTP server: set web.enabled = true")
-        if self.work.lease_seconds > self.work.deadline_seconds:
-            raise ValueError("work.lease_seconds is longer than work.deadline_seconds: make it shorter")
-        if self.settle.released_quiet_seconds > self.settle.quiet_seconds:
-            raise ValueError("settle.released_quiet_seconds is longer than settle.quiet_seconds: make it shorter")
-        if self.settle.quiet_seconds > self.settle.limit_seconds:
-            raise ValueError("settle.quiet_seconds is longer than settle.limit_seconds: make it shorter")
-        if self.deliver.first_retry_seconds > self.deliver.longest_retry_seconds:
-            raise ValueError(
-                "deliver.first_retry_seconds is longer than deliver.longest_retry_seconds: make it shorter"
-            )
+            raise MisplacedValue(("process", "enabled"), "needs the HTTP server: set web.enabled = true")
+        for table, shorter, longer in _ASCENDING:
+            if getattr(getattr(self, table), shorter) > getattr(getattr(self, table), longer):
+                raise MisplacedValue((table, shorter), f"is longer than {table}.{longer}: make it shorter")
         return self
 
     def destination(self, name: str) -> AnyDestination | None:
@@ -338,66 +340,35 @@ def load_settings(path: Path | None = None) -> Settings:
         If the file cannot be read or any value cannot be used.
     """
     where = str(path) if path else "settings"
-    tree: dict[str, Any] = {}
-    if path is not None:
-        try:
-            tree = tomllib.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise SettingsError(
-                f"{where}: cannot be read ({error.strerror}); give a configuration file that exists"
-            ) from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise SettingsError(f"{where}: is not TOML: {error}") from None
+    text = "" if path is None else _read(path)
+    try:
+        tree = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(explain_text(where, error)) from None
+    if unknown := unknown_variables(Settings, os.environ):
+        tables = ", ".join(name.upper() for name in Settings.model_fields)
+        raise SettingsError(
+            f"environment variable {unknown[0]}: unknown table, expected OVERREAD_TABLE__KEY of one of: {tables}"
+        )
     try:
         settings = Settings(**tree)
     except ValidationError as error:
-        raise SettingsError("\n".join(_explain(where, problem) for problem in error.errors())) from None
+        raise SettingsError(explain_values(Settings, error, where, text, os.environ)) from None
     except ValueError as error:  # an environment variable that is not JSON where JSON is wanted
         raise SettingsError(f"{where}: {error}") from None
     return _with_absolute_paths(settings, path.parent if path else Path.cwd())
 
 
-def _explain(where: str, problem: Any) -> str:
-    """One problem as `file: key: what is wrong; fix`."""
-    is_of_kind = problem["loc"][:1] == ("destinations",) and problem["loc"][2:3]  # `kind` stands between index and key
-    shown = (*problem["loc"][:2], *problem["loc"][3:]) if is_of_kind else problem["loc"]
-    key = ".".join(str(part) for part in shown) or "(whole file)"
-    found = problem.get("input")
-    match problem["type"]:
-        case "extra_forbidden":
-            section = _section(problem["loc"][:-1])
-            known = ", ".join(sorted(section.model_fields)) if section else "see config/node.toml"
-            return f"{where}: {key}: unknown key; remove it or use one of: {known}"
-        case "missing":
-            return f"{where}: {key}: is missing; add it"
-        case "value_error":
-            return f"{where}: {key}: {problem['msg'].removeprefix('Value error, ')}"
-        case _:
-            return f"{where}: {key}: {problem['msg']} (found {found!r})"
-
-
-def _section(location: tuple[Any, ...]) -> type[BaseModel] | None:
-    """The model class that describes the table at `location`."""
-    sections: dict[str, type[BaseModel]] = {
-        "routes": Route,
-        "destinations": AnyDestination,
-        "recipients": Recipient,
-        "sources": ProcessSource,
-    }
-    here: type[BaseModel] | None = Settings
-    for part in location:
-        if isinstance(part, int) or here is None:
-            continue
-        if here is AnyDestination:
-            here = DESTINATION_KINDS.get(part)
-            continue
-        field = here.model_fields.get(part)
-        annotation = field.annotation if field else None
-        annotation = next((each for each in get_args(annotation) if each is not type(None)), annotation)
-        here = sections.get(part) or (
-            annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
-        )
-    return here
+def _read(path: Path) -> str:
+    """The text of a file; editors of Windows put a mark before it (BOM)."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise SettingsError(
+            f"{path}: cannot be read ({error.strerror}); give a configuration file that exists"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise SettingsError(explain_text(str(path), error)) from None
 
 
 def _with_absolute_paths(settings: Settings, base: Path) -> Settings:

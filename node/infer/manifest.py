@@ -13,12 +13,12 @@ from pydantic import Field, ValidationError, model_validator
 
 from node.errors import Permanent
 from node.infer.fields import RelativePath, Section, Sha256
-from node.infer.manifest_errors import explain_problems
 from node.infer.manifest_rules import check_first_input, check_stages
 from node.infer.output_sections import AnyOutput
 from node.infer.preprocessing_sections import AnyPreprocessing
 from node.infer.sections import Example, Input, ModelSection, Run, Stage
-from node.infer.toml_lines import Lines, find_lines
+from node.toml_lines import find_lines
+from node.toml_problems import explain_problems
 
 FILE_NAME = "model.toml"
 LAST = "main"
@@ -98,17 +98,11 @@ def load_manifest(folder: Path) -> Manifest:
         raise ManifestError(f"{where}: is not TOML: {error}") from None
     lines = find_lines(text)
     if tree.get("version") != 1:
-        raise ManifestError(f"{_place(where, lines, ('version',))}: version: found {tree.get('version')}, expected 1")
+        raise ManifestError(f"{lines.place(where, ('version',))}: version: found {tree.get('version')}, expected 1")
     try:
         return Manifest.model_validate(tree)
     except ValidationError as error:
         problems = explain_problems(Manifest, error)
         raise ManifestError(
-            "\n".join(f"{_place(where, lines, each.path)}: {each.field}: {each.text}" for each in problems)
+            "\n".join(f"{lines.place(where, each.path)}: {each.field}: {each.text}" for each in problems)
         ) from None
-
-
-def _place(where: str, lines: Lines, path: tuple[str | int, ...]) -> str:
-    """File and line; without a line where nothing of the path is in the file."""
-    line = lines.of(path)
-    return f"{where}:{line}" if line else where

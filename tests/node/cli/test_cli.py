@@ -42,7 +42,8 @@ def test_check_config_names_file_key_and_fix(node: NodeUnderTest) -> None:
     node.write_config([("free_disk_mb", "free_disk_gb")])
     checked = overread("check-config", str(node.config))
     assert checked.returncode == 2
-    assert f"{node.config}: dimse.free_disk_gb: unknown key" in checked.stderr
+    assert checked.stderr.startswith(f"overread: {node.config}:")
+    assert "dimse.free_disk_gb: found an unknown key (did you mean free_disk_mb?)" in checked.stderr
 
 
 def test_check_config_finds_a_model_that_is_not_installed(node: NodeUnderTest) -> None:

@@ -111,8 +111,8 @@ def test_destination_of_each_kind_is_read_from_toml(tmp_path: Path):
     assert read.destinations[0].template == tmp_path / "oru.toml"
     assert read.destinations[3].folder == tmp_path / "out" and read.destinations[2].secret_file == tmp_path / "secret"
     config.write_text('[[destinations]]\nname = "a"\nkind = "fax"\n')
-    with pytest.raises(SettingsError, match=r"destinations\.0: kind is not one of dimse, dicomweb, hl7"):
+    with pytest.raises(SettingsError, match=r"a\.kind: found \"fax\", expected one of dimse, dicomweb, hl7"):
         load_settings(config)
     config.write_text('[[destinations]]\nname = "a"\nkind = "folder"\nfolder = "x"\nport = 1\n')
-    with pytest.raises(SettingsError, match=r"destinations\.0\.port: unknown key.*folder"):
+    with pytest.raises(SettingsError, match=r"destinations\.\w+\.port: found an unknown key.*folder"):
         load_settings(config)

@@ -81,7 +81,7 @@ def test_results_lie_on_the_first_input(problems, requires: str, run: str, expec
         (
             'modality = ["MR", "CT"]',
             'modality = "MR"',
-            'inputs[0].requires.modality: found "MR", expected a valid tuple',
+            'inputs[0].requires.modality: found "MR", expected a list',
         ),
         (
             'modality = ["MR", "CT"]',
@@ -107,7 +107,7 @@ def test_results_lie_on_the_first_input(problems, requires: str, run: str, expec
         ("[run]\n", '[run]\nmode = "patches"\n', ":25: run.mode: found \"patches\", expected 'whole'"),
         ("[run]\n", '[run]\nmode = "sliding-window"\n', "run: found"),
         ("[run]\n", '[run]\nmode = "slices"\nmultiple = [8, 8, 8]\n', ":26: run.multiple: found 8 on axis 0"),
-        ("threshold = 500", 'threshold = "high"', 'outputs[0].threshold: found "high", expected a valid number'),
+        ("threshold = 500", 'threshold = "high"', 'outputs[0].threshold: found "high", expected a number'),
         ("threshold = 500", "threshold = nan", "outputs[0].threshold: found NaN, expected a finite number"),
         (
             'task = "segmentation"',

@@ -4,7 +4,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from node.infer.toml_lines import find_lines
+from node.toml_lines import find_lines
 
 TEXT = '''# comment [not.a.table]
 version = 1
@@ -70,7 +70,7 @@ def test_what_is_not_there_has_the_line_around_it() -> None:
 
 
 def test_every_path_of_a_real_manifest_is_found() -> None:
-    text = (Path(__file__).parents[3] / "config" / "models" / "brain-ventricles" / "model.toml").read_text()
+    text = (Path(__file__).parents[2] / "config" / "models" / "brain-ventricles" / "model.toml").read_text()
     lines = find_lines(text)
 
     def walk(value: Any, path: tuple[str | int, ...]) -> None:

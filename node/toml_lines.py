@@ -28,6 +28,11 @@ class Lines:
             path = path[:-1]
         return None
 
+    def place(self, where: str, path: Path) -> str:
+        """File and line; without a line where nothing of the path is in the file."""
+        line = self.of(path)
+        return f"{where}:{line}" if line else where
+
 
 def find_lines(text: str) -> Lines:
     """The lines of a text that `tomllib` reads."""

@@ -1,6 +1,8 @@
-"""Problems that pydantic finds in a manifest, in our words: field, found, expected. Pure."""
+"""Problems that pydantic finds in a TOML file, in our words: field, found, expected. Pure."""
 
+import difflib
 import json
+import re
 import types
 import typing
 from collections.abc import Sequence
@@ -9,6 +11,28 @@ from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, Tag, ValidationError
 from pydantic.fields import FieldInfo
+
+_WANTED = {
+    "tuple_type": 'a list, in brackets: ["..."]',
+    "int_parsing": "a whole number",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "string_type": "text, in quotes",
+}
+"""What is wanted where a value is of another type."""
+
+
+class MisplacedValue(ValueError):
+    """A value that does not go with another one: which, as a path from where the validator stands; the message is a
+    sentence of its own."""
+
+    def __init__(self, path: tuple[str | int, ...], text: str) -> None:
+        super().__init__(text)
+        self.path = path
 
 
 @dataclass(frozen=True)
@@ -20,10 +44,13 @@ class Problem:
     text: str
 
 
-def explain_problems(model: type[BaseModel], error: ValidationError) -> list[Problem]:
-    """Every problem once, in the order of the file; those that only follow from others are left out."""
+def explain_problems(model: type[BaseModel], error: ValidationError, *, says_expected: bool = True) -> list[Problem]:
+    """Every problem once, in the order of the file; those that only follow from others are left out.
+
+    `says_expected`: validators of the model say what they expect; otherwise what is wrong, in a sentence.
+    """
     found = error.errors()
-    problems = [_explain(model, problem) for problem in found if not _follows(problem, found)]
+    problems = [_explain(model, problem, says_expected) for problem in found if not _follows(problem, found)]
     return list({(each.field, each.text): each for each in problems}.values())
 
 
@@ -36,16 +63,18 @@ def _follows(problem: Any, problems: Sequence[Any]) -> bool:
     )
 
 
-def _explain(model: type[BaseModel], problem: Any) -> Problem:
+def _explain(model: type[BaseModel], problem: Any, says_expected: bool) -> Problem:
     path, parent = _walk(model, problem["loc"])
     found, kind, context = problem.get("input"), problem["type"], problem.get("ctx", {})
     field = in_words(path)
     match kind:
         case "extra_forbidden":
-            known = ", ".join(parent.model_fields) if parent else "another key"
-            return Problem(path, field, f"found an unknown key, expected one of: {known}")
+            return Problem(path, field, _unknown(str(path[-1]), list(parent.model_fields) if parent else []))
         case "missing":
             return Problem(path, field, "found nothing, expected a value")
+        case "value_error" if not says_expected:
+            path = (*path, *getattr(context.get("error"), "path", ()))
+            return Problem(path, in_words(path), problem["msg"].removeprefix("Value error, "))
         case "value_error":
             text = problem["msg"].removeprefix("Value error, ")
             if ": found " in text:
@@ -59,11 +88,24 @@ def _explain(model: type[BaseModel], problem: Any) -> Problem:
             tag = found.get(key) if isinstance(found, dict) else None
             tags = ", ".join(repr(each) for each in _tags_at(model, problem["loc"]))
             return Problem((*path, key), f"{field}.{key}", f"found {shown(tag)}, expected one of {tags}")
+        case "unknown_kind":
+            kinds = ", ".join(_tags_at(model, problem["loc"]))
+            return Problem(
+                (*path, "kind"), f"{field}.kind", f"found {shown(found.get('kind'))}, expected one of {kinds}"
+            )
         case "string_pattern_mismatch":
             return Problem(path, field, f"found {shown(found)}, expected text matching {context['pattern']}")
         case _:
-            wanted = problem["msg"].removeprefix("Input should be ").removeprefix("Value should have ")
-            return Problem(path, field, f"found {shown(found)}, expected {wanted[0].lower()}{wanted[1:]}")
+            wanted = problem["msg"].removeprefix("Input should be ")
+            wanted = re.sub(r"^(Value|String|Tuple) should have ", "", wanted)
+            wanted = _WANTED.get(kind) or f"{wanted[0].lower()}{wanted[1:]}"
+            return Problem(path, field, f"found {shown(found)}, expected {wanted}")
+
+
+def _unknown(key: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(key, known, n=1)
+    perhaps = f" (did you mean {near[0]}?)" if near else ""
+    return f"found an unknown key{perhaps}, expected one of: {', '.join(known) or 'none'}"
 
 
 def in_words(path: Sequence[str | int]) -> str:
