@@ -1,5 +1,6 @@
 """`overread run`, its parts `listen`, `work`, `deliver` and `web`, and `check-config`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -8,8 +9,8 @@ import typer
 from node import service
 from node.cli.shared import ConfigOption, JsonOption, console, print_json, read_settings
 from node.logs import configure_logs
-from node.select.overlap import route_warnings
-from node.settings import load_settings
+from node.select.overlap import route_warnings, unused_tables
+from node.settings import SettingsError, load_settings
 
 LifeLine = Annotated[bool, typer.Option("--life-line", hidden=True, help="Stop when standard input ends.")]
 
@@ -55,7 +56,7 @@ def deliver(config: ConfigOption = None, life_line: LifeLine = False) -> None:
 
 
 def web(config: ConfigOption = None, life_line: LifeLine = False) -> None:
-    """HTTP only: take objects by STOW-RS."""
+    """HTTP only: STOW-RS, and what else [web] serves: figures, acknowledging notices, requests of platforms."""
     settings = read_settings(config)
     configure_logs(settings.log.style, settings.log.level)
     service.run_web(settings, life_line=life_line)
@@ -66,14 +67,20 @@ def check_config(
     json_output: JsonOption = False,
 ) -> None:
     """Check a configuration file and the models it names, without starting anything."""
-    settings = load_settings(file)
+    try:
+        settings = load_settings(file)
+    except SettingsError as error:
+        if not json_output:
+            raise
+        print_json({"file": str(file), "problems": str(error).splitlines(), "warnings": []})
+        raise typer.Exit(2) from None
     problems = service.check_settings(settings, str(file))
     dimse = settings.dimse
-    warnings = route_warnings(
-        settings.routes,
-        dimse.allowed_calling_ae_titles,
-        settings.node.ae_title if dimse.require_called_ae_title else "",
-    )
+    ours = settings.node.ae_title if dimse.require_called_ae_title else ""
+    warnings = [
+        *route_warnings(settings.routes, dimse.allowed_calling_ae_titles, ours),
+        *unused_tables(settings.routes, [each.name for each in settings.destinations]),
+    ]
     if json_output:
         print_json({"file": str(file), "problems": problems, "warnings": warnings})
         raise typer.Exit(2 if problems else 0)
@@ -83,6 +90,10 @@ def check_config(
         for problem in problems:
             console.print(problem, style="red", highlight=False, markup=False)
     else:
-        routes, destinations = len(settings.routes), len(settings.destinations)
-        console.print(f"{file}: good: {routes} routes, {destinations} destinations", highlight=False)
+        routes, destinations = (_counted(getattr(settings, table), table) for table in ("routes", "destinations"))
+        console.print(f"{file}: good: {routes}, {destinations}", highlight=False)
     raise typer.Exit(2 if problems else 0)
+
+
+def _counted(tables: Sequence[object], name: str) -> str:
+    return f"{len(tables)} {name.removesuffix('s') if len(tables) == 1 else name}"

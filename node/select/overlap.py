@@ -41,6 +41,17 @@ def route_warnings(
     return found
 
 
+def unused_tables(routes: Sequence[Route], destinations: Sequence[str]) -> list[str]:
+    """One sentence for each destination that no route sends to, and one where nothing is analysed at all."""
+    wanted = {name for route in routes for name in route.destinations}
+    found = [
+        f"destinations.{name}: no route sends its results there: add {name!r} to destinations of a route"
+        for name in destinations
+        if name not in wanted
+    ]
+    return found if routes else ["no [[routes]]: nothing that is received is analysed", *found]
+
+
 def _contradictions(match: Match) -> list[str]:
     """Why no series can meet these conditions; empty when nothing says so."""
     reasons = list(_contradictions_between([match, *match.all]))

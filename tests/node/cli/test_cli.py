@@ -44,6 +44,9 @@ def test_check_config_names_file_key_and_fix(node: NodeUnderTest) -> None:
     assert checked.returncode == 2
     assert checked.stderr.startswith(f"overread: {node.config}:")
     assert "dimse.free_disk_gb: found an unknown key (did you mean free_disk_mb?)" in checked.stderr
+    for_programs = overread("check-config", str(node.config), "--json")
+    assert for_programs.returncode == 2
+    assert json.loads(for_programs.stdout)["problems"] == [checked.stderr.removeprefix("overread: ").strip()]
 
 
 def test_check_config_finds_a_model_that_is_not_installed(node: NodeUnderTest) -> None:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from node.private_attributes import with_private
 from node.receive.header import read_header
 from node.route_settings import Match, Route
-from node.select.overlap import route_warnings
+from node.select.overlap import route_warnings, unused_tables
 from node.select.priority import lane_of
 from node.select.rules import age_years, all_met, check_match
 from node.store.tables import Priority
@@ -188,3 +188,12 @@ def test_reachable_routes_are_not_warned_of() -> None:
 def test_overlap_is_found(one: dict[str, Any], other: dict[str, Any], overlap: bool) -> None:
     warnings = route_warnings(routes(one, other))
     assert [("overlap" in warning) for warning in warnings] == ([True] if overlap else [])
+
+
+def test_destinations_that_no_route_names_are_told() -> None:
+    one = Route(name="a", models=("m",), destinations=("pacs",))
+    assert unused_tables([one], ["pacs"]) == []
+    assert unused_tables([one], ["pacs", "ris"]) == [
+        "destinations.ris: no route sends its results there: add 'ris' to destinations of a route"
+    ]
+    assert unused_tables([], []) == ["no [[routes]]: nothing that is received is analysed"]
