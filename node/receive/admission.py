@@ -6,7 +6,7 @@ as any (PS3.8 9.3.3.2 leaves the choice to the acceptor).
 
 import hashlib
 import hmac
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address
@@ -235,11 +235,10 @@ def check_header(command: Command, header: InstanceHeader, study_instance_uid: s
     another study than the one that was asked for (PS3.18 10.5.2), if one was."""
     if not is_uid(command.affected_sop_instance_uid):
         raise Refused(NOT_UNDERSTOOD, "no-sop-instance-uid", "Affected SOP Instance UID is missing or no UID")
-    expected: Mapping[str, tuple[str, str]] = {
-        "SOP Class UID": (command.affected_sop_class_uid, header.sop_class_uid),
-        "SOP Instance UID": (command.affected_sop_instance_uid, header.sop_instance_uid),
-    }
-    for name, (announced, found) in expected.items():
+    for name, announced, found in (
+        ("SOP Class UID", command.affected_sop_class_uid, header.sop_class_uid),
+        ("SOP Instance UID", command.affected_sop_instance_uid, header.sop_instance_uid),
+    ):
         if announced != found:
             shown = found if is_uid(found) else "missing or no UID"
             raise Refused(

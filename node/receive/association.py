@@ -269,8 +269,9 @@ class Association:
                     raise Ended(
                         "object-too-large", pdu.write_abort(None), "longer than dimse.maximum_object_mb"
                     ) from None
-                self._send(response)
-                self._send(messages.follow_up())
+                if response:
+                    self._send(response)
+                    self._send(messages.follow_up())
             case CommandSet():
                 self._send(messages.take_command(event))
             case ControlPdu(kind=PduType.RELEASE_RQ):

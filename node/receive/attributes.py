@@ -4,6 +4,7 @@ import math
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from pydicom.charset import convert_encodings, decode_bytes
@@ -45,9 +46,9 @@ def read_attributes(
     """Bring both up to date with the values that changed, of all `values`; what has none is not in them."""
     encodings = encodings_of(values)
     for tag, encoded in changed.items():
-        wanted = WANTED[tag]
-        if not (wanted.in_series_header or wanted.in_geometry):
+        if tag in NO_ATTRIBUTES:
             continue
+        wanted = WANTED[tag]
         value = wanted.read(encoded, order, encodings)
         is_there = not (value is None or value == "" or value == [])
         for attributes, is_wanted in ((series_header, wanted.in_series_header), (geometry, wanted.in_geometry)):
@@ -65,6 +66,7 @@ def _add_view(attributes: dict[str, Any], view_code_sequence: bytes) -> None:
         attributes["ViewModifiers"] = modifiers
 
 
+@lru_cache(maxsize=64)
 def date_time(date: bytes, time: bytes) -> str:
     """Study Date and Time to the second; empty without a date, midnight without a time."""
     day = "".join(each for each in _read_code(date, "<", None) if each.isdigit())
@@ -74,7 +76,12 @@ def date_time(date: bytes, time: bytes) -> str:
 
 def encodings_of(values: dict[int, bytes]) -> Any:
     """Python encodings for Specific Character Set (0008,0005); Latin-1 for terms that are not defined."""
-    terms = values.get(_CHARACTER_SET, b"").decode("ascii", "replace").strip("\0 ").split("\\")
+    return _encodings(values.get(_CHARACTER_SET, b""))
+
+
+@lru_cache(maxsize=64)
+def _encodings(character_set: bytes) -> Any:
+    terms = character_set.decode("ascii", "replace").strip("\0 ").split("\\")
     try:
         return convert_encodings([term.strip() for term in terms])
     except (LookupError, ValueError, UserWarning):
@@ -205,3 +212,5 @@ WANTED: dict[int, Wanted] = {
     0x00283000: Wanted("ModalityLUTSequence", _is_there, False, True),
     _VIEW_CODES: Wanted("ViewCodeSequence", _is_there),
 }
+NO_ATTRIBUTES = frozenset(tag for tag, each in WANTED.items() if not (each.in_series_header or each.in_geometry))
+"""Identifiers and the like, which are in neither the series header nor the geometry."""

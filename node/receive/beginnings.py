@@ -3,7 +3,7 @@
 from typing import Any
 
 from node.receive import walk
-from node.receive.attributes import READ_WITH_OTHERS, WANTED, all_attributes, read_attributes
+from node.receive.attributes import NO_ATTRIBUTES, READ_WITH_OTHERS, WANTED, all_attributes, read_attributes
 from node.receive.header import NATIVE, InstanceHeader, compose_header
 from node.receive.walk import MAXIMUM_VALUE_BYTES, Buffer, Walked, WalkError
 
@@ -24,8 +24,8 @@ class Beginnings:
         self._same: list[tuple[int, bytes]] = []  # all between these places
         self._values: dict[int, bytes] = {}
         self._pixel: tuple[int, int | None] | None = None
-        self._series_header: dict[str, Any] = {}
-        self._geometry: dict[str, Any] = {}
+        self._series_header: dict[str, Any] = {}  # given out: another one takes its place when a value changes
+        self._geometry: dict[str, Any] = {}  # as well
 
     def read(self, beginning: Buffer, transfer_syntax_uid: str) -> InstanceHeader | None:
         """The header, where the bytes given hold all of it up to native Pixel Data.
@@ -72,12 +72,13 @@ class Beginnings:
             if tag in WANTED and (value := _short_enough(read[start:end])) != self._values[tag]
         }
         self._values.update(changed)
-        read_attributes(changed, self._values, order, self._series_header, self._geometry)
+        if not changed.keys() <= NO_ATTRIBUTES:
+            self._series_header, self._geometry = dict(self._series_header), dict(self._geometry)
+            read_attributes(changed, self._values, order, self._series_header, self._geometry)
         return self._compose(order)
 
     def _compose(self, order: str) -> InstanceHeader:
-        attributes = (dict(self._series_header), dict(self._geometry))
-        return compose_header(self._values, self._pixel, self._syntax, order, *attributes)
+        return compose_header(self._values, self._pixel, self._syntax, order, self._series_header, self._geometry)
 
 
 def _short_enough(value: bytes) -> bytes:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 _ELEMENT = struct.Struct("<HHL")
+_NUMBER = struct.Struct("<HHLH")  # an element of value representation US
 NO_DATA_SET = 0x0101
 
 
@@ -77,16 +78,13 @@ def write_response(command: Command, status: int, comment: str = "") -> bytes:
 
     `comment` goes into Error Comment (0000,0902), at most 64 characters; it must not hold patient data.
     """
-    elements = [_element(0x0002, _even(command.affected_sop_class_uid))] if command.affected_sop_class_uid else []
-    elements.append(_element(0x0100, struct.pack("<H", command.field | 0x8000)))
-    elements.append(_element(0x0120, struct.pack("<H", command.message_id)))
-    elements.append(_element(0x0800, struct.pack("<H", NO_DATA_SET)))
-    elements.append(_element(0x0900, struct.pack("<H", status)))
+    rest = _element(0x0002, _even(command.affected_sop_class_uid)) if command.affected_sop_class_uid else b""
+    numbers = (0x0100, command.field | 0x8000), (0x0120, command.message_id), (0x0800, NO_DATA_SET), (0x0900, status)
+    rest += b"".join([_NUMBER.pack(0, element, 2, number) for element, number in numbers])
     if comment and status:
-        elements.append(_element(0x0902, _even(comment[:64], b" ")))
+        rest += _element(0x0902, _even(comment[:64], b" "))
     if command.affected_sop_instance_uid:
-        elements.append(_element(0x1000, _even(command.affected_sop_instance_uid)))
-    rest = b"".join(elements)
+        rest += _element(0x1000, _even(command.affected_sop_instance_uid))
     return _element(0x0000, struct.pack("<L", len(rest))) + rest
 
 

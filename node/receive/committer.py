@@ -306,7 +306,7 @@ class Committer:
             if outcome == "stored":
                 item.outcome = outcome
                 continue
-            copy = replace(item.instance, path=item.placed)
+            copy = item.instance.placed(item.placed, item.instance.received_at)
             if outcome == "conflict" and not self._copies.renew(copy):
                 item.refusal = Refused(
                     OTHER_CONTENT_KNOWN,
@@ -328,7 +328,7 @@ class Committer:
             if self._one_sync and now < self._stamp:
                 self._watermark.set_back(now - _TICK)  # what gets the stamp `now` is not on disk yet
             self._stamp = now
-            received = [replace(item.instance, path=item.placed, received_at=now) for item in placed]
+            received = [item.instance.placed(item.placed, now) for item in placed]
             return store_instances(connection, received, now + self._quiet)
 
     def _set_conflict_aside(self, item: Waiting) -> None:

@@ -23,6 +23,7 @@ from node.receive.pdu import AbortReason, PduError, PduType
 MAXIMUM_COMMAND_BYTES = 16384
 MAXIMUM_REQUEST_BYTES = 262144
 _SMALL_PDU_BYTES = 1024
+_P_DATA_TF = int(PduType.P_DATA_TF)  # an enumeration's member costs a look-up each time
 _BUFFER_BYTES = 1 << 20
 
 _PDU_HEADER = struct.Struct(">BxL")
@@ -121,14 +122,14 @@ class PduParser:
         return events
 
     def _read_pdus(self, events: list[Event]) -> None:
-        while self._end - self._start >= _PDU_HEADER.size:
+        while (first := self._start + _PDU_HEADER.size) <= self._end:
             number, length = _PDU_HEADER.unpack_from(self._buffer, self._start)
-            self._check_header(number, length)
-            first = self._start + _PDU_HEADER.size
+            if number != _P_DATA_TF or length > self._maximum_pdu_bytes:
+                self._check_header(number, length)
             if self._end < first + length:
                 break
             self._start = first + length
-            if number == PduType.P_DATA_TF:
+            if number == _P_DATA_TF:
                 self._read_values(first, first + length, events)
             else:
                 events.append(ControlPdu(PduType(number), bytes(self._view[first : first + length])))

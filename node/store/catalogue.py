@@ -58,6 +58,12 @@ class ReceivedInstance:
     patient_key: str | None = None
     study_date_time: str | None = None
 
+    def placed(self, path: str, received_at: datetime) -> "ReceivedInstance":
+        """The same with its file in this place; `dataclasses.replace` costs more than writing the row."""
+        made = object.__new__(ReceivedInstance)
+        vars(made).update(vars(self), path=path, received_at=received_at)
+        return made
+
 
 @dataclass(frozen=True)
 class StoredInstance:
@@ -126,7 +132,7 @@ def store_instances(
             study_of[one.series_instance_uid] = one.study_instance_uid
             fresh.append(one)
     if fresh:
-        _touch_studies(connection, fresh)
+        _touch_studies(connection, fresh, {study_of[uid] for uid in known_series})
         _touch_series(connection, fresh, settle_at, known_series)
         connection.execute(_INSERT_INSTANCE, [_instance_values(one) for one in fresh])
     return outcomes
@@ -312,6 +318,11 @@ _RESUME_SERIES = (
     .where(series.c.series_instance_uid == bindparam("known_series"))
     .values({name: bindparam(name) for name in ("state", "settle_at", "last_received_at")})
 )
+_TOUCH_STUDY = (
+    update(study)
+    .where(study.c.study_instance_uid == bindparam("known_study"))
+    .values(last_received_at=bindparam("last_received_at"))
+)
 
 
 @cache
@@ -337,10 +348,13 @@ def _studies_of_series(connection: Connection, series_instance_uids: Iterable[st
     return found
 
 
-def _touch_studies(connection: Connection, fresh: Sequence[ReceivedInstance]) -> None:
+def _touch_studies(connection: Connection, fresh: Sequence[ReceivedInstance], known: Container[str]) -> None:
     statement = _upsert(connection.dialect.name, study, "study_instance_uid", ("last_received_at",))
     for uid, first in {one.study_instance_uid: one for one in reversed(fresh)}.items():
         times = [one.received_at for one in fresh if one.study_instance_uid == uid]
+        if uid in known:
+            connection.execute(_TOUCH_STUDY, {"known_study": uid, "last_received_at": max(times)})
+            continue
         row = {
             "study_instance_uid": uid,
             "first_received_at": min(times),

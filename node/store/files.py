@@ -6,14 +6,11 @@
     results/<job id>/       what inference made
     backup/                 copies of the database before a migration
 
-A file gets its final name by a hard link, never by replacing: nothing that was acknowledged can be
-overwritten, by whatever arrives later or in another process. Paths given out for the database are relative to
-`data_dir`.
+A file gets its final name where nobody has it, never by replacing: nothing that was acknowledged can be overwritten,
+by whatever arrives later or in another process. Paths given out for the database are relative to `data_dir`.
 """
 
 import contextlib
-import ctypes
-import errno
 import hashlib
 import itertools
 import math
@@ -22,11 +19,12 @@ import secrets
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 from node.errors import Permanent
 from node.store.file_system import FileSystem
+from node.store.native import find_move, find_sync_file_range
 
 if sys.platform != "win32":
     import fcntl
@@ -54,7 +52,8 @@ class FileStore:
         self._session_lock: int | None = None
         self._numbers = itertools.count(1)
         self._known_folders: dict[str, str] = {}  # by Series Instance UID
-        self._begin_write_back = _find_sync_file_range()
+        self._begin_write_back = find_sync_file_range()
+        self._move = find_move()
         self.file_system = FileSystem(data_dir / "instances")  # which may be a link to, or a mount of, another disk
 
     def result_folder(self, job_id: int) -> Path:
@@ -111,8 +110,8 @@ class FileStore:
         `OSError`."""
         if self._session is None:
             raise RuntimeError("open_session() comes before new_temporary()")
-        path = self._session / f"{next(self._numbers)}.part"
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640), path
+        path = f"{self._session}/{next(self._numbers)}.part"
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640), Path(path)
 
     def begin_write_back(self, descriptor: int) -> None:
         """Let the disk begin with what was written, so that a later `sync` waits less; promises nothing by itself."""
@@ -126,12 +125,12 @@ class FileStore:
         """
         folder = self._known_folders.get(series_instance_uid) or self._make_folder(series_instance_uid)
         relative = f"{folder}/{sop_instance_uid}-{digest[:12]}-{secrets.token_hex(4)}.dcm"
+        source, target = str(temporary), f"{self.data_dir}/{relative}"
         try:
-            _link(temporary, f"{self.data_dir}/{relative}")
+            self._move(source, target)
         except FileNotFoundError:  # the folder was removed after its series was
             self._make_folder(series_instance_uid)
-            _link(temporary, f"{self.data_dir}/{relative}")
-        temporary.unlink()
+            self._move(source, target)
         return relative
 
     def sync(self, relatives: Iterable[str], *, each: bool = False) -> None:
@@ -173,36 +172,12 @@ class FileStore:
         return relative
 
 
-def _link(source: Path, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError as error:
-        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
-            raise
-        # No hard links here (some network and foreign file systems): claim the name, then put the content
-        # there.
-        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-        shutil.copyfile(source, target)
-
-
 def _fsync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() or sys.platform != "win32" else os.O_RDWR)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _find_sync_file_range() -> Callable[[int], None] | None:
-    """sync_file_range(2) of a whole file, begun and not waited for; None where there is none."""
-    if not sys.platform.startswith("linux"):
-        return None
-    try:
-        native = ctypes.CDLL(None).sync_file_range
-    except (OSError, AttributeError):
-        return None
-    native.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
-    return lambda descriptor: native(descriptor, 0, 0, 2)  # 2: SYNC_FILE_RANGE_WRITE
 
 
 def _try_lock(descriptor: int) -> bool:

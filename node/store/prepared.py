@@ -72,9 +72,17 @@ class _Prepared:
 
 
 def _converter(column_type: Any, dialect: Dialect) -> Callable[[Any], Any] | None:
-    """What makes the driver's value of one of ours. The few moments of a group are converted once."""
-    convert = column_type.bind_processor(dialect)
-    return lru_cache(maxsize=64)(convert) if convert is not None and isinstance(column_type, UtcDateTime) else convert
+    """What makes the driver's value of one of ours."""
+    if isinstance(column_type, UtcDateTime):
+        return _moment_converter(dialect)
+    return cast("Callable[[Any], Any] | None", column_type.bind_processor(dialect))
+
+
+@lru_cache(maxsize=8)
+def _moment_converter(dialect: Dialect) -> Callable[[Any], Any] | None:
+    """One for all columns: the few moments of a group are converted once."""
+    convert = UtcDateTime().dialect_impl(dialect).bind_processor(dialect)
+    return lru_cache(maxsize=64)(convert) if convert is not None else None
 
 
 class _Rows:
@@ -104,8 +112,7 @@ class PreparedConnection:
         self._syncs_commits = syncs_commits
         self._raw: PoolProxiedConnection | None = None
         self._cursor: Any = None
-        self._prepared: dict[tuple[int, ...], _Prepared] = {}
-        self._statements: list[Any] = []  # keeps them alive: their identity is the key
+        self._prepared: dict[int, tuple[Any, dict[tuple[int, ...], _Prepared]]] = {}  # which keeps statements alive
         self.dialect = engine.dialect
 
     @contextmanager
@@ -160,9 +167,9 @@ class PreparedConnection:
     def _prepare(self, statement: Any, parameters: Parameters | Sequence[Parameters]) -> _Prepared:
         """The statement for parameters like these; a statement is always given parameters of the same names."""
         example = parameters if isinstance(parameters, dict) else parameters[0]
-        key = (id(statement), *[len(value) for value in example.values() if type(value) is list])
-        found = self._prepared.get(key)
+        _, variants = self._prepared.setdefault(id(statement), (statement, {}))
+        key = tuple([len(value) for value in example.values() if type(value) is list])
+        found = variants.get(key)
         if found is None:
-            found = self._prepared[key] = _Prepared(statement, self.dialect, example)
-            self._statements.append(statement)
+            found = variants[key] = _Prepared(statement, self.dialect, example)
         return found
