@@ -7,6 +7,7 @@ import typer
 from rich.table import Table
 from sqlalchemy import Connection
 
+from node.cli.here import look_here
 from node.cli.shared import (
     NO_GPU,
     NO_GPU_FIX,
@@ -39,7 +40,7 @@ def register(app: typer.Typer) -> None:
 
 
 def status(config: ConfigOption = None, json_output: JsonOption = False) -> None:
-    """Show what is stored, what waits, what failed, and what could not be analysed or taken."""
+    """Show what runs here, what is stored, what waits, what failed, and what could not be analysed or taken."""
     settings = read_settings(config)
     with opened_database(settings) as engine, read_transaction(engine) as connection:
         held = catalogue.holdings(connection)
@@ -52,9 +53,11 @@ def status(config: ConfigOption = None, json_output: JsonOption = False) -> None
         quarantined = catalogue.recent_quarantine(connection, limit=10)
         early = early_work(connection)
         unreported = commitments.unreported(connection, limit=10)
+    here = look_here(settings)
     if json_output:
         print_json(
             {
+                "here": {name: value for name, value in vars(here).items() if name != "port"},
                 "stored": vars(held),
                 "jobs": {kind: {state: counts[kind, state] for state in JobState} for kind in JobKind},
                 "oldest_waiting": waiting,
@@ -68,6 +71,7 @@ def status(config: ConfigOption = None, json_output: JsonOption = False) -> None
             }
         )
         return
+    console.print(here.describe(), highlight=False)
     console.print(
         f"{held.studies} studies, {held.series_receiving} series arriving, {held.series_settled} settled, "
         f"{held.instances} images ({held.instance_bytes / 1e6:.0f} MB), {held.quarantined} objects in quarantine",

@@ -7,7 +7,7 @@ import typer
 from rich.markdown import Markdown
 from rich.table import Table
 
-from node.cli.shared import ConfigOption, JsonOption, console, print_json, read_settings
+from node.cli.shared import DEFAULT_CONFIG, ConfigOption, JsonOption, console, print_json, read_settings
 from node.errors import Permanent
 from node.infer import Model, Registry, check_model, load_manifest
 from node.infer.describe import describe
@@ -64,12 +64,18 @@ def list_models(config: ConfigOption = None, json_output: JsonOption = False) ->
         console.print(f"refused: {problem}", style="red", markup=False, highlight=False)
 
 
+ModelArgument = Annotated[
+    Path,
+    typer.Argument(
+        metavar="FOLDER|NAME", help="A model folder (model.toml, *.onnx, CARD.md, example/), or an installed model."
+    ),
+]
+
+
 @models.command()
-def check(
-    folder: Annotated[Path, typer.Argument(help="A model folder: model.toml, *.onnx, CARD.md, example/.")],
-    json_output: JsonOption = False,
-) -> None:
+def check(model: ModelArgument, config: ConfigOption = None, json_output: JsonOption = False) -> None:
     """Check a model folder: manifest, hashes, the network's inputs and outputs, and its example if it has one."""
+    folder = _folder_of(model, config)
     problems = check_model(folder)
     if json_output:
         print_json({"folder": str(folder), "problems": problems})
@@ -85,6 +91,20 @@ FolderArgument = Annotated[Path, typer.Argument(help="A model folder: model.toml
 NewFolderArgument = Annotated[
     Path, typer.Argument(help="The model folder to be made; its name becomes the identifier.")
 ]
+
+
+def _folder_of(model: Path, config: Path | None) -> Path:
+    """The folder that was given, or that of the installed model that was named."""
+    if model.exists() or len(model.parts) > 1:
+        return model
+    if config is None and not DEFAULT_CONFIG.exists():
+        raise Permanent(f"{model}: found no such folder here, nor a configuration that says which models are installed")
+    settings = read_settings(config).models
+    installed = {each.identifier: each.folder for each in Registry(settings.paths).models()}
+    if str(model) not in installed:
+        known = ", ".join(sorted(installed)) or "none"
+        raise Permanent(f"{model}: found neither a folder here nor an installed model of this name; known are {known}")
+    return installed[str(model)]
 
 
 @models.command()
@@ -146,12 +166,9 @@ def _tell(folder: Path, made: Draft) -> None:
 
 
 @models.command()
-def show(
-    folder: FolderArgument,
-    json_output: JsonOption = False,
-) -> None:
+def show(model: ModelArgument, config: ConfigOption = None, json_output: JsonOption = False) -> None:
     """Show what a model takes, does and gives, as its manifest says it."""
-    manifest = load_manifest(folder)
+    manifest = load_manifest(_folder_of(model, config))
     if json_output:
         print_json({"digest": manifest.digest, "manifest": manifest.model_dump(mode="json")})
         return
@@ -160,10 +177,12 @@ def show(
 
 @models.command()
 def card(
-    folder: FolderArgument,
+    model: ModelArgument,
+    config: ConfigOption = None,
     out: Annotated[Path | None, typer.Option("--out", help="Write Markdown into this file instead.")] = None,
 ) -> None:
     """The model card: CARD.md with what the manifest says, on the terminal or as Markdown."""
+    folder = _folder_of(model, config)
     manifest = load_manifest(folder)
     path = folder / "CARD.md"
     words = path.read_text(encoding="utf-8") if path.is_file() else ""

@@ -67,6 +67,10 @@ class Wake:
                 reached += _send(sender, path)
         return reached
 
+    def is_heard(self, topic: Topic) -> bool:
+        """Whether anybody on this machine listens for `topic`; nobody is woken."""
+        return any(_is_held(path) for path in self._folder.glob(f"{topic}-{_machine()}-*.sock"))
+
 
 class WakeListener:
     """Waits for notices of one topic. Use as a context, or `close`."""
@@ -132,6 +136,16 @@ def _bind(path: Path) -> socket.socket | None:
         return None
     listener.setblocking(False)
     return listener
+
+
+def _is_held(path: Path) -> bool:
+    """Whether a process has this socket open; one that was killed leaves its name behind."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as caller:
+        try:
+            caller.connect(str(path))
+        except OSError:
+            return False
+    return True
 
 
 def _send(sender: socket.socket, path: Path) -> int:

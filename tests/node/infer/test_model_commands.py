@@ -37,6 +37,20 @@ def test_the_card_is_what_people_wrote_and_what_the_manifest_says(folder: Path, 
     assert "Phantom Works" in overread("models", "card", folder)
 
 
+def test_an_installed_model_is_known_by_its_name(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tmp_path / "node.toml"
+    config.write_text('[models]\npaths = ["."]\n')
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert "Phantom Works" in overread("models", "show", "ball", "--config", config)
+    assert f"{folder}: good" in overread("models", "check", "ball", "--config", config).replace("\n", "")
+    assert "Phantom Works" in overread("models", "card", "ball", "--config", config)
+    with pytest.raises(Permanent, match=r"found neither a folder here nor an installed model .* known are ball"):
+        overread("models", "show", "bal", "--config", config)
+    with pytest.raises(Permanent, match="nor a configuration that says which models are installed"):
+        overread("models", "show", "ball")
+
+
 def test_a_model_is_signed_and_verified(folder: Path, tmp_path: Path) -> None:
     key = tmp_path / "maker.pem"
     overread("models", "keys", key)
