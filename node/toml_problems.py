@@ -13,7 +13,6 @@ from pydantic import BaseModel, Tag, ValidationError
 from pydantic.fields import FieldInfo
 
 _WANTED = {
-    "tuple_type": 'a list, in brackets: ["..."]',
     "int_parsing": "a whole number",
     "int_type": "a whole number",
     "int_from_float": "a whole number",
@@ -99,6 +98,7 @@ def _explain(model: type[BaseModel], problem: Any, says_expected: bool) -> Probl
             wanted = problem["msg"].removeprefix("Input should be ")
             wanted = re.sub(r"^(Value|String|Tuple) should have ", "", wanted)
             wanted = _WANTED.get(kind) or f"{wanted[0].lower()}{wanted[1:]}"
+            wanted = f"a list: [{shown(found)}]" if kind == "tuple_type" else wanted.partition(" after validation")[0]
             return Problem(path, field, f"found {shown(found)}, expected {wanted}")
 
 

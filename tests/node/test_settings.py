@@ -46,9 +46,10 @@ def test_environment_overrides_the_file(tmp_path: Path, monkeypatch: pytest.Monk
         ('[[routes]]\nname = "a"\n', "1: routes.a.models", "found nothing, expected a value"),
         ("[[routes]]\nmodels = []\n", "1: routes[0].name", "found nothing"),
         (ROUTE + 'match = { modalty = ["MR"] }\n', "4: routes.a.match.modalty", "did you mean modality?"),
-        (ROUTE + 'match = { modality = "MR" }\n', "4: routes.a.match.modality", "expected a list, in brackets"),
+        (ROUTE + 'match = { modality = "MR" }\n', "4: routes.a.match.modality", 'found "MR", expected a list: ["MR"]'),
         (ROUTE + 'match = { series_description = "(" }\n', "4: routes.a.match", "not a regular expression"),
         (ROUTE + 'destinations = ["nowhere"]\n' + DESTINATION, "4: routes.a.destinations", "known are pacs"),
+        (ROUTE.replace('"m"', ""), "3: routes.a.models", "found [], expected at least 1 item"),
         (ROUTE + ROUTE, "4: routes.a", "another one is called 'a'"),
         (
             DESTINATION + 'kind = "dicom"\n',
