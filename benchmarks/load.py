@@ -1,15 +1,16 @@
 """Loading 300 slices into one volume, beside `dcmread` + `pixel_array`, alternating, from a warm page cache.
 
-    python benchmarks/load.py [--slices 300] [--rounds 5] [--syntax plain] [--only-wait]
+    python benchmarks/load.py [--slices 300] [--rounds 5] [--syntax plain] [--pause 0] [--only-wait]
 
 Syntaxes are plain, rle, jpeg-ls, jpeg-lossless, jpeg-2000, htj2k and jpeg-xl (which has no peer). The peer stacks int16
-planes as `pixel_array` gives them, with the decoder that pydicom chooses by itself, and with each one that it has:
-for JPEG-LS it takes gdcm if that is installed, else pylibjpeg-libjpeg (GPL, so no dependency here: put it on PYTHONPATH
-to measure it), else pyjpegls. The last lines compare with each. Peak memory is that of a process of its own that only
-loads. "node" is how a job loads, "kept" how it does where another job of the study waits. For compressed slices the
-wait after the last one is measured too: they arrive 100 in a second, in the database and by notice as a listener does
-it, and are decoded meanwhile. What was decoded is mapped and not copied, so the wait is told with one look at every
-voxel as well; a volume that is copied costs at least the fresh memory that the last figure is for.
+planes as `pixel_array` gives them, with the decoder that pydicom chooses by itself, and with each one that it has: for
+JPEG-LS it takes gdcm if that is installed, else pylibjpeg-libjpeg (GPL, so no dependency here: put it on PYTHONPATH to
+measure it), else pyjpegls. The last lines compare with each. Peak memory is that of a process of its own that only
+loads. "node" is how a job loads, "kept" how it does where another job of the study waits, both as from the second load
+of a worker on: the memory of the volume before is used again. For compressed slices the wait after the last one is
+measured too: they arrive 100 in a second, in the database and by notice as a listener does it, and are decoded
+meanwhile. What was decoded is mapped and not copied, so the wait is told with one look at every voxel as well; a volume
+that is copied costs at least the fresh memory that the last figure is for.
 """
 
 import argparse
@@ -243,6 +244,7 @@ def main() -> None:
     parser.add_argument("--slices", type=int, default=300)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--syntax", choices=SYNTAXES, default="plain")
+    parser.add_argument("--pause", type=float, default=0.0, help="seconds before each load: a worker is often idle")
     parser.add_argument("--only-wait", action="store_true", help="nothing but the wait after the last image")
     parser.add_argument("--measure", nargs=2, metavar=("WAY", "FOLDER"), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -256,15 +258,16 @@ def main() -> None:
         cache = FrameCache(folder / "decoded", 1 << 32)
         cache.begin(time.time())
         if not options.only_wait:
-            compare(folder, paths, known, cache, options.syntax, options.rounds)
+            compare(folder, paths, known, cache, options)
         if options.syntax != "plain":
             compare_waits(folder, paths, known, cache, options.rounds)
 
 
 def compare(
-    folder: Path, paths: list[Path], known: list[KnownInstance], cache: FrameCache, syntax: str, rounds: int
+    folder: Path, paths: list[Path], known: list[KnownInstance], cache: FrameCache, options: argparse.Namespace
 ) -> None:
-    slices = len(paths)
+    """How long each way takes."""
+    slices, syntax = len(paths), options.syntax
     with Decoders(0, cache) as decoders:
         ways = _ways(paths, known, decoders, _plugins(syntax))
         if syntax in WITHOUT_PEER:
@@ -272,9 +275,10 @@ def compare(
         else:
             np.testing.assert_array_equal(load_volume(paths, known).voxels, peer_hounsfield(paths))
         taken: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
-        for _ in range(rounds):
+        for _ in range(options.rounds):
             for way, load in ways.items():
                 cache.trim(math.inf)
+                time.sleep(options.pause)
                 taken[way].append(seconds(load))
         load_average = os.getloadavg()[0]
         print(f"{slices} x 512 x 512, {syntax}, volume {slices * 512 * 512 * 2 / 1e6:.0f} MB, load {load_average:.1f}")

@@ -115,6 +115,13 @@ class FrameCache:
         finally:
             os.close(file)
 
+    def has(self, source: Path, frame: int, rescale: Rescale = AS_STORED) -> bool:
+        """Whether a frame (from 0) is there; it may be gone when it is read."""
+        try:
+            return self._names(source, frame, rescale)[0].exists()
+        except OSError:
+            return False
+
     @contextlib.contextmanager
     def claim(self, source: Path, frame: int, rescale: Rescale = AS_STORED) -> "Iterator[Claim | None]":
         """The right to decode a frame, once whoever has it has given it back; None where the frame is there by then,
@@ -133,12 +140,11 @@ class FrameCache:
             yield claimed
         finally:
             with contextlib.suppress(OSError):
-                if not _is_at(file, part) or (claimed is not None and claimed.is_left):
-                    pass  # another's, or what is an entry now, or trimmed away
-                elif claimed is not None and claimed.is_kept:
-                    part.rename(entry)
-                else:
-                    part.unlink()
+                if claimed is None:
+                    if _is_at(file, part):  # else another's, or what is the entry now
+                        part.unlink()
+                elif os.fstat(file).st_nlink and not claimed.is_left:  # else it was trimmed away
+                    part.rename(entry) if claimed.is_kept else part.unlink()
             os.close(file)
 
     def trim(self, now: float) -> int:

@@ -26,7 +26,7 @@ from node.volume.alone import BrokenDecoder, decode_alone, ended_after, live_as_
 from node.volume.cache import Claim, FrameCache
 from node.volume.codecs import CODECS, DEFLATED_FRAME, UNCOMPRESSED_FRAMES
 from node.volume.instance import read_instance
-from node.volume.pages import Pages
+from node.volume.pages import Pages, SpareMemory
 from node.volume.slices import Slice, slices_of
 from node.volume.values import AS_STORED, Rescale, fits_at_once, read_rescale, rescale_in_place, stored_type
 from node.volume.voxels import Reader
@@ -44,7 +44,7 @@ LONGEST_SECONDS = 120.0
 class Decoders:
     """Decodes for the loads of this process, and for what arrives; use as a context manager or `close`.
 
-    May be used from several threads.
+    May be used from several threads. It keeps the memory of a volume that is gone for the next one.
 
     Parameters
     ----------
@@ -60,6 +60,7 @@ class Decoders:
     def __init__(self, processes: int, cache: FrameCache, longest_seconds: float = LONGEST_SECONDS) -> None:
         self.processes = processes or min(8, os.cpu_count() or 1)
         self._cache, self._longest_seconds = cache, longest_seconds
+        self._memory = SpareMemory()
         self._pool: ProcessPoolExecutor | None = None
         self._lock = threading.Lock()
         self._idle = threading.Condition()
@@ -74,6 +75,7 @@ class Decoders:
 
     def close(self) -> None:
         """End the processes, once each has done what it has in hand; another use starts them again."""
+        self._memory.drop()
         with self._lock:
             pool, self._pool = self._pool, None
         if pool is not None:
@@ -86,8 +88,12 @@ class Decoders:
         `check` is called before each image, and may raise to stop. What only arrives waits meanwhile.
         """
         with self._loading():
-            reading = _Reading(self._cache, slices, self._longest_seconds, self._keeps, check)
+            reading = _Reading(self._cache, slices, self._longest_seconds, self._keeps, check, self._memory)
             yield Reader(reading.read, self.processes, allocate=reading.allocate)
+
+    def allocate(self, shape: tuple[int, int, int], dtype: DTypeLike, stays: Rescale | None) -> np.ndarray:
+        """As `allocate_fresh`, for images that are not compressed."""
+        return self._memory.take(shape, dtype)
 
     @contextmanager
     def keeping(self, keeps: bool) -> Iterator[None]:
@@ -137,18 +143,27 @@ class _Reading:
         longest_seconds: float,
         keeps: bool,
         check: Callable[[], None],
+        memory: SpareMemory,
     ) -> None:
         self._cache, self._slices, self._longest_seconds, self._check = cache, slices, longest_seconds, check
-        self._keeps = keeps
+        self._keeps, self._memory = keeps, memory
         self._untrimmed_bytes = 0
         self._pages: Pages | None = None
+        self._is_begun = True
 
-    def allocate(self, shape: tuple[int, int, int], dtype: DTypeLike) -> np.ndarray:
-        """Memory in whose parts `read` puts what is in the cache, without copying, where the system can do it."""
-        if not Pages.can_hold(shape, dtype):
-            return np.empty(shape, dtype)
+    def allocate(self, shape: tuple[int, int, int], dtype: DTypeLike, stays: Rescale | None) -> np.ndarray:
+        """As `allocate_fresh`; `read` puts images that were decoded before in the place of its parts."""
+        self._is_begun = self._has_some(stays or AS_STORED)
+        if stays is None or not self._is_begun or not Pages.can_hold(shape, dtype):
+            return self._memory.take(shape, dtype)
+        self._memory.drop()
         self._pages = Pages(shape, dtype)
         return self._pages.array
+
+    def _has_some(self, rescale: Rescale) -> bool:
+        """Whether images were decoded before; what arrived last may not be, at either end."""
+        some = (self._slices[0], self._slices[len(self._slices) // 2], self._slices[-1])
+        return any(self._cache.has(one.instance.path, _frame(one), rescale) for one in some)
 
     def read(self, index: int, into: np.ndarray, rescale: Rescale) -> None:
         """As `Slice.read`; also raises `BrokenDecoder`. A disk that takes nothing costs time only."""
@@ -162,7 +177,7 @@ class _Reading:
         def put(file: int) -> bool:
             return self._pages is not None and self._pages.put(index, file)
 
-        if self._cache.read(path, frame, into, rescale, put):
+        if self._is_begun and self._cache.read(path, frame, into, rescale, put):
             return
         with self._cache.claim(path, frame, rescale) as claimed:
             if claimed is None and self._cache.read(path, frame, into, rescale, put):

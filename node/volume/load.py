@@ -27,7 +27,7 @@ from node.volume.split import DISTINGUISHING, choose_part, raw_value, split_slic
 from node.volume.suv import SuvScale, suv_scale
 from node.volume.values import RESCALE_TAGS, Rescale, read_rescale
 from node.volume.volume import Volume
-from node.volume.voxels import Reader, read_voxels
+from node.volume.voxels import Reader, allocate_fresh, read_voxels
 
 MODALITIES = {
     uid.CTImageStorage: "CT",
@@ -125,7 +125,9 @@ def _load_known(known: Sequence[KnownInstance], decoders: Decoders | None, check
     forms, rescales = [found.form] * count, [found.rescale] * count
     try:
         if found.is_plain:
-            reader = Reader(found.read_image, at_once=max(1, NEIGHBOURS_BYTES // found.form.frame_bytes))
+            at_once = max(1, NEIGHBOURS_BYTES // found.form.frame_bytes)
+            allocate = decoders.allocate if decoders else allocate_fresh
+            reader = Reader(found.read_image, at_once=at_once, allocate=allocate)
             voxels, corrections = _voxels(reader, forms, rescales, modality=modality)
         else:
             with images_reader(found.slices, decoders, check) as reader:

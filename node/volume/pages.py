@@ -1,11 +1,15 @@
-"""Memory of a volume in whose place files can be put: what was decoded lies in the machine's memory already, and has to
-be neither copied nor given memory of its own.
+"""Memory of volumes: that of the one before (`SpareMemory`), or some in whose place files can be put (`Pages`).
+
+Memory that the system has to give costs more than what is read into it, on a virtual machine whose host took it back
+meanwhile. What was decoded lies in the machine's memory already, and has to be neither copied nor given other memory.
 """
 
 import ctypes
 import functools
 import mmap
 import os
+import weakref
+from collections import deque
 from contextlib import suppress
 
 import numpy as np
@@ -13,6 +17,9 @@ from numpy.typing import DTypeLike
 
 MOST_PARTS = 4096
 """Larger volumes are read: a process has 65530 mappings by default, and a job may have several volumes."""
+
+LARGEST_SPARE_BYTES = 1 << 29
+"""1024 images of 512 x 512."""
 
 _MADV_POPULATE_READ = 22
 _MREMAP_MAYMOVE, _MREMAP_FIXED = 1, 2
@@ -35,19 +42,12 @@ class Pages:
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: DTypeLike) -> None:
-        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        try:
-            memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        except OSError:
-            raise MemoryError(f"{size} bytes") from None
-        with suppress(OSError):
-            memory.madvise(mmap.MADV_HUGEPAGE)  # as NumPy does for its own
-        self.array = np.frombuffer(memory, dtype).reshape(shape)
+        self.array = np.frombuffer(_fresh(_size(shape, dtype)), dtype).reshape(shape)
 
     @staticmethod
     def can_hold(shape: tuple[int, ...], dtype: DTypeLike) -> bool:
         """Whether each part along the first axis is of whole pages, and the system can put files there."""
-        part = int(np.prod(shape[1:])) * np.dtype(dtype).itemsize
+        part = _size(shape[1:], dtype)
         return part % mmap.PAGESIZE == 0 and part > 0 and 0 < shape[0] <= MOST_PARTS and _system_can()
 
     def put(self, index: int, file: int) -> bool:
@@ -74,6 +74,68 @@ class Pages:
         if _libc().mremap(found, length, length, _MREMAP_MAYMOVE | _MREMAP_FIXED, place) != place:
             raise MemoryError(os.strerror(ctypes.get_errno()))  # what was in the place may be gone
         return True
+
+
+class SpareMemory:
+    """The memory of an array that is gone, for the next one; for several threads.
+
+    While it waits the system may take it, page by page, for want of memory; of what was in it nothing is read again.
+
+    Parameters
+    ----------
+    largest_bytes : int
+        More is not kept.
+    """
+
+    def __init__(self, largest_bytes: int = LARGEST_SPARE_BYTES) -> None:
+        self._largest_bytes = largest_bytes
+        self._spare: deque[mmap.mmap] = deque(maxlen=1)  # without a lock: an array may end at any place
+
+    def take(self, shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
+        """An array, not initialised; its memory comes back once nothing refers to it any more.
+
+        Raises
+        ------
+        MemoryError
+        """
+        size = _size(shape, dtype)
+        memory = self._pop()
+        if memory is None or len(memory) < size:
+            memory = None  # what is too small is given up first
+            memory = _fresh(size)
+        array = np.frombuffer(memory, dtype, size // np.dtype(dtype).itemsize)
+        if len(memory) <= self._largest_bytes:
+            weakref.finalize(array, self._give, memory).atexit = False
+        return array.reshape(shape)
+
+    def drop(self) -> None:
+        """Give up what waits."""
+        self._pop()
+
+    def _pop(self) -> mmap.mmap | None:
+        try:
+            return self._spare.pop()
+        except IndexError:
+            return None
+
+    def _give(self, memory: mmap.mmap) -> None:
+        with suppress(OSError):
+            memory.madvise(mmap.MADV_FREE)
+        self._spare.append(memory)
+
+
+def _size(shape: tuple[int, ...], dtype: DTypeLike) -> int:
+    return int(np.prod(shape)) * np.dtype(dtype).itemsize
+
+
+def _fresh(size: int) -> mmap.mmap:
+    try:
+        memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError:
+        raise MemoryError(f"{size} bytes") from None
+    with suppress(OSError):
+        memory.madvise(mmap.MADV_HUGEPAGE)  # as NumPy does for its own
+    return memory
 
 
 def _address(array: np.ndarray) -> int:

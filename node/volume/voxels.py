@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from node.volume.pixels import PixelFormat
 from node.volume.threads import for_each, reading_threads
@@ -16,23 +17,30 @@ from node.volume.values import AS_STORED, Rescale, fits_at_once, rescale_image, 
 ReadImage = Callable[[int, np.ndarray, Rescale], None]
 """Reads the image with this number into a C-contiguous (row, column) array, and rescales it as `rescale_in_place`."""
 
-Allocate = Callable[[tuple[int, int, int], type[np.int16] | type[np.uint16]], np.ndarray]
+Allocate = Callable[[tuple[int, int, int], DTypeLike, Rescale | None], np.ndarray]
 
 ABOVE_ALL = int(np.iinfo(np.int32).max)
 
 
+def allocate_fresh(shape: tuple[int, int, int], dtype: DTypeLike, stays: Rescale | None) -> np.ndarray:
+    """Memory for a volume.
+
+    Where nothing changes what `ReadImage` leaves there, `stays` is the rescale that it is asked for; it is given the
+    parts of this memory then, each by the number of its image.
+    """
+    return np.empty(shape, dtype)
+
+
 @dataclass(frozen=True)
 class Reader:
-    """`read` is called once for each image, from `threads` threads, each of which takes `at_once` neighbours.
-
-    `allocate` gives the memory of a volume whose images stay as they are read; `read` is given its parts then, each by
-    the number of its image.
+    """`read` is called once for each image, from `threads` threads, each of which takes `at_once` neighbours, after
+    `allocate`, which is as `allocate_fresh`.
     """
 
     read: ReadImage
     threads: int = field(default_factory=reading_threads)
     at_once: int = 1
-    allocate: Allocate = np.empty
+    allocate: Allocate = allocate_fresh
 
 
 def read_voxels(
@@ -55,9 +63,10 @@ def read_voxels(
     dtype = stored_type(forms)
     if dtype is not None and rescales[0].is_whole and all(rescale == rescales[0] for rescale in rescales):
         at_once = all(fits_at_once(form, rescales[0]) for form in forms)
-        allocate = reader.allocate if at_once or rescales[0] == AS_STORED else np.empty
-        return _read_whole(reader, forms, rescales[0], allocate(shape, dtype), modality, at_once=at_once)
-    voxels = np.empty(shape, np.float32)
+        stays = rescales[0] if at_once or rescales[0] == AS_STORED else None
+        stored = reader.allocate(shape, dtype, stays)
+        return _read_whole(reader, forms, rescales[0], stored, modality, at_once=at_once)
+    voxels = reader.allocate(shape, np.float32, None)
 
     def read(index: int) -> None:
         form = forms[index]

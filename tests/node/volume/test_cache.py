@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -182,6 +183,21 @@ def test_the_claim_of_a_process_that_is_killed_goes_with_it(cache: FrameCache, s
         claimed.keep(VALUES)
     assert has(cache, source)
     assert [path.name for path in entries(cache) if path.suffix] == []
+
+
+def test_who_had_its_file_trimmed_away_leaves_that_of_the_next_one(cache: FrameCache, source: Path) -> None:
+    with ExitStack() as holding:
+        first = holding.enter_context(cache.claim(source, 0))
+        cache.trim(time.time() + 1e6)
+        with cache.claim(source, 0) as second:
+            assert first is not None and second is not None
+            first.keep(VALUES)
+            holding.close()
+            assert [path.suffix for path in entries(cache)] == [".part"]
+            second.keep(VALUES + 1)
+    into = np.empty((4, 5), np.int16)
+    assert cache.read(source, 0, into)
+    np.testing.assert_array_equal(into, VALUES + 1)
 
 
 def test_a_mark_is_left_only_by_who_wants_it(cache: FrameCache, source: Path) -> None:

@@ -15,6 +15,7 @@ from node.volume.pages import Pages
 from node.volume.values import AS_STORED, Rescale
 from tests.node.volume.test_cache import LIMIT_SECONDS, entries
 from tests.node.volume.test_known import is_quick, known_of
+from tests.node.volume.test_pages import memory_of
 from tests.phantoms import write_series
 
 SHAPE = (5, 64, 128)
@@ -85,13 +86,13 @@ def test_a_volume_is_what_was_decoded(
 
 
 def test_what_is_missing_or_cut_off_is_decoded_into_its_place(tmp_path: Path, cache: FrameCache) -> None:
-    paths = series(tmp_path / "a")
-    arrive(cache, paths[:4])
+    paths = sorted(series(tmp_path / "a"))
+    arrive(cache, paths[1:4])
     cut = entries(cache)[1]
     os.truncate(cut, cut.stat().st_size - 4096)
     with Decoders(2, cache) as decoders:
         volume = load_volume(paths, known_of(paths), decoders)
-    assert mapped(cache) == 3
+    assert mapped(cache) == 2
     np.testing.assert_array_equal(volume.voxels, STORED - 1024)
 
 
@@ -187,3 +188,44 @@ def test_an_image_decoded_alone_is_rescaled_too(tmp_path: Path, cache: FrameCach
         np.testing.assert_array_equal(load_volume(paths, known_of(paths), decoders).voxels, STORED - 1024)
     with cache.claim(paths[0], 0, Rescale(1, -1024)) as claimed:
         assert claimed is None  # it is kept
+
+
+def test_no_memory_waits_beside_what_is_mapped(tmp_path: Path, cache: FrameCache) -> None:
+    paths = series(tmp_path / "a")
+    with Decoders(2, cache) as decoders:
+        array = decoders.allocate(SHAPE, np.int16, None)
+        memory = memory_of(array)
+        del array
+        assert memory() is not None
+        arrive(cache, paths)
+        volume = load_volume(paths, known_of(paths), decoders)
+        assert mapped(cache) == len(paths) == len(volume.headers)
+        assert memory() is None
+
+
+@pytest.mark.parametrize("syntax", [uid.ExplicitVRLittleEndian, uid.JPEGLSLossless], ids=["plain", "compressed"])
+@pytest.mark.parametrize("intercept", [-1024, -1024.5], ids=["whole", "fraction"])
+def test_the_next_volume_has_the_memory_of_the_one_before_but_not_while_that_is_used(
+    tmp_path: Path, cache: FrameCache, syntax: uid.UID, intercept: float
+) -> None:
+    series_of = [
+        write_series(
+            tmp_path / str(number),
+            shape=SHAPE,
+            voxels=(STORED + number) % 4096,
+            transfer_syntax=syntax,
+            **{**CT, "RescaleIntercept": intercept},
+        )
+        for number in range(3)
+    ]
+    with Decoders(2, cache) as decoders, decoders.keeping(False):
+        first = load_volume(series_of[0], known_of(series_of[0]), decoders).voxels
+        second = load_volume(series_of[1], known_of(series_of[1]), decoders).voxels
+        memory = memory_of(first)
+        for number, voxels in enumerate((first, second)):
+            np.testing.assert_array_equal(voxels, (STORED + number) % 4096 + np.float32(intercept))
+        del first, voxels
+        third = load_volume(series_of[2], known_of(series_of[2]), decoders).voxels
+        assert memory_of(third) == memory != memory_of(second)
+        np.testing.assert_array_equal(second, (STORED + 1) % 4096 + np.float32(intercept))
+        np.testing.assert_array_equal(third, (STORED + 2) % 4096 + np.float32(intercept))
