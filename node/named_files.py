@@ -1,10 +1,12 @@
 """Files and folders that a configuration names: whether they are there, before anything is started."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from pydantic import BaseModel
 
+from node.errors import Permanent
 from node.settings import Settings
 
 _FILES = ("tls_certificate", "tls_key", "tls_client_authorities", "template")
@@ -16,9 +18,36 @@ def unusable_files(settings: Settings) -> list[str]:
     Folders of models and profiles are not looked at: the registry says what is wrong with the first, and of the second
     none need be there.
     """
-    return [
-        f"{key}: {path}: {reason}" for key, path in _named(settings, "") if (reason := _why_not(path, key)) is not None
-    ]
+    data_dir = settings.node.data_dir
+    reasons = [("node.data_dir", data_dir, _why_no_home(data_dir))]
+    reasons += [(key, path, _why_not(path, key)) for key, path in _named(settings, "")]
+    return [f"{key}: {path}: {reason}" for key, path, reason in reasons if reason is not None]
+
+
+def make_home(data_dir: Path) -> None:
+    """Make the folder of a node's data, for its user only.
+
+    Raises
+    ------
+    Permanent
+        It cannot be, or this user may not write there.
+    """
+    reason = _why_no_home(data_dir)
+    try:
+        if reason is None:
+            data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        reason = f"cannot be made ({error.strerror})"
+    if reason is not None:
+        raise Permanent(f"node.data_dir: {data_dir}: {reason}: name a folder that the user of the node may write to")
+
+
+def _why_no_home(data_dir: Path) -> str | None:
+    """Why a folder cannot be made or written to; None where nothing speaks against it."""
+    there = next(each for each in (data_dir, *data_dir.parents) if os.access(each, os.F_OK))
+    if not there.is_dir():
+        return f"{there} is no folder"
+    return None if os.access(there, os.W_OK | os.X_OK) else f"this user may not write to {there}"
 
 
 def _named(section: BaseModel, where: str) -> Iterator[tuple[str, Path]]:

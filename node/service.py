@@ -34,11 +34,12 @@ GRACE_SECONDS = 6.0
 def prepare(settings: Settings) -> Engine:
     """Make the data folder, bring the database to the newest schema (after a backup copy), open it, and forget what a
     power cut left of objects that were not acknowledged."""
+    from node.named_files import make_home
     from node.store.files import FileStore
     from node.store.sync_point import drop_lost_objects
 
     data_dir = settings.node.data_dir
-    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_home(data_dir)
     migrate(settings.database_url, data_dir / "backup")
     engine = open_database(settings.database_url)
     files = FileStore(data_dir)

@@ -1,8 +1,13 @@
 """Files that a configuration names are looked for before anything is started."""
 
+import os
 from pathlib import Path
 
-from node.named_files import unusable_files
+import pytest
+
+from node.errors import Permanent
+from node.named_files import make_home, unusable_files
+from node.service import prepare
 from node.settings import load_settings
 
 CONFIG = """
@@ -53,3 +58,23 @@ def test_nothing_is_said_of_what_is_there_or_not_asked_for(tmp_path: Path) -> No
     assert unusable_files(load_settings(file)) == []
     file.write_text("")
     assert unusable_files(load_settings(file)) == []
+
+
+def test_a_data_folder_that_cannot_be_is_told_before_the_start_and_at_it(tmp_path: Path) -> None:
+    file = tmp_path / "node.toml"
+    file.write_text('[node]\ndata_dir = "here/data"\n')
+    settings = load_settings(file)
+    assert unusable_files(settings) == []
+    (tmp_path / "here").write_text("a file")
+    assert unusable_files(settings) == [f"node.data_dir: {settings.node.data_dir}: {tmp_path / 'here'} is no folder"]
+    with pytest.raises(Permanent, match=r"node\.data_dir: .* is no folder: name a folder that the user"):
+        prepare(settings)
+    with pytest.raises(Permanent, match=r"data_dir: /proc/overread: .*: name a folder"):
+        make_home(Path("/proc/overread"))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_data_folder_of_another_user_is_told(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(Permanent, match=f"this user may not write to {tmp_path}"):
+        make_home(tmp_path / "data")
