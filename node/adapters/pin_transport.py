@@ -1,7 +1,6 @@
 """Results into folders as a platform of the Nuance PIN style collects them: GSPS, FHIR report, manifest."""
 
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from sqlalchemy import Engine
 from dicom_sr.profile import DestinationProfile, Role
 from node.adapters.pin_report import Artifact, build_manifest, build_report
 from node.deliver.durable import whole_folder
+from node.deliver.folder_transport import probe_folder
 from node.deliver.rerender import objects_in_profile
 from node.deliver.statement import Statement, read_statement
 from node.deliver.transport import Check, Parcel, Receipt, Unreachable
@@ -41,9 +41,7 @@ class PinTransport:
         return Receipt(())
 
     def probe(self) -> None:
-        if not os.access(self._destination.folder, os.W_OK):
-            place = f"{self._destination.name!r} ({self._destination.folder})"
-            raise Unreachable(f"destination {place}: this node may not write there")
+        probe_folder(self._destination.name, self._destination.folder)
 
     def _write(self, data_dir: Path, statement: Statement, objects: Sequence[ResultObject]) -> None:
         destination = self._destination

@@ -40,9 +40,15 @@ class FolderTransport:
         return Receipt(accepted_objects(parcel), {one.sop_instance_uid: 0 for one in parcel.objects})
 
     def probe(self) -> None:
-        if not os.access(self._destination.folder, os.W_OK):
-            place = f"{self._destination.name!r} ({self._destination.folder})"
-            raise Unreachable(f"destination {place}: this node may not write there")
+        probe_folder(self._destination.name, self._destination.folder)
+
+
+def probe_folder(name: str, folder: Path) -> None:
+    """Raise `Unreachable` unless a destination's folder is there and may be written to."""
+    if not folder.is_dir():
+        raise Unreachable(f"destination {name!r} ({folder}): found no such folder; is it mounted?")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise Unreachable(f"destination {name!r} ({folder}): this node's user may not write there")
 
 
 def _put(source: Path, target: Path) -> None:

@@ -7,7 +7,7 @@ from sqlalchemy import Engine
 
 from dicom_sr.profile import DestinationProfile, Role
 from node.deliver import oru
-from node.deliver.line import Line, LineLost, Patience, connect
+from node.deliver.line import Line, LineLost, Patience, TlsFailed, connect
 from node.deliver.oru_template import load_template
 from node.deliver.rerender import objects_in_profile
 from node.deliver.statement import read_documents, read_statement
@@ -77,8 +77,11 @@ class Hl7Transport:
         tls = client_tls(destination.tls, destination.host, destination.name) if destination.tls else None
         try:
             return connect(destination.host, destination.port, patience, tls)
-        except LineLost as error:
+        except TlsFailed as error:
             raise Unreachable(f"{self._describe()}: {error}") from None
+        except LineLost as error:
+            question = "is the receiver running, and are host and port right?"
+            raise Unreachable(f"{self._describe()}: {error}; {question}") from None
 
     def _describe(self) -> str:
         destination = self._destination

@@ -276,7 +276,8 @@ def _describe(error: httpx.HTTPError) -> str:
         "RemoteProtocolError": "the connection was closed before the answer, or it is no HTTP server",
     }
     said = words.get(type(error).__name__, type(error).__name__)
-    return f"{said} ({cause.strerror})" if cause is not None and cause.strerror else said
+    said = f"{said} ({cause.strerror})" if cause is not None and cause.strerror else said
+    return f"{said}; is the server running, and is url right?" if isinstance(error, httpx.ConnectError) else said
 
 
 def _system_error(error: BaseException) -> OSError | None:

@@ -190,7 +190,9 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise Permanent(f"{path.name} cannot be read ({error.strerror}), expected it in {path.parent.name}") from None
+        raise Permanent(
+            f"{path.name} cannot be read ({error.strerror}), expected it in {path.parent.resolve().name}"
+        ) from None
     except ValueError as error:
         raise Permanent(f"{path.name}: is not JSON: {error}") from None
     if not isinstance(found, dict):

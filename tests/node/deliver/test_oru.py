@@ -350,3 +350,4 @@ def test_oru_over_tls_with_a_client_certificate(tmp_path: Path, node: Node, real
 def test_nobody_at_the_mllp_port_is_tried_again(node: Node, real: Job):
     with node.outbox(node.settings(hl7_destination(free_port()))):
         wait_until(lambda: "MLLP at 127.0.0.1" in (node.job(real).last_error or ""), "message")
+    assert "; is the receiver running, and are host and port right?" in str(node.job(real).last_error)

@@ -13,7 +13,9 @@ from pydicom import dcmread
 from pydicom.sr.coding import Code
 
 from dicom_sr.findings import Finding, Likelihood, Presence
+from node.deliver.folder_transport import probe_folder
 from node.deliver.statement import read_statement
+from node.deliver.transport import Unreachable
 from node.deliver.webhook import describe, read_whereabouts
 from node.destination_settings import Destination, FolderDestination, WebhookDestination
 from node.jobs.job import Job
@@ -95,6 +97,12 @@ def test_folder_gets_whole_files(tmp_path: Path, node: Node):
     assert [path.name for path in files] == sorted(f"{uid}.dcm" for uid in node.uids(job))
     assert {path.parent.name for path in files} == {job.study_instance_uid}
     assert {str(dcmread(path).SOPInstanceUID) for path in files} == set(node.uids(job))
+
+
+def test_folder_that_is_not_there_is_told_from_one_that_may_not_be_written_to(tmp_path: Path):
+    with pytest.raises(Unreachable, match="found no such folder; is it mounted"):
+        probe_folder("files", tmp_path / "out")
+    probe_folder("files", tmp_path)
 
 
 def test_destination_of_each_kind_is_read_from_toml(tmp_path: Path):
