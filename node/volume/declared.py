@@ -34,11 +34,15 @@ def jpeg_size(frame: bytes) -> StreamSize | None:
 
 
 def jpeg_2000_size(frame: bytes) -> StreamSize | None:
-    """Size in the SIZ marker of a JPEG 2000 stream (T.800 A.5.1), which may lie in a JP2 file, or None."""
+    """Size in the SIZ marker of a JPEG 2000 stream (T.800 A.5.1), which may lie in a JP2 file, or None; also where its
+    tiles have none, by which OpenJPH divides.
+    """
     at = frame.find(JPEG_2000_START, 0, 4096)
     if at < 0 or len(frame) < at + 42:
         return None
-    width, height, left, top = struct.unpack(">4L", frame[at + 8 : at + 24])
+    width, height, left, top, tile_width, tile_height = struct.unpack(">6L", frame[at + 8 : at + 32])
+    if not tile_width or not tile_height:
+        return None
     return StreamSize(height - top, width - left, int.from_bytes(frame[at + 40 : at + 42], "big"))
 
 

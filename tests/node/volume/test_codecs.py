@@ -97,6 +97,19 @@ def test_stream_larger_than_the_header_says_is_refused_before_it_is_decoded(
     assert caught.value.code == "undecodable-pixel-data"
 
 
+@pytest.mark.parametrize("place", [24, 28], ids=["width", "height"])
+def test_tiles_of_no_size_are_refused_before_they_are_decoded(tmp_path: Path, place: int) -> None:
+    """OpenJPH divides by them: the process would end (T.800 A.5.1: 1 at least)."""
+    stream = imagecodecs.htj2k_encode(np.zeros((SIZE["Rows"], SIZE["Columns"]), np.uint16), reversible=True)
+    assert jpeg_2000_size(stream) is not None
+    stream = stream[:place] + bytes(4) + stream[place + 4 :]
+    assert jpeg_2000_size(stream) is None
+    path = write_image(tmp_path / "a.dcm", streams=[stream], transfer_syntax=uid.HTJ2KLossless, **SIZE)
+    with pytest.raises(NotAnalysed, match="no size in the code stream") as caught:
+        load_image(path)
+    assert caught.value.code == "undecodable-pixel-data"
+
+
 def test_deflated_bomb_stops_at_the_size_of_the_frame(tmp_path: Path) -> None:
     pack = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     stream = pack.compress(bytes(1 << 24)) + pack.flush()
