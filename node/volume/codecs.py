@@ -13,7 +13,14 @@ import numpy as np
 from pydicom import uid
 
 from node.errors import NotAnalysed
-from node.volume.declared import StreamSize, jpeg_2000_is_reversible, jpeg_2000_size, jpeg_size, jpeg_xl_size
+from node.volume.declared import (
+    StreamSize,
+    jpeg_2000_is_reversible,
+    jpeg_2000_size,
+    jpeg_size,
+    jpeg_xl_size,
+    rle_segments_fit,
+)
 from node.volume.frames import END_OF_IMAGE
 from node.volume.pixels import PixelFormat
 from node.volume.reason import Reason, refusal
@@ -176,6 +183,12 @@ def _check_declared_size(frame: bytes, codec: Codec, form: PixelFormat, name: st
         most = LONGEST_RLE_RUN if codec.decode is _decode_rle else 1 if codec.decode is _decode_nothing else 1 << 11
         if len(frame) * most < form.frame_bytes:
             raise truncated(name, len(frame), -(-form.frame_bytes // most))
+        segments = form.samples * form.bits_allocated // 8
+        if codec.decode is _decode_rle and not rle_segments_fit(frame, segments):
+            raise refusal(
+                Reason.UNDECODABLE_PIXEL_DATA,
+                f"{name}: found other RLE segments than those that the frame has room for, wanted {segments}",
+            )
         return None
     # CharLS can run for seconds past such an end, OpenJPEG ignores it
     if codec.ends and not frame.rstrip(b"\0\xff").endswith(END_OF_IMAGE):

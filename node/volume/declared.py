@@ -2,10 +2,13 @@
 
 import struct
 from dataclasses import dataclass
+from itertools import pairwise
 
 JPEG_2000_START = b"\xff\x4f\xff\x51"
 START_OF_FRAME = frozenset({*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC})
 """Second byte of the JPEG (ITU-T T.81 B.1.1.3) and JPEG-LS (T.87 C.1.1) start of frame markers."""
+
+RLE_HEADER_BYTES = 64
 
 JPEG_XL_RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
 """Width to height by the `ratio` field, from 1 (ISO/IEC 18181-1 SizeHeader)."""
@@ -44,6 +47,17 @@ def jpeg_2000_size(frame: bytes) -> StreamSize | None:
     if not tile_width or not tile_height:
         return None
     return StreamSize(height - top, width - left, int.from_bytes(frame[at + 40 : at + 42], "big"))
+
+
+def rle_segments_fit(frame: bytes, segments: int) -> bool:
+    """Whether the header of an RLE frame names as many segments, one after the other and inside of it (PS3.5 G.5):
+    imagecodecs reads them wherever they are said to lie.
+    """
+    if len(frame) < RLE_HEADER_BYTES:
+        return False
+    count, *starts = struct.unpack("<16L", frame[:RLE_HEADER_BYTES])
+    places = [*starts[:segments], len(frame)]
+    return count == segments and places[0] == RLE_HEADER_BYTES and all(a < b for a, b in pairwise(places))
 
 
 def jpeg_2000_is_reversible(frame: bytes) -> bool:

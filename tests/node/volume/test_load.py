@@ -286,6 +286,29 @@ def test_rle_segment_that_runs_over_its_end(tmp_path: Path) -> None:
     refused("undecodable-pixel-data", paths)
 
 
+@pytest.mark.parametrize(
+    ("place", "number"),
+    [(0, 1), (0, 3), (0, 0), (4, 0), (4, 63), (8, 64), (8, 32), (8, 1 << 24), (8, (1 << 32) - 1)],
+)
+def test_rle_segments_elsewhere_than_in_the_frame(tmp_path: Path, place: int, number: int) -> None:
+    """Whoever reads them there reads other memory, or ends (PS3.5 G.5: their number, then where each begins)."""
+    paths = write_series(tmp_path, shape=SHAPE, voxels=VOXELS, transfer_syntax=uid.RLELossless)
+    image = dcmread(paths[2])
+    frame = get_frame(image.PixelData, 0)
+    image.PixelData = encapsulate([frame[:place] + number.to_bytes(4, "little") + frame[place + 4 :]])
+    image.save_as(paths[2])
+    assert "found other RLE segments" in refused("undecodable-pixel-data", paths)
+
+
+def test_rle_segment_that_begins_at_the_end_of_the_frame(tmp_path: Path) -> None:
+    paths = write_series(tmp_path, shape=SHAPE, voxels=VOXELS, transfer_syntax=uid.RLELossless)
+    image = dcmread(paths[2])
+    frame = get_frame(image.PixelData, 0)
+    image.PixelData = encapsulate([frame[:8] + len(frame).to_bytes(4, "little") + frame[12:]])
+    image.save_as(paths[2])
+    assert "found other RLE segments" in refused("undecodable-pixel-data", paths)
+
+
 def test_huge_size_is_refused_before_it_is_allocated(tmp_path: Path) -> None:
     paths = write_series(tmp_path, shape=SHAPE)
     for path in paths:
