@@ -18,7 +18,7 @@ import ssl
 import struct
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -174,11 +174,11 @@ class Association:
                 continue
             if count == 0:
                 raise Ended("connection-lost")
-            if _QUICKACK is not None:
-                # A sender with Nagle's algorithm waits for our acknowledgement, which the system delays by 40
-                # ms.
-                self._connection.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
             events = parser.received(count)
+            if _QUICKACK is not None and not _ends_data_set(events):
+                # A sender with Nagle's algorithm waits for our acknowledgement, which the system delays by 40 ms.
+                # Behind a whole data set it waits for our answer, which acknowledges too.
+                self._connection.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
             self._count_bytes(count)
             if events:
                 self._last_pdu_at = self._clock()
@@ -317,6 +317,10 @@ class Association:
         if ended.detail:
             fields["reason"] = ended.detail
         self._log.info("association_ended", **fields)
+
+
+def _ends_data_set(events: Sequence[Event]) -> bool:
+    return bool(events) and isinstance(last := events[-1], DataFragment) and last.is_last
 
 
 def _say_goodbye(connection: socket.socket, ended: Ended) -> None:
