@@ -19,6 +19,7 @@ from node.select.merit import describe_rank, order_of, why_better
 from node.select.requirements import check_candidate, never_given
 from node.select.rules import Condition, all_met
 from node.store.catalogue import StoredSeries
+from node.store.digests import unmarked
 
 NEARER_STUDY = "a nearer study is taken"
 
@@ -124,7 +125,7 @@ def input_digest(choices: Sequence[InputChoice]) -> str:
         digest.update(f"input {choice.input_name}\n".encode())
         members = choice.chosen.instances if choice.chosen else ()
         for uid, content in sorted((each.sop_instance_uid, each.digest) for each in members):
-            digest.update(f"{uid} {content}\n".encode())
+            digest.update(f"{uid} {unmarked(content)}\n".encode())
     return digest.hexdigest()
 
 

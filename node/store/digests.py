@@ -32,6 +32,11 @@ def is_old(digest: str) -> bool:
     return digest.startswith(_OLD_PREFIX)
 
 
+def unmarked(digest: str) -> str:
+    """As the version that took it wrote it: names that were derived from it then are so now."""
+    return digest.removeprefix(_OLD_PREFIX)
+
+
 def matches(path: Path, digest: str, progress: Callable[[], None] = lambda: None) -> bool:
     """Whether a digest is that of the data set in one of our files: of what comes after the File Meta Information,
     whose length that says. `progress` is called again and again.
@@ -41,7 +46,7 @@ def matches(path: Path, digest: str, progress: Callable[[], None] = lambda: None
     for piece in _data_set(path):
         taken.update(piece)
         progress()
-    return taken.hexdigest() == digest.removeprefix(_OLD_PREFIX)
+    return taken.hexdigest() == unmarked(digest)
 
 
 def _data_set(path: Path) -> Iterator[bytes]:

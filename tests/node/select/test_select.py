@@ -1,5 +1,6 @@
 """Routes, choice of series and the reasons: pure, on series made by hand."""
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,15 @@ def test_input_digest_names_content_not_order_of_arrival(manifest: Manifest) -> 
     fewer = series(slices=159)
     digests = [input_digest(choose_inputs(manifest, [each])) for each in (forward, backward, fewer)]
     assert digests[0] == digests[1] != digests[2]
+
+
+def test_input_digest_stays_when_the_digests_of_an_earlier_version_are_marked(manifest: Manifest) -> None:
+    """Else an upgraded node would analyse again, and deliver again, whatever something comes to."""
+    before = series()
+    marked = tuple(replace(each, digest=f"sha256:{each.digest}") for each in before.instances)
+    after = replace(before, instances=marked)
+    digests = [input_digest(choose_inputs(manifest, [each])) for each in (before, after)]
+    assert digests[0] == digests[1]
 
 
 def test_stack_of_a_sagittal_series() -> None:
