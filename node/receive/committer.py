@@ -174,7 +174,7 @@ class Committer:
             for item in group:
                 if not item.is_answered:
                     item.refusal = _no_room("the object could not be stored")
-                item.woken.set()
+                item.gate.release()
 
     def _carry_with_one_sync(self, group: Sequence[Waiting]) -> None:
         """Rows first, and one sync for them and the files, while the rows of the next group are written."""

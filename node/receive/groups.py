@@ -13,14 +13,22 @@ from node.store.catalogue import ReceivedInstance, StoreOutcome
 GATHER_SECONDS = 0.002
 
 
+def _closed() -> threading.Lock:
+    """A lock that is held: a tenth of the work of an event, of which each object needs one."""
+    lock = threading.Lock()
+    lock.acquire()
+    return lock
+
+
 @dataclass(eq=False)
 class Waiting:
-    """One received object on its way: a whole file in its place, and what became of it."""
+    """One received object on its way: a whole file in its place, and what became of it. Its thread waits at the `gate`,
+    which is opened once for each time that it may go on."""
 
     instance: ReceivedInstance
     placed: str
     failed_before: int
-    woken: threading.Event = field(default_factory=threading.Event)
+    gate: threading.Lock = field(default_factory=_closed)
     outcome: StoreOutcome | None = None
     refusal: Refused | None = None
 
@@ -75,7 +83,7 @@ class Groups:
                 expected.end()
         if leads:
             return True
-        item.woken.wait()
+        item.gate.acquire()
         return not item.is_answered
 
     def take(self) -> list[Waiting]:
@@ -92,4 +100,4 @@ class Groups:
             self._has_leader = bool(self._waiting)
             following = self._waiting[0] if self._waiting else None
         if following is not None:
-            following.woken.set()
+            following.gate.release()

@@ -173,6 +173,7 @@ class Messages:
         return self._complete(incoming, event.context_id) if event.is_last else b""
 
     def _complete(self, incoming: IncomingObject | IncomingReport, context_id: int) -> bytes:
+        success = pdu.write_command(context_id, write_response(incoming.command, 0))  # before anybody waits for it
         try:
             incoming.complete()
         except Refused as refusal:
@@ -187,7 +188,8 @@ class Messages:
             classes[incoming.command.affected_sop_class_uid] += 1
         if isinstance(incoming, IncomingRequest):
             self._owed = (context_id, incoming)
-        return self._respond(context_id, incoming.command, 0)
+        self.tally.statuses["0000"] += 1
+        return success
 
     def _judge(self, command: Command, context: AnsweredContext, incoming: IncomingObject | IncomingReport) -> None:
         """Decide now what the answer will be where the data set cannot change it."""
