@@ -72,7 +72,9 @@ class Pages:
             _libc().munmap(found, length)
             return False
         if _libc().mremap(found, length, length, _MREMAP_MAYMOVE | _MREMAP_FIXED, place) != place:
-            raise MemoryError(os.strerror(ctypes.get_errno()))  # what was in the place may be gone
+            reason = os.strerror(ctypes.get_errno())
+            _libc().munmap(found, length)
+            raise MemoryError(reason)  # what was in the place may be gone
         return True
 
 

@@ -57,5 +57,8 @@ def for_each(do: Callable[[int], T], total: int, threads: int = 1, at_once: int 
             for _ in range(workers):
                 pool.submit(work)
     if raised:
-        raise raised[min(raised)]
+        try:
+            raise raised[min(raised)]
+        finally:
+            raised.clear()  # else error and frame keep each other, and what was being filled, for a while
     return [results[number] for number in range(total)]

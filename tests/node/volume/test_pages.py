@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from node.volume import pages
 from node.volume.pages import MOST_PARTS, Pages, SpareMemory
 
 SHAPE = (3, 64, 128)
@@ -95,6 +96,16 @@ def test_what_is_no_file_leaves_the_part_as_it_was(tmp_path: Path) -> None:
     with opened(tmp_path) as folder:
         assert not memory.put(1, folder)
     assert (memory.array == 7).all()
+
+
+@mapping
+def test_a_file_that_gets_no_place_is_not_left_in_the_memory(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a process that has nearly all the mappings that it may have: each attempt would take one more."""
+    monkeypatch.setattr(pages, "_MREMAP_FIXED", 1 << 20)  # EINVAL
+    memory = Pages(SHAPE, np.int16)
+    with opened(path) as file, pytest.raises(MemoryError):
+        memory.put(1, file)
+    assert not is_mapped(path)
 
 
 @mapping
