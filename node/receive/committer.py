@@ -99,7 +99,7 @@ class Committer:
     def commit(
         self,
         instance: ReceivedInstance,
-        temporary: Path,
+        temporary: str,
         failed_before: int | None = None,
         expected: Expected | None = None,
     ) -> StoreOutcome:
@@ -142,14 +142,14 @@ class Committer:
             self._log.warning("release_not_recorded", reason=describe_error(error))
         self._notify(always=True)
 
-    def set_aside(self, path: Path, item: Quarantined, name: str) -> None:
+    def set_aside(self, path: Path | str, item: Quarantined, name: str) -> None:
         """Keep a refused file in quarantine with a row that says why; a failure is logged, the refusal
         stands."""
         try:
             item = replace(item, path=self._files.set_aside(path, name))
         except OSError as error:
             self._log.error("quarantine_failed", reason=describe_error(error), code=item.code)
-            path.unlink(missing_ok=True)
+            Path(path).unlink(missing_ok=True)
         try:
             with write_transaction(self._engine) as connection:
                 record_quarantine(connection, item)
@@ -281,7 +281,7 @@ class Committer:
         for item in fresh:
             self._remove(item.placed)
 
-    def _place(self, instance: ReceivedInstance, temporary: Path) -> str:
+    def _place(self, instance: ReceivedInstance, temporary: str) -> str:
         """Give a file its final name; where it is. Raises `Refused`. Whatever happens, the temporary file is gone."""
         try:
             self._watermark.open(syncs_once=self._one_sync)
@@ -290,7 +290,7 @@ class Committer:
             )
         except BaseException as error:
             with suppress(OSError):
-                temporary.unlink(missing_ok=True)
+                Path(temporary).unlink(missing_ok=True)
             if isinstance(error, OSError):
                 raise _no_room(f"the file could not be put in place ({error.strerror})") from None
             raise

@@ -24,6 +24,7 @@ from node.store.catalogue import Quarantined, ReceivedInstance
 from node.store.digests import new_digest
 from node.store.files import FileStore
 from node.store.patients import PatientKeys
+from node.store.tables.columns import EncodedJson
 
 _LONGEST_REPORT_BYTES = 1 << 24
 _MAXIMUM_VECTOR = 512  # buffers in one writev; the system's limit is 1024
@@ -213,7 +214,7 @@ class IncomingObject:
         self._refusal: Refused | None = None
         self._digest = new_digest()
         self._descriptor = -1
-        self._path: Path | None = None
+        self._path: str | None = None
         self._failed_before = intake.files.file_system.failed_syncs
         self._file_meta = write_file_meta(
             command.affected_sop_class_uid,
@@ -292,7 +293,7 @@ class IncomingObject:
         self._close()
         if self._path is not None:
             with contextlib.suppress(OSError):
-                self._path.unlink()
+                Path(self._path).unlink()
             self._path = None
 
     def _read_header(self) -> InstanceHeader:
@@ -323,7 +324,7 @@ class IncomingObject:
             calling_ae_title=self._sender.calling_ae_title,
             called_ae_title=self._sender.called_ae_title,
             series_header=header.series_header,
-            geometry=header.geometry,
+            geometry=None if header.geometry is None else EncodedJson(header.geometry),
             pixel_offset=None if header.pixel_offset is None else self._data_set_offset + header.pixel_offset,
             pixel_length=header.pixel_length,
             patient_key=self._intake.patients.key_of(header.patient_id, header.issuer_of_patient_id),

@@ -130,7 +130,8 @@ class PduParser:
                 break
             self._start = first + length
             if number == _P_DATA_TF:
-                self._read_values(first, first + length, events)
+                if not self._read_next_fragment(first, first + length, events):
+                    self._read_values(first, first + length, events)
             else:
                 events.append(ControlPdu(PduType(number), bytes(self._view[first : first + length])))
 
@@ -148,6 +149,19 @@ class PduParser:
                 AbortReason.INVALID_PARAMETER_VALUE,
                 f"PDU type {number} announces {length} bytes, at most {longest} are accepted",
             )
+
+    def _read_next_fragment(self, position: int, end: int, events: list[Event]) -> bool:
+        """What nearly all P-DATA-TF are, for less: one PDV, with the next fragment of a data set. False for others."""
+        if not self._data_context or end - position < _PDV_HEADER.size:
+            return False
+        length, context_id, control = _PDV_HEADER.unpack_from(self._buffer, position)
+        if length != end - position - 4 or context_id != self._data_context or control & 1:
+            return False
+        is_last = bool(control & 2)
+        if is_last:
+            self._data_context = 0
+        events.append(DataFragment(context_id, self._view[position + _PDV_HEADER.size : end], is_last))
+        return True
 
     def _read_values(self, position: int, end: int, events: list[Event]) -> None:
         """The PDVs of one P-DATA-TF (PS3.8 9.3.5.1)."""

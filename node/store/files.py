@@ -105,32 +105,32 @@ class FileStore:
         os.close(self._session_lock)
         self._session = self._session_lock = None
 
-    def new_temporary(self) -> tuple[int, Path]:
+    def new_temporary(self) -> tuple[int, str]:
         """An open, empty temporary file (descriptor for reading and writing) and its path. Raises
         `OSError`."""
         if self._session is None:
             raise RuntimeError("open_session() comes before new_temporary()")
         path = f"{self._session}/{next(self._numbers)}.part"
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640), Path(path)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640), path
 
     def begin_write_back(self, descriptor: int) -> None:
         """Let the disk begin with what was written, so that a later `sync` waits less; promises nothing by itself."""
         if self._begin_write_back is not None:
             self._begin_write_back(descriptor)
 
-    def place(self, temporary: Path, series_instance_uid: str, sop_instance_uid: str, digest: str) -> str:
+    def place(self, temporary: str, series_instance_uid: str, sop_instance_uid: str, digest: str) -> str:
         """Move a whole temporary file to its final name; the relative path. Not yet durable: see `sync`.
 
         No name is used twice: whoever removes a file of the name that was given to it removes no other.
         """
         folder = self._known_folders.get(series_instance_uid) or self._make_folder(series_instance_uid)
         relative = f"{folder}/{sop_instance_uid}-{digest[:12]}-{secrets.token_hex(4)}.dcm"
-        source, target = str(temporary), f"{self.data_dir}/{relative}"
+        target = f"{self.data_dir}/{relative}"
         try:
-            self._move(source, target)
+            self._move(temporary, target)
         except FileNotFoundError:  # the folder was removed after its series was
             self._make_folder(series_instance_uid)
-            self._move(source, target)
+            self._move(temporary, target)
         return relative
 
     def sync(self, relatives: Iterable[str], *, each: bool = False) -> None:
@@ -152,11 +152,11 @@ class FileStore:
         """Remove a placed file; absent is fine."""
         (self.data_dir / relative).unlink(missing_ok=True)
 
-    def set_aside(self, path: Path, name: str) -> str:
+    def set_aside(self, path: Path | str, name: str) -> str:
         """Move a file to quarantine/ under `name` and a token; the relative path. Durable when this
         returns."""
         relative = f"quarantine/{name[:100]}-{secrets.token_hex(6)}.dcm"
-        path.rename(self.data_dir / relative)
+        Path(path).rename(self.data_dir / relative)
         _fsync(self.data_dir / relative)
         if sys.platform != "win32":
             _fsync(self.data_dir / "quarantine")

@@ -10,13 +10,14 @@ from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import Any, cast
 
-from sqlalchemy import Connection, Dialect, Engine
+from sqlalchemy import JSON, Connection, Dialect, Engine
 from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import PoolProxiedConnection
 
 from node.errors import Transient
 from node.store.tables import UtcDateTime
+from node.store.tables.columns import EncodedJson
 
 Parameters = dict[str, Any]
 _CONFLICT_STATES = ("40001", "40P01")  # PostgreSQL: serialization failure, deadlock
@@ -75,7 +76,10 @@ def _converter(column_type: Any, dialect: Dialect) -> Callable[[Any], Any] | Non
     """What makes the driver's value of one of ours."""
     if isinstance(column_type, UtcDateTime):
         return _moment_converter(dialect)
-    return cast("Callable[[Any], Any] | None", column_type.bind_processor(dialect))
+    convert = cast("Callable[[Any], Any] | None", column_type.bind_processor(dialect))
+    if convert is None or dialect.name != "sqlite" or not isinstance(column_type, JSON):
+        return convert
+    return lambda value: value.text if type(value) is EncodedJson else convert(value)
 
 
 @lru_cache(maxsize=8)

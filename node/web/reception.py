@@ -304,7 +304,7 @@ class _Unreadable:
         self._sender = sender
         self._refusal = refusal
         self._descriptor = -1
-        self._path: Path | None = None
+        self._path: str | None = None
         try:
             self._descriptor, self._path = intake.files.new_temporary()
         except OSError as error:
@@ -338,7 +338,7 @@ class _Unreadable:
         self._close()
         if self._path is not None:
             with contextlib.suppress(OSError):
-                self._path.unlink()
+                Path(self._path).unlink()
             self._path = None
 
     def _fail(self, error: OSError) -> None:

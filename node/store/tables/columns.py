@@ -1,7 +1,10 @@
 """What the columns of all tables share: names of constraints, times in UTC, JSON, and states as CHECK constraints."""
 
+import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
+from typing import Any
 
 from sqlalchemy import JSON, DateTime, Dialect, MetaData, TypeDecorator
 
@@ -34,6 +37,14 @@ class UtcDateTime(TypeDecorator[datetime]):
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class EncodedJson(dict[str, Any]):
+    """A JSON object that brings its text along, which is made where nobody waits for it."""
+
+    def __init__(self, value: Mapping[str, Any]) -> None:
+        super().__init__(value)
+        self.text = json.dumps(value)
 
 
 Json = JSON(none_as_null=True)

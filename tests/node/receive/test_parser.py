@@ -151,8 +151,23 @@ def test_broken_pdus_are_refused_at_once(content: bytes, reason: AbortReason) ->
     ],
 )
 def test_messages_are_not_mixed(values: list[bytes]) -> None:
-    with pytest.raises(PduError):
-        feed(PduParser(MAXIMUM), p_data(*values))
+    for content in (p_data(*values), b"".join(map(p_data, values))):
+        with pytest.raises(PduError):
+            feed(PduParser(MAXIMUM), content)
+
+
+def test_fragments_of_a_data_set_share_pdus_or_have_their_own() -> None:
+    parts = [b"first", b"second", b"third", b"last"]
+    first, second, third, last = (pdv(1, part, is_command=False, is_last=part == b"last") for part in parts)
+    wanted = [("data", 1, part, part == b"last") for part in parts]
+    for content in (
+        p_data(first) + p_data(second, third) + p_data(last),
+        p_data(first) + p_data(second) + p_data(third, last),
+        p_data(first, second, third, last),
+    ):
+        parser = PduParser(MAXIMUM)
+        assert keep(feed(parser, content)) == wanted
+        assert parser.is_between_messages
 
 
 def test_what_is_complete_comes_before_the_error() -> None:

@@ -80,7 +80,7 @@ def test_session_of_a_dead_process_is_swept_and_a_living_one_is_not(tmp_path: Pa
     assert len(list((tmp_path / "incoming").rglob("*.part"))) == 2
     late = FileStore(tmp_path)
     assert late.open_session() == 1
-    assert kept.exists()
+    assert Path(kept).exists()
     late.close_session()
     living.close_session()
     assert list((tmp_path / "incoming").iterdir()) == []

@@ -34,7 +34,7 @@ class SlowFiles(FileStore):
         self.is_asked = threading.Event()
         self.may_go_on = threading.Event()
 
-    def new_temporary(self) -> tuple[int, Path]:
+    def new_temporary(self) -> tuple[int, str]:
         self.is_asked.set()
         assert self.may_go_on.wait(PATIENCE)
         return super().new_temporary()
