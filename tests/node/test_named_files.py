@@ -1,6 +1,8 @@
 """Files that a configuration names are looked for before anything is started."""
 
-import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from node.named_files import make_home, unusable_files
 from node.service import prepare
 from node.settings import load_settings
 
+ROOT = Path(__file__).parents[2]
 CONFIG = """
 [dimse]
 tls_certificate = "node.pem"
@@ -73,8 +76,21 @@ def test_a_data_folder_that_cannot_be_is_told_before_the_start_and_at_it(tmp_pat
         make_home(Path("/proc/overread"))
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_data_folder_of_another_user_is_told(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    with pytest.raises(Permanent, match=f"this user may not write to {tmp_path}"):
-        make_home(tmp_path / "data")
+    script = """
+import os, sys
+from pathlib import Path
+from node.errors import Permanent
+from node.named_files import make_home
+if os.geteuid() == 0:  # who may write everywhere
+    os.setuid(65534)
+try:
+    make_home(Path(sys.argv[1]))
+except Permanent as error:
+    print(error)
+"""
+    command = [sys.executable, "-c", script, tmp_path / "data"]
+    told = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
+    found = re.search("this user may not write to (.*?):", told)
+    assert found and tmp_path.is_relative_to(found[1]), told
