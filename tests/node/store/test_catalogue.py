@@ -67,6 +67,17 @@ def test_the_same_object_again_changes_nothing(connection: Connection) -> None:
     assert next_settle_at(connection) is None
 
 
+@pytest.mark.parametrize("series_instance_uid", ["1.2.1", "1.2.9"], ids=["known series", "another series"])
+def test_study_is_known_to_have_been_received_last_with_its_last_object(
+    connection: Connection, series_instance_uid: str
+) -> None:
+    store_instances(connection, [received(1, received_at=later(1), series_instance_uid="1.2.1")], later(30))
+    last = received(2, received_at=later(60), series_instance_uid=series_instance_uid)
+    assert store_instances(connection, [last], later(90)) == ["stored"]
+    (row,) = connection.execute(select(tables.study))
+    assert (row.first_received_at, row.last_received_at) == (later(1), later(60))
+
+
 def test_other_content_under_a_known_uid_is_a_conflict(connection: Connection) -> None:
     store_instances(connection, [received(1)], later(30))
     before = study_series(connection, "1.2")
