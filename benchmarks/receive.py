@@ -6,8 +6,8 @@ Everything runs on loopback, alternating (node, peer, peer, node, ...) in one ru
 ratios of one run mean anything. They are taken round by round, since a machine wavers more between minutes than
 between neighbours, and are printed as median and quartiles. Of the 52 MB objects there are at most five rounds. The
 node answers when file and row are durable; storescp syncs nothing, Orthanc syncs each file. Before each round the disk
-finishes what the one before left unwritten. The peers run with TCP_NODELAY=1:
-without it they wait 40 ms for each answer. Messages are built before the clock starts.
+finishes what the one before left unwritten. The peers run with TCP_NODELAY=1: without it they wait 40 ms for each
+answer. Messages are built before the clock starts.
 """
 
 import argparse
@@ -249,7 +249,7 @@ def show(title: str, results: dict[str, list[Round]]) -> None:
 def ratio(node: Sequence[Round], peer: Sequence[Round]) -> str:
     """Of each round with that of the peer beside it: their median, and between which quartiles they lie."""
     pairs = [mine.objects_per_second / other.objects_per_second for mine, other in zip(node, peer, strict=True)]
-    low, middle, high = statistics.quantiles(pairs, n=4) if len(pairs) > 1 else pairs * 3
+    low, middle, high = statistics.quantiles(pairs, n=4, method="inclusive") if len(pairs) > 1 else pairs * 3
     return f"{middle:.2f}x [{low:.2f}-{high:.2f}]"
 
 
