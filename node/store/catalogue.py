@@ -10,7 +10,19 @@ from datetime import datetime
 from functools import cache
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, Table, bindparam, func, insert, literal, select, update
+from sqlalchemy import (
+    Connection,
+    Row,
+    Table,
+    bindparam,
+    func,
+    insert,
+    literal,
+    literal_column,
+    select,
+    union_all,
+    update,
+)
 
 from node.errors import Permanent
 from node.store.database import insert_for
@@ -119,8 +131,7 @@ def store_instances(
     duplicate  the same content is known under this SOP Instance UID: nothing is changed.
     conflict   other content is known under it, or its series is known in another study: nothing is changed.
     """
-    known = _digests(connection, [one.sop_instance_uid for one in received])
-    study_of = _studies_of_series(connection, {one.series_instance_uid for one in received})
+    known, study_of = _known(connection, received)
     known_series = frozenset(study_of)
     outcomes: list[StoreOutcome] = []
     fresh: list[ReceivedInstance] = []
@@ -305,11 +316,13 @@ def _outcome(one: ReceivedInstance, known: Mapping[str, str], study_of: Mapping[
 
 
 # These run for every group of objects that arrives, and are built once: building one costs more than running it.
-_SELECT_DIGESTS = select(instance.c.sop_instance_uid, instance.c.digest).where(
-    instance.c.sop_instance_uid.in_(bindparam("uids", expanding=True))
-)
-_SELECT_STUDIES = select(series.c.series_instance_uid, series.c.study_instance_uid).where(
-    series.c.series_instance_uid.in_(bindparam("uids", expanding=True))
+_SELECT_KNOWN = union_all(
+    select(literal_column("1"), instance.c.sop_instance_uid, instance.c.digest).where(
+        instance.c.sop_instance_uid.in_(bindparam("images", expanding=True))
+    ),
+    select(literal_column("0"), series.c.series_instance_uid, series.c.study_instance_uid).where(
+        series.c.series_instance_uid.in_(bindparam("series", expanding=True))
+    ),
 )
 _INSERT_INSTANCE = insert(instance)
 _INSTANCE_COLUMNS = [column.name for column in instance.c]
@@ -334,18 +347,20 @@ def _upsert(dialect_name: str, table: Table, key: str, moving: tuple[str, ...]) 
     )
 
 
-def _digests(connection: Connection, sop_instance_uids: Sequence[str]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for uids in _chunks(sop_instance_uids):
-        found.update(connection.execute(_SELECT_DIGESTS, {"uids": uids}).all())
-    return found
-
-
-def _studies_of_series(connection: Connection, series_instance_uids: Iterable[str]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for uids in _chunks(series_instance_uids):
-        found.update(connection.execute(_SELECT_STUDIES, {"uids": uids}).all())
-    return found
+def _known(connection: Connection, received: Sequence[ReceivedInstance]) -> tuple[dict[str, str], dict[str, str]]:
+    """What is known of them: digests by SOP Instance UID, and studies by Series Instance UID. One statement for both:
+    each costs the interpreter's lock several times, for which the threads that receive contend."""
+    digests: dict[str, str] = {}
+    studies: dict[str, str] = {}
+    for start in range(0, len(received), _CHUNK // 2):  # two lists
+        some = received[start : start + _CHUNK // 2]
+        uids = {
+            "images": [one.sop_instance_uid for one in some],
+            "series": list({one.series_instance_uid for one in some}),
+        }
+        for is_image, uid, value in connection.execute(_SELECT_KNOWN, uids).all():
+            (digests if is_image else studies)[uid] = value
+    return digests, studies
 
 
 def _touch_studies(connection: Connection, fresh: Sequence[ReceivedInstance], known: Container[str]) -> None:

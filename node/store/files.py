@@ -51,6 +51,7 @@ class FileStore:
         self._session: Path | None = None
         self._session_lock: int | None = None
         self._numbers = itertools.count(1)
+        self._token = secrets.token_hex(5)  # with a number, in names that nobody else gives
         self._known_folders: dict[str, str] = {}  # by Series Instance UID
         self._begin_write_back = find_sync_file_range()
         self._move = find_move()
@@ -124,7 +125,7 @@ class FileStore:
         No name is used twice: whoever removes a file of the name that was given to it removes no other.
         """
         folder = self._known_folders.get(series_instance_uid) or self._make_folder(series_instance_uid)
-        relative = f"{folder}/{sop_instance_uid}-{digest[:12]}-{secrets.token_hex(4)}.dcm"
+        relative = f"{folder}/{sop_instance_uid}-{digest[:12]}-{self._token}{next(self._numbers):x}.dcm"
         target = f"{self.data_dir}/{relative}"
         try:
             self._move(temporary, target)

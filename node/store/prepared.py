@@ -5,9 +5,10 @@ SQLAlchemy, for the dialect in use, and then given to the driver as text: the sa
 for half of the CPU. Everything else goes through `node.store.database`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from contextlib import contextmanager, suppress
 from functools import lru_cache
+from itertools import chain
 from typing import Any, cast
 
 from sqlalchemy import JSON, Connection, Dialect, Engine
@@ -20,6 +21,7 @@ from node.store.tables import UtcDateTime
 from node.store.tables.columns import EncodedJson
 
 Parameters = dict[str, Any]
+_ROWS = 64  # in one INSERT: SQLite before 3.32 takes 999 parameters
 _CONFLICT_STATES = ("40001", "40P01")  # PostgreSQL: serialization failure, deadlock
 
 
@@ -32,17 +34,25 @@ class Overtaken(DatabaseFailed):
 
 
 class _Prepared:
-    """One statement as text, and how its parameters are ordered and converted."""
+    """One statement as text, and how its parameters are ordered and converted.
+
+    Lists of parameters are written out for a power of two of values, the last of which stands for those that are not
+    given: one text serves many lengths. Rows that are inserted go into one statement where they can.
+    """
 
     def __init__(self, statement: Any, dialect: Dialect, example: Parameters) -> None:
         lists = {name: value for name, value in example.items() if isinstance(value, list)}
-        if lists:  # IN lists are written out for the length at hand
-            compiled = statement.params(**lists).compile(dialect=dialect, compile_kwargs={"render_postcompile": True})
+        self._lists = {
+            name: [f"{name}_{number + 1}" for number in range(_padded(value))] for name, value in lists.items()
+        }
+        if lists:
+            values = {name: value[:1] * len(self._lists[name]) for name, value in lists.items()}
+            compiled = statement.params(**values).compile(dialect=dialect, compile_kwargs={"render_postcompile": True})
         else:
             compiled = statement.compile(dialect=dialect, column_keys=list(example))
         self._text = str(compiled)
         self._is_positional = bool(compiled.positional)
-        self._lists = tuple(lists)
+        self._values = _values_of(self._text) if self._is_positional and compiled.isinsert else None
         names: Sequence[str] = compiled.positiontup or (list(self._spread(example)) if lists else list(compiled.params))
         types = {name: parameter.type.dialect_impl(dialect) for name, parameter in compiled.binds.items()}
         self._columns = [(name, _converter(types[name], dialect) if name in types else None) for name in names]
@@ -50,8 +60,13 @@ class _Prepared:
     def run(self, cursor: DBAPICursor, parameters: Parameters | Sequence[Parameters]) -> None:
         if isinstance(parameters, dict):
             cursor.execute(self._text, self._bind(parameters))
-        else:
+        elif self._values is None:
             cursor.executemany(self._text, [self._bind(one) for one in parameters])
+        else:
+            for start in range(0, len(parameters), _ROWS):
+                rows = parameters[start : start + _ROWS]
+                text = self._text + (", " + self._values) * (len(rows) - 1)
+                cursor.execute(text, list(chain.from_iterable([self._bind(one) for one in rows])))
 
     def _bind(self, parameters: Parameters) -> Any:
         if self._lists:
@@ -66,10 +81,21 @@ class _Prepared:
 
     def _spread(self, parameters: Parameters) -> Parameters:
         values = dict(parameters)
-        for name in self._lists:
-            for number, value in enumerate(parameters[name], 1):
-                values[f"{name}_{number}"] = value
+        for name, keys in self._lists.items():
+            given = parameters[name]
+            values.update(zip(keys, given + given[-1:] * (len(keys) - len(given)), strict=True))
         return values
+
+
+def _padded(values: Sized) -> int:
+    """The power of two that a list of these is written out for."""
+    return 1 << (len(values) - 1).bit_length()
+
+
+def _values_of(text: str) -> str | None:
+    """The parameters of an INSERT in parentheses, which may be repeated for more rows; None where more follows."""
+    _, _, values = text.partition(" VALUES ")
+    return values if values.endswith(")") and " ON CONFLICT " not in values and " RETURNING " not in values else None
 
 
 def _converter(column_type: Any, dialect: Dialect) -> Callable[[Any], Any] | None:
@@ -172,7 +198,7 @@ class PreparedConnection:
         """The statement for parameters like these; a statement is always given parameters of the same names."""
         example = parameters if isinstance(parameters, dict) else parameters[0]
         _, variants = self._prepared.setdefault(id(statement), (statement, {}))
-        key = tuple([len(value) for value in example.values() if type(value) is list])
+        key = tuple([_padded(value) for value in example.values() if type(value) is list])
         found = variants.get(key)
         if found is None:
             found = variants[key] = _Prepared(statement, self.dialect, example)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import cast
@@ -16,9 +17,25 @@ from sqlalchemy.engine.interfaces import DBAPICursor
 from node.store import tables
 from node.store.catalogue import ReceivedInstance, store_instances
 from node.store.database import migrate, open_database, read_transaction, write_transaction
-from node.store.prepared import Overtaken, PreparedConnection, _Prepared
+from node.store.prepared import _ROWS, Overtaken, PreparedConnection, _Prepared, _values_of
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+MOMENT = timedelta(milliseconds=1)
+EXAMPLE = ReceivedInstance(
+    sop_instance_uid="1.2.0.1",
+    sop_class_uid="1.2.840",
+    series_instance_uid="1.3.1",
+    study_instance_uid="1.4.1",
+    transfer_syntax_uid="1.2",
+    path="instances/x",
+    size_bytes=3,
+    digest="a" * 64,
+    received_at=NOW,
+    calling_ae_title="A",
+    called_ae_title="B",
+    series_header={"Modality": "CT"},
+    geometry={"Rows": 3},
+)
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +93,37 @@ def test_same_rows_and_answers(engines: tuple[Engine, Engine], groups: list[list
     assert contents(plain) == contents(prepared)
 
 
+def test_more_rows_than_one_statement_takes(engines: tuple[Engine, Engine]) -> None:
+    for engine in engines:
+        with write_transaction(engine) as connection:
+            for table in (tables.instance, tables.series, tables.study):
+                connection.execute(table.delete())
+    group = [
+        replace(EXAMPLE, sop_instance_uid=f"1.2.{number}", pixel_offset=number, received_at=NOW + number * MOMENT)
+        for number in range(3 * _ROWS + 1)
+    ]
+    plain, prepared = engines
+    with write_transaction(plain) as ordinary:
+        store_instances(ordinary, group, NOW)
+    connection = PreparedConnection(prepared)
+    with connection.write_transaction() as fast:
+        assert store_instances(fast, group, NOW) == ["stored"] * len(group)
+    with connection.write_transaction() as fast:
+        assert store_instances(fast, [*group[:3], EXAMPLE], NOW) == ["duplicate"] * 3 + ["stored"]
+    connection.close()
+    with write_transaction(plain) as ordinary:
+        store_instances(ordinary, [EXAMPLE], NOW)
+    assert contents(plain) == contents(prepared)
+    assert len(contents(prepared)[2]) == len(group) + 1
+
+
+@pytest.mark.parametrize("more", ["ON CONFLICT (digest) DO NOTHING", "RETURNING digest"])
+def test_what_follows_the_values_is_not_repeated(more: str) -> None:
+    assert _values_of("INSERT INTO instance (digest) VALUES (?)") == "(?)"
+    assert _values_of(f"INSERT INTO instance (digest) VALUES (?) {more}") is None
+    assert _values_of(f"INSERT INTO instance (digest) VALUES (lower(?)) {more} (x)") is None
+
+
 class Recorder:
     """In place of a cursor: what it was told."""
 
@@ -88,10 +136,10 @@ def test_lists_are_written_out_for_drivers_that_take_parameters_by_name() -> Non
         tables.instance.c.sop_instance_uid.in_(bindparam("uids", expanding=True))
     )
     recorder = Recorder()
-    prepared = _Prepared(statement, psycopg.dialect(), {"uids": ["1", "2"]})
-    prepared.run(cast(DBAPICursor, recorder), {"uids": ["1.2", "1.3"]})
+    prepared = _Prepared(statement, psycopg.dialect(), {"uids": ["1", "2", "3"]})
+    prepared.run(cast(DBAPICursor, recorder), {"uids": ["1.2", "1.3", "1.4"]})
     wanted = re.findall(r"%\((\w+)\)s", recorder.text)
-    assert [recorder.parameters[name] for name in wanted] == ["1.2", "1.3"]
+    assert [recorder.parameters[name] for name in wanted] == ["1.2", "1.3", "1.4", "1.4"]
 
 
 def test_failure_keeps_nothing_and_the_next_transaction_works(tmp_path: Path) -> None:
