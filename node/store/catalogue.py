@@ -348,8 +348,8 @@ def _upsert(dialect_name: str, table: Table, key: str, moving: tuple[str, ...]) 
 
 
 def _known(connection: Connection, received: Sequence[ReceivedInstance]) -> tuple[dict[str, str], dict[str, str]]:
-    """What is known of them: digests by SOP Instance UID, and studies by Series Instance UID. One statement for both:
-    each costs the interpreter's lock several times, for which the threads that receive contend."""
+    """What is known of them: digests by SOP Instance UID, and studies by Series Instance UID. One statement asks for
+    both: PostgreSQL is a journey away."""
     digests: dict[str, str] = {}
     studies: dict[str, str] = {}
     for start in range(0, len(received), _CHUNK // 2):  # two lists

@@ -22,7 +22,9 @@ SHAPE = (5, 64, 128)
 STORED = np.random.default_rng(3).integers(0, 4096, SHAPE).astype(np.int16)
 CT = {"modality": "CT", "RescaleIntercept": -1024, "BitsStored": 12, "HighBit": 11, "PixelRepresentation": 0}
 
-pytestmark = pytest.mark.skipif(not Pages.can_hold(SHAPE, np.int16), reason="needs Linux 5.14 and pages of 16 KB")
+pytestmark = pytest.mark.skipif(
+    not Pages.can_hold(SHAPE, np.int16), reason="needs Linux 5.14 and pages of 16 KB at most"
+)
 
 
 @pytest.fixture

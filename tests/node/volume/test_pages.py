@@ -19,7 +19,7 @@ from node.volume.pages import MOST_PARTS, Pages, SpareMemory
 SHAPE = (3, 64, 128)
 VALUES = np.arange(64 * 128, dtype=np.int16).reshape(SHAPE[1:]) - 4000
 
-mapping = pytest.mark.skipif(not Pages.can_hold(SHAPE, np.int16), reason="needs Linux 5.14 and pages of 16 KB")
+mapping = pytest.mark.skipif(not Pages.can_hold(SHAPE, np.int16), reason="needs Linux 5.14 and pages of 16 KB at most")
 
 
 @pytest.fixture
