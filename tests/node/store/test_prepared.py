@@ -117,6 +117,23 @@ def test_more_rows_than_one_statement_takes(engines: tuple[Engine, Engine]) -> N
     assert len(contents(prepared)[2]) == len(group) + 1
 
 
+@pytest.mark.database("postgresql")
+def test_several_rows_in_postgresql(engine: Engine, engines: tuple[Engine, Engine]) -> None:
+    group = [replace(EXAMPLE, sop_instance_uid=f"1.2.{number}") for number in range(3)]
+    group.append(replace(EXAMPLE, sop_instance_uid="1.2.3", series_instance_uid="1.3.2", geometry=None, pixel_offset=7))
+    plain, _ = engines
+    with write_transaction(plain) as ordinary:
+        for table in (tables.instance, tables.series, tables.study):
+            ordinary.execute(table.delete())
+        store_instances(ordinary, group, NOW)
+    connection = PreparedConnection(engine)
+    for answer in ("stored", "duplicate"):
+        with connection.write_transaction() as fast:
+            assert store_instances(fast, group, NOW) == [answer] * 4
+    connection.close()
+    assert contents(engine) == contents(plain)
+
+
 @pytest.mark.parametrize("more", ["ON CONFLICT (digest) DO NOTHING", "RETURNING digest"])
 def test_what_follows_the_values_is_not_repeated(more: str) -> None:
     assert _values_of("INSERT INTO instance (digest) VALUES (?)") == "(?)"
