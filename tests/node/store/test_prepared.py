@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import cast
@@ -15,27 +14,12 @@ from sqlalchemy.dialects.postgresql import psycopg
 from sqlalchemy.engine.interfaces import DBAPICursor
 
 from node.store import tables
-from node.store.catalogue import ReceivedInstance, store_instances
+from node.store.catalogue import _CHUNK, ReceivedInstance, store_instances
 from node.store.database import migrate, open_database, read_transaction, write_transaction
 from node.store.prepared import _ROWS, Overtaken, PreparedConnection, _Prepared, _values_of
+from tests.node.store.examples import received
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
-MOMENT = timedelta(milliseconds=1)
-EXAMPLE = ReceivedInstance(
-    sop_instance_uid="1.2.0.1",
-    sop_class_uid="1.2.840",
-    series_instance_uid="1.3.1",
-    study_instance_uid="1.4.1",
-    transfer_syntax_uid="1.2",
-    path="instances/x",
-    size_bytes=3,
-    digest="a" * 64,
-    received_at=NOW,
-    calling_ae_title="A",
-    called_ae_title="B",
-    series_header={"Modality": "CT"},
-    geometry={"Rows": 3},
-)
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +54,12 @@ def instances() -> st.SearchStrategy[ReceivedInstance]:
     )
 
 
+def empty(engine: Engine) -> None:
+    with write_transaction(engine) as connection:
+        for table in (tables.instance, tables.series, tables.study):
+            connection.execute(table.delete())
+
+
 def contents(engine: Engine) -> list[list[object]]:
     with read_transaction(engine) as connection:
         return [
@@ -93,38 +83,30 @@ def test_same_rows_and_answers(engines: tuple[Engine, Engine], groups: list[list
     assert contents(plain) == contents(prepared)
 
 
-def test_more_rows_than_one_statement_takes(engines: tuple[Engine, Engine]) -> None:
-    for engine in engines:
-        with write_transaction(engine) as connection:
-            for table in (tables.instance, tables.series, tables.study):
-                connection.execute(table.delete())
-    group = [
-        replace(EXAMPLE, sop_instance_uid=f"1.2.{number}", pixel_offset=number, received_at=NOW + number * MOMENT)
-        for number in range(3 * _ROWS + 1)
-    ]
+def test_more_images_than_one_statement_takes(engines: tuple[Engine, Engine]) -> None:
     plain, prepared = engines
-    with write_transaction(plain) as ordinary:
-        store_instances(ordinary, group, NOW)
+    for engine in engines:
+        empty(engine)
+    group = [received(number) for number in range(1, max(_CHUNK, _ROWS) + 2)]
+    again = [*group, received(1, series="1.2.4")]
     connection = PreparedConnection(prepared)
     with connection.write_transaction() as fast:
         assert store_instances(fast, group, NOW) == ["stored"] * len(group)
     with connection.write_transaction() as fast:
-        assert store_instances(fast, [*group[:3], EXAMPLE], NOW) == ["duplicate"] * 3 + ["stored"]
+        assert store_instances(fast, again, NOW) == ["duplicate"] * len(group) + ["stored"]
     connection.close()
     with write_transaction(plain) as ordinary:
-        store_instances(ordinary, [EXAMPLE], NOW)
+        store_instances(ordinary, group, NOW)
+        store_instances(ordinary, again, NOW)
     assert contents(plain) == contents(prepared)
-    assert len(contents(prepared)[2]) == len(group) + 1
 
 
 @pytest.mark.database("postgresql")
 def test_several_rows_in_postgresql(engine: Engine, engines: tuple[Engine, Engine]) -> None:
-    group = [replace(EXAMPLE, sop_instance_uid=f"1.2.{number}") for number in range(3)]
-    group.append(replace(EXAMPLE, sop_instance_uid="1.2.3", series_instance_uid="1.3.2", geometry=None, pixel_offset=7))
     plain, _ = engines
+    empty(plain)
+    group = [*map(received, range(1, 4)), received(1, series="1.2.4", geometry=None, pixel_offset=None)]
     with write_transaction(plain) as ordinary:
-        for table in (tables.instance, tables.series, tables.study):
-            ordinary.execute(table.delete())
         store_instances(ordinary, group, NOW)
     connection = PreparedConnection(engine)
     for answer in ("stored", "duplicate"):
