@@ -1,6 +1,8 @@
-"""Loading 300 slices into one volume, beside `dcmread` + `pixel_array`, alternating, from a warm page cache.
+"""Loading 300 slices into one volume, beside `dcmread` + `pixel_array`, alternating.
 
-    python benchmarks/load.py [--slices 300] [--rounds 5] [--syntax plain] [--pause 0] [--only-wait]
+    python benchmarks/load.py [--slices 300] [--rounds 5] [--syntax plain] [--cold] [--pause 0] [--only-wait]
+
+Files are read from a warm page cache, or with --cold from the disk, where a node finds what it received past the cache.
 
 Syntaxes are plain, rle, jpeg-ls, jpeg-lossless, jpeg-2000, htj2k and jpeg-xl (which has no peer). The peer stacks int16
 planes as `pixel_array` gives them, with the decoder that pydicom chooses by itself, and with each one that it has: for
@@ -129,6 +131,14 @@ def load_once(paths: list[Path], known: list[KnownInstance], decoders: Decoders)
         return load_volume(paths, known, decoders)
 
 
+def forget(paths: list[Path]) -> None:
+    """Let the page cache have nothing of these files."""
+    for path in paths:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
 def seconds(load: Callable[[], object]) -> tuple[float, float]:
     """Time passed, and time of the processor used."""
     started, used = time.perf_counter(), time.process_time()
@@ -244,6 +254,7 @@ def main() -> None:
     parser.add_argument("--slices", type=int, default=300)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--syntax", choices=SYNTAXES, default="plain")
+    parser.add_argument("--cold", action="store_true", help="files are on the disk and not in memory")
     parser.add_argument("--pause", type=float, default=0.0, help="seconds before each load: a worker is often idle")
     parser.add_argument("--only-wait", action="store_true", help="nothing but the wait after the last image")
     parser.add_argument("--measure", nargs=2, metavar=("WAY", "FOLDER"), help=argparse.SUPPRESS)
@@ -278,6 +289,8 @@ def compare(
         for _ in range(options.rounds):
             for way, load in ways.items():
                 cache.trim(math.inf)
+                if options.cold:
+                    forget(paths)
                 time.sleep(options.pause)
                 taken[way].append(seconds(load))
         load_average = os.getloadavg()[0]

@@ -116,6 +116,11 @@ class DimseSettings(Section):
         description="What is on disk before success is answered: `group` syncs what arrives together, `object` each "
         "object alone, `none` leaves syncing to the system (a power cut loses acknowledged objects).",
     )
+    direct_writes: bool = Field(
+        True,
+        description="Write what is received past the page cache of the system (O_DIRECT), where the file system can "
+        "and `durability` is not `none`. Disks that spin may do better without: images are then read back from memory.",
+    )
     maximum_pdu_bytes: int = Field(
         131072, ge=4096, le=1 << 20, description="Largest PDU we accept (PS3.8 D.1), in bytes."
     )
@@ -162,6 +167,11 @@ class DimseSettings(Section):
     free_disk_mb: int = Field(
         1024, ge=0, description="Below this much free room in data_dir storage answers A700 (out of resources), in MB."
     )
+
+    @property
+    def writes_past_cache(self) -> bool:
+        """Whether what is received goes past the page cache; where nothing is synced, the cache is what it is for."""
+        return self.direct_writes and self.durability != "none"
 
 
 class DeliverSettings(Section):

@@ -4,13 +4,10 @@ Memory stays bounded whatever the size: fragments are views of the connection's 
 when it fills.
 """
 
-import contextlib
 import mmap
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Protocol
 
 from node.errors import Refused
@@ -21,13 +18,12 @@ from node.receive.committer import Committer
 from node.receive.header import HeaderError, InstanceHeader, read_data_set
 from node.receive.part10 import write_file_meta
 from node.store.catalogue import Quarantined, ReceivedInstance
-from node.store.digests import new_digest
 from node.store.files import FileStore
 from node.store.patients import PatientKeys
 from node.store.tables.columns import EncodedJson
+from node.store.temporary import TemporaryFile
 
 _LONGEST_REPORT_BYTES = 1 << 24
-_MAXIMUM_VECTOR = 512  # buffers in one writev; the system's limit is 1024
 
 
 @dataclass(frozen=True)
@@ -212,9 +208,7 @@ class IncomingObject:
         self._beginnings = beginnings
         self._study_instance_uid = study_instance_uid
         self._refusal: Refused | None = None
-        self._digest = new_digest()
-        self._descriptor = -1
-        self._path: str | None = None
+        self._file: TemporaryFile | None = None
         self._failed_before = intake.files.file_system.failed_syncs
         self._file_meta = write_file_meta(
             command.affected_sop_class_uid,
@@ -238,24 +232,19 @@ class IncomingObject:
             self._fragments.append(fragment)
 
     def flush(self) -> None:
-        """Write what was added, so that its views may become void. A failing disk is answered at the end.
-
-        The disk begins to write while the digest is taken and the header is read from memory.
-        """
+        """Write what was added, so that its views may become void. A failing disk is answered at the end."""
         if self._refusal is not None:
             return
         fragments, self._fragments = self._fragments, []
-        is_first = self._descriptor < 0
+        is_first = self._file is None
         try:
-            if is_first:
-                self._descriptor, self._path = self._intake.files.new_temporary()
-            _write_all(self._descriptor, [self._file_meta, *fragments] if is_first else fragments)
-            self._intake.files.begin_write_back(self._descriptor)
+            if self._file is None:
+                self._file = self._intake.files.new_temporary(self._file_meta)
+            for fragment in fragments:
+                self._file.write(fragment)
         except OSError as error:
             self.refuse(Refused(OUT_OF_RESOURCES, "disk-failed", f"writing failed ({error.strerror})"))
             return
-        for fragment in fragments:
-            self._digest.update(fragment)
         if is_first and fragments:
             self._header = self._beginnings.read(fragments[0], self._transfer_syntax_uid)
 
@@ -272,17 +261,18 @@ class IncomingObject:
             self.flush()
             if self._refusal is not None:
                 raise self._refusal
-            if self._path is None:
+            if self._file is None:
                 raise RuntimeError("flush() leaves a file or a refusal")
-            path = self._path
+            self._file.finish()
             try:
-                header = self._read_header()
+                header = self._read_header(self._file)
             except Refused as refusal:
-                self._set_aside(refusal)
+                self._set_aside(self._file, refusal)
                 raise
-            self._close()
-            self._path = None  # the committer uses it up
-            self._intake.committer.commit(self._instance(header), path, self._failed_before, expected)
+            self._file.close()
+            file, self._file = self._file, None  # the committer uses it up
+            instance = self._instance(header, file.digest.hexdigest())
+            self._intake.committer.commit(instance, file.path, self._failed_before, expected)
         self.study_instance_uid = header.study_instance_uid
         self.series_instance_uid = header.series_instance_uid
 
@@ -290,27 +280,25 @@ class IncomingObject:
         """Forget the object and its file; what still comes of it is passed over, and never stored as the whole."""
         self._refusal = self._refusal or Refused(OUT_OF_RESOURCES, "discarded", "the object was given up")
         self._fragments = []
-        self._close()
-        if self._path is not None:
-            with contextlib.suppress(OSError):
-                Path(self._path).unlink()
-            self._path = None
+        file, self._file = self._file, None
+        if file is not None:
+            file.remove()
 
-    def _read_header(self) -> InstanceHeader:
+    def _read_header(self, file: TemporaryFile) -> InstanceHeader:
         header, self._data_set_offset = self._header, len(self._file_meta)
         if header is None or (header.pixel_offset or 0) + (header.pixel_length or 0) > self.size_bytes:
-            header, self._data_set_offset = self._read_file(), 0
+            header, self._data_set_offset = self._read_file(file), 0
         check_header(self.command, header, self._study_instance_uid)
         return header
 
-    def _read_file(self) -> InstanceHeader:
-        with mmap.mmap(self._descriptor, 0, access=mmap.ACCESS_READ) as mapped:
+    def _read_file(self, file: TemporaryFile) -> InstanceHeader:
+        with mmap.mmap(file.descriptor, 0, access=mmap.ACCESS_READ) as mapped:
             try:
                 return read_data_set(mapped, self._transfer_syntax_uid, len(self._file_meta))
             except HeaderError as error:
                 raise Refused(NOT_UNDERSTOOD, error.code, str(error)) from None
 
-    def _instance(self, header: InstanceHeader) -> ReceivedInstance:
+    def _instance(self, header: InstanceHeader, digest: str) -> ReceivedInstance:
         return ReceivedInstance(
             sop_instance_uid=header.sop_instance_uid,
             sop_class_uid=header.sop_class_uid,
@@ -319,7 +307,7 @@ class IncomingObject:
             transfer_syntax_uid=self._transfer_syntax_uid,
             path="",
             size_bytes=len(self._file_meta) + self.size_bytes,
-            digest=self._digest.hexdigest(),
+            digest=digest,
             received_at=self._intake.now(),
             calling_ae_title=self._sender.calling_ae_title,
             called_ae_title=self._sender.called_ae_title,
@@ -331,15 +319,13 @@ class IncomingObject:
             study_date_time=header.study_date_time or None,
         )
 
-    def _set_aside(self, refusal: Refused) -> None:
-        self._close()
-        path, self._path = self._path, None
-        if path is None:
-            return
+    def _set_aside(self, file: TemporaryFile, refusal: Refused) -> None:
+        file.close()
+        self._file = None
         announced = self.command.affected_sop_instance_uid
         uid = announced if is_uid(announced) else ""
         self._intake.committer.set_aside(
-            path,
+            file.path,
             Quarantined(
                 at=self._intake.now(),
                 code=refusal.code,
@@ -349,20 +335,3 @@ class IncomingObject:
             ),
             uid or "no-uid",
         )
-
-    def _close(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
-
-
-def _write_all(descriptor: int, parts: Sequence[memoryview | bytes]) -> None:
-    """Write all parts, also when the system takes only some of the bytes at a time."""
-    for first in range(0, len(parts), _MAXIMUM_VECTOR):
-        vector = parts[first : first + _MAXIMUM_VECTOR]
-        wanted = sum(len(part) for part in vector)
-        written = os.writev(descriptor, vector)
-        if written < wanted:
-            rest = memoryview(b"".join(vector))[written:]
-            while rest:
-                rest = rest[os.write(descriptor, rest) :]

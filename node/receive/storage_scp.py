@@ -57,6 +57,7 @@ class StorageScp:
         dimse = settings.dimse
         self._files = files
         self._stop_seconds = dimse.stop_seconds
+        self._writes_past_cache = dimse.writes_past_cache
         self._log = get_logger("receive")
         self._committer = committer = make_committer(settings, engine, files, notify)
         self._register = make_register(dimse.processes, settings.wake_folder / "associations")
@@ -102,7 +103,7 @@ class StorageScp:
 
     def start(self) -> None:
         """Sweep what a crash left behind and listen. Raises `OSError` when the port is taken."""
-        swept = self._files.open_session()
+        swept = self._files.open_session(past_cache=self._writes_past_cache)
         try:
             self._register.open()
             self._listener.start()

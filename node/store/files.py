@@ -24,7 +24,8 @@ from pathlib import Path
 
 from node.errors import Permanent
 from node.store.file_system import FileSystem
-from node.store.native import find_move, find_sync_file_range
+from node.store.native import find_move
+from node.store.temporary import Stages, TemporaryFile
 
 if sys.platform != "win32":
     import fcntl
@@ -53,7 +54,8 @@ class FileStore:
         self._numbers = itertools.count(1)
         self._token = secrets.token_hex(5)  # with a number, in names that nobody else gives
         self._known_folders: dict[str, str] = {}  # by Series Instance UID
-        self._begin_write_back = find_sync_file_range()
+        self._stages = Stages()
+        self._past_cache = True
         self._move = find_move()
         self.file_system = FileSystem(data_dir / "instances")  # which may be a link to, or a mount of, another disk
 
@@ -78,9 +80,11 @@ class FileStore:
             self._room = (now, free)
         return free
 
-    def open_session(self) -> int:
+    def open_session(self, *, past_cache: bool = True) -> int:
         """Claim a folder for temporary files and sweep those of processes that are gone; how many files
-        were swept. Raises `Permanent` where no file could ever be given its final name."""
+        were swept. They are written past the page cache of the system if wanted. Raises `Permanent` where no file could
+        ever be given its final name."""
+        self._past_cache = past_cache
         incoming = self.data_dir / "incoming"
         if not self.file_system.holds(incoming):
             raise Permanent(
@@ -106,18 +110,12 @@ class FileStore:
         os.close(self._session_lock)
         self._session = self._session_lock = None
 
-    def new_temporary(self) -> tuple[int, str]:
-        """An open, empty temporary file (descriptor for reading and writing) and its path. Raises
-        `OSError`."""
+    def new_temporary(self, head: bytes = b"") -> TemporaryFile:
+        """A new file that begins with `head`. Raises `OSError`."""
         if self._session is None:
             raise RuntimeError("open_session() comes before new_temporary()")
         path = f"{self._session}/{next(self._numbers)}.part"
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640), path
-
-    def begin_write_back(self, descriptor: int) -> None:
-        """Let the disk begin with what was written, so that a later `sync` waits less; promises nothing by itself."""
-        if self._begin_write_back is not None:
-            self._begin_write_back(descriptor)
+        return TemporaryFile(path, head, self._stages, past_cache=self._past_cache)
 
     def place(self, temporary: str, series_instance_uid: str, sop_instance_uid: str, digest: str) -> str:
         """Move a whole temporary file to its final name; the relative path. Not yet durable: see `sync`.

@@ -25,13 +25,18 @@ def _find(name: str) -> Any | None:
         return None
 
 
-def find_sync_file_range() -> Callable[[int], None] | None:
-    """sync_file_range(2) of a whole file, begun and not waited for; None where there is none."""
+def find_write_back() -> Callable[[int], None]:
+    """Lets the disk begin with what was written to a file, so that a later sync waits less; promises nothing by itself.
+    sync_file_range(2), and nothing where there is none."""
     native = _find("sync_file_range")
     if native is None:
-        return None
+        return lambda descriptor: None
     native.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
-    return lambda descriptor: native(descriptor, 0, 0, _SYNC_FILE_RANGE_WRITE)
+
+    def begin_write_back(descriptor: int) -> None:
+        native(descriptor, 0, 0, _SYNC_FILE_RANGE_WRITE)
+
+    return begin_write_back
 
 
 def find_move() -> Callable[[str, str], None]:

@@ -7,13 +7,10 @@ the objects of one request share syncs and commits.
 Works in threads: `feed` and `finish` block on the disk.
 """
 
-import contextlib
-import os
 import threading
 from collections.abc import Mapping
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from node.errors import OverreadError, Refused
@@ -31,6 +28,7 @@ from node.receive.intake import IncomingObject, Intake, Sender
 from node.receive.multipart import MultipartError, MultipartParser, PartBegins, PartData, PartEnds
 from node.receive.walk import WalkError, read_file_meta
 from node.store.catalogue import Quarantined
+from node.store.temporary import TemporaryFile
 from node.web.media import parse_media_type
 from node.web.store_response import Outcome
 
@@ -303,52 +301,49 @@ class _Unreadable:
         self._intake = intake
         self._sender = sender
         self._refusal = refusal
-        self._descriptor = -1
-        self._path: str | None = None
+        self._file: TemporaryFile | None = None
         try:
-            self._descriptor, self._path = intake.files.new_temporary()
+            self._file = intake.files.new_temporary()
         except OSError as error:
             self._fail(error)
 
     def add(self, data: memoryview) -> None:
         try:
-            while data and self._descriptor >= 0:
-                data = data[os.write(self._descriptor, data) :]
+            if self._file is not None:
+                self._file.write(data)
         except OSError as error:
             self._fail(error)
 
     def flush(self) -> None:
-        """Nothing to do: `add` writes."""
+        """Nothing to do: `add` copies."""
 
     def set_aside(self) -> Refused:
         """Put the file into quarantine; what the part is refused with."""
-        self._close()
-        path, self._path = self._path, None
-        if path is not None:
+        try:
+            if self._file is not None:
+                self._file.finish()
+                self._file.close()
+        except OSError as error:
+            self._fail(error)
+        file, self._file = self._file, None
+        if file is not None:
             item = Quarantined(
                 at=self._intake.now(),
                 code=self._refusal.code,
                 message=str(self._refusal),
                 calling_ae_title=self._sender.calling_ae_title,
             )
-            self._intake.committer.set_aside(path, item, "no-uid")
+            self._intake.committer.set_aside(file.path, item, "no-uid")
         return self._refusal
 
     def discard(self) -> None:
-        self._close()
-        if self._path is not None:
-            with contextlib.suppress(OSError):
-                Path(self._path).unlink()
-            self._path = None
+        file, self._file = self._file, None
+        if file is not None:
+            file.remove()
 
     def _fail(self, error: OSError) -> None:
         self.discard()
         self._refusal = Refused(OUT_OF_RESOURCES, "disk-failed", f"writing failed ({error.strerror})")
-
-    def _close(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
 
 
 def _refused(error: MultipartError) -> RequestRefused:

@@ -78,6 +78,7 @@ class WebServer:
         web = settings.web
         self._settings = web
         self._files = files
+        self._writes_past_cache = settings.dimse.writes_past_cache
         self._log = get_logger("web")
         self._readers = ThreadPoolExecutor(web.maximum_uploads + 4, thread_name_prefix="stow-read")
         self._writers = ThreadPoolExecutor(_WRITERS, thread_name_prefix="stow-write")
@@ -131,7 +132,7 @@ class WebServer:
     def start(self) -> None:
         """Sweep what a crash left behind, listen and serve. Raises `OSError` when the port is taken."""
         self._socket = _listen(self._settings.host, self._settings.port)
-        swept = self._files.open_session()
+        swept = self._files.open_session(past_cache=self._writes_past_cache)
         if swept:
             self._log.info("temporary_files_swept", files=swept)
         sockets = [self._socket]

@@ -1,4 +1,3 @@
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,10 +17,10 @@ def store(tmp_path: Path) -> FileStore:
 
 
 def put(store: FileStore, content: bytes, instance: str = INSTANCE) -> str:
-    descriptor, path = store.new_temporary()
-    os.write(descriptor, content)
-    os.close(descriptor)
-    return store.place(path, SERIES, instance, DIGEST)
+    file = store.new_temporary(content)
+    file.finish()
+    file.close()
+    return store.place(file.path, SERIES, instance, DIGEST)
 
 
 def test_placed_file_has_its_content_and_leaves_no_temporary(store: FileStore) -> None:
@@ -69,8 +68,8 @@ def test_remove_of_what_is_absent_is_fine(store: FileStore) -> None:
 def test_session_of_a_dead_process_is_swept_and_a_living_one_is_not(tmp_path: Path) -> None:
     living = FileStore(tmp_path)
     living.open_session()
-    descriptor, kept = living.new_temporary()
-    os.close(descriptor)
+    kept = living.new_temporary()
+    kept.close()
     root = Path(__file__).parents[3]
     script = (
         "import os, sys; from pathlib import Path; from node.store.files import FileStore;"
@@ -80,7 +79,7 @@ def test_session_of_a_dead_process_is_swept_and_a_living_one_is_not(tmp_path: Pa
     assert len(list((tmp_path / "incoming").rglob("*.part"))) == 2
     late = FileStore(tmp_path)
     assert late.open_session() == 1
-    assert Path(kept).exists()
+    assert Path(kept.path).exists()
     late.close_session()
     living.close_session()
     assert list((tmp_path / "incoming").iterdir()) == []

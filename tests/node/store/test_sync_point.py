@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from blake3 import blake3
 from sqlalchemy import Engine, select
 
 from node.store import tables
@@ -39,12 +38,12 @@ def files(tmp_path: Path) -> FileStore:
 
 def store(engine: Engine, files: FileStore, number: int, at: datetime, series: str = "1.2") -> Path:
     """An object with row and file, received at this time."""
-    descriptor, temporary = files.new_temporary()
-    content = bytes([number]) * 1000
-    os.write(descriptor, META + content)
-    os.close(descriptor)
-    digest = blake3(content).hexdigest()
-    path = files.place(temporary, series, f"1.2.3.{number}", digest)
+    file = files.new_temporary(META)
+    file.write(memoryview(bytes([number]) * 1000))
+    file.finish()
+    file.close()
+    digest = file.digest.hexdigest()
+    path = files.place(file.path, series, f"1.2.3.{number}", digest)
     one = ReceivedInstance(
         sop_instance_uid=f"1.2.3.{number}",
         sop_class_uid="1.2.840.10008.5.1.4.1.1.2",

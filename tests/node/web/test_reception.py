@@ -18,6 +18,7 @@ from node.receive.multipart import MultipartParser
 from node.store import tables
 from node.store.database import read_transaction
 from node.store.files import FileStore
+from node.store.temporary import TemporaryFile
 from node.web.reception import Reception
 from tests.node.receive.wire import encode
 from tests.node.web.conftest import compose, part10
@@ -34,10 +35,10 @@ class SlowFiles(FileStore):
         self.is_asked = threading.Event()
         self.may_go_on = threading.Event()
 
-    def new_temporary(self) -> tuple[int, str]:
+    def new_temporary(self, head: bytes = b"") -> TemporaryFile:
         self.is_asked.set()
         assert self.may_go_on.wait(PATIENCE)
-        return super().new_temporary()
+        return super().new_temporary(head)
 
 
 @pytest.fixture

@@ -1,0 +1,148 @@
+"""A file while it is written: gathered into whole blocks, which go past the page cache of the system where they can.
+
+What is received is written once, must reach the disk before it is answered, and is read once, later. In the page cache
+it would take a fresh page of memory for every 4 KB, in place of what the node does read again; and where the host of a
+virtual machine takes back memory that is free, each of those pages costs more than all else that is done for it
+(docs/decisions/0008-past-the-page-cache.md).
+"""
+
+import errno
+import mmap
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from node.store.digests import new_digest
+from node.store.native import find_write_back
+
+if sys.platform != "win32":
+    import fcntl
+
+BLOCK_BYTES = 4096
+"""What goes past the page cache begins and ends at multiples of this, in the file and in memory: no disk has longer
+blocks."""
+
+STAGE_BYTES = 1 << 20
+_IDLE_STAGES = 16
+_DIRECT = getattr(os, "O_DIRECT", 0)
+_begin_write_back = find_write_back()
+
+
+class Stages:
+    """Memory in which files are put together, aligned to blocks; any number of threads."""
+
+    def __init__(self) -> None:
+        self._idle: list[memoryview] = []
+
+    def borrow(self) -> memoryview:
+        """`STAGE_BYTES` of it, with whatever content."""
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return memoryview(mmap.mmap(-1, STAGE_BYTES))
+
+    def give_back(self, stage: memoryview) -> None:
+        """Nobody uses it any more."""
+        if len(self._idle) < _IDLE_STAGES:
+            self._idle.append(stage)
+
+
+class TemporaryFile:
+    """A new file, written from its beginning to its end: `write` repeatedly, `finish`, `close`; or `remove`.
+
+    Parameters
+    ----------
+    path : str
+        Nobody else has it. Raises `OSError` when it cannot be made.
+    head : bytes
+        How the file begins; shorter than `STAGE_BYTES`, and not part of `digest`.
+    stages : Stages
+        Where to put it together.
+    past_cache : bool
+        Whether to write past the page cache. Where the file system cannot, it is written through it all the same.
+    """
+
+    def __init__(self, path: str, head: bytes, stages: Stages, *, past_cache: bool) -> None:
+        self.path = path
+        self.digest = new_digest()
+        """Of what was written after `head`, once the file is finished."""
+        self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+        self._is_past_cache = past_cache and self._leave_cache()
+        self._stages = stages
+        self._stage = stages.borrow()
+        self._filled = self._fresh = len(head)  # bytes in the stage; from where on they are not digested
+        self._stage[: len(head)] = head
+
+    def write(self, part: memoryview) -> None:
+        """Take more of the file. Raises `OSError`."""
+        while part:
+            taken = part[: STAGE_BYTES - self._filled]
+            filled = self._filled + len(taken)
+            self._stage[self._filled : filled] = taken
+            self._filled = filled
+            part = part[len(taken) :]
+            if filled == STAGE_BYTES:
+                self._put_all()
+
+    def finish(self) -> None:
+        """Write what is left; the file is whole then, and whoever has the descriptor may read it. Raises `OSError`."""
+        self._put_all()
+        self._use_cache()
+        self._leave_stage()
+
+    def close(self) -> None:
+        """Give the descriptor back; doing so again is fine."""
+        self._leave_stage()
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+    def remove(self) -> None:
+        """Close it, and let nothing be left of it."""
+        self.close()
+        with suppress(OSError):
+            Path(self.path).unlink()
+
+    def _leave_stage(self) -> None:
+        if len(self._stage):
+            self._stages.give_back(self._stage)
+            self._stage = memoryview(b"")
+
+    def _put_all(self) -> None:
+        """Write what is in the stage: whole blocks, and if there is more, it is the end of the file."""
+        whole = self._filled - self._filled % BLOCK_BYTES
+        self._put(self._stage[:whole])
+        if whole < self._filled:
+            self._use_cache()
+            self._put(self._stage[whole : self._filled])
+        self.digest.update(self._stage[self._fresh : self._filled])
+        self._filled = self._fresh = 0
+
+    def _put(self, content: memoryview) -> None:
+        while content:
+            try:
+                written = os.write(self.descriptor, content)
+            except OSError as error:
+                # The file system cannot after all, or took a part of a block when the disk was nearly full.
+                if error.errno != errno.EINVAL or not self._is_past_cache:
+                    raise
+                self._use_cache()
+                continue
+            content = content[written:]
+        if not self._is_past_cache:
+            _begin_write_back(self.descriptor)
+
+    def _leave_cache(self) -> bool:
+        if not _DIRECT:
+            return False
+        try:
+            fcntl.fcntl(self.descriptor, fcntl.F_SETFL, _DIRECT)
+        except OSError:  # tmpfs, some network and foreign file systems
+            return False
+        return True
+
+    def _use_cache(self) -> None:
+        if self._is_past_cache:
+            fcntl.fcntl(self.descriptor, fcntl.F_SETFL, 0)
+            self._is_past_cache = False

@@ -1,0 +1,157 @@
+import ctypes
+import errno
+import mmap
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from blake3 import blake3
+
+from node.store import temporary
+from node.store.temporary import BLOCK_BYTES, STAGE_BYTES, Stages, TemporaryFile
+from tests.counterparts import leave_out
+
+EXT4, XFS = 0xEF53, 0x58465342
+LIBRARY = ctypes.CDLL(None, use_errno=True)
+
+
+def content_of(size: int) -> bytes:
+    return (bytes(range(251)) * (size // 251 + 1))[:size]
+
+
+def make(path: Path, stages: Stages, *, past_cache: bool = True, head: bytes = b"head") -> TemporaryFile:
+    return TemporaryFile(str(path), head, stages, past_cache=past_cache)
+
+
+def written(path: Path, content: bytes, *, past_cache: bool = True) -> TemporaryFile:
+    file = make(path, Stages(), past_cache=past_cache)
+    file.write(memoryview(content))
+    file.finish()
+    file.close()
+    return file
+
+
+def open_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def cached_pages(path: Path) -> list[bool]:
+    """Of each page of a file, whether the page cache has it."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) as mapped:
+        pages = (ctypes.c_ubyte * -(-len(mapped) // mmap.PAGESIZE))()
+        address = ctypes.c_void_p(ctypes.addressof(ctypes.c_char.from_buffer(mapped)))
+        assert LIBRARY.mincore(address, ctypes.c_size_t(len(mapped)), pages) == 0
+        return [bool(page & 1) for page in pages]
+
+
+@pytest.mark.parametrize("past_cache", [True, False])
+@pytest.mark.parametrize("piece", [1000, BLOCK_BYTES, STAGE_BYTES + 7])
+@pytest.mark.parametrize(
+    "size", [0, 1, BLOCK_BYTES - 4, BLOCK_BYTES, STAGE_BYTES - 5, STAGE_BYTES - 4, STAGE_BYTES, 3 * STAGE_BYTES + 1]
+)
+def test_file_is_what_was_written(tmp_path: Path, size: int, piece: int, past_cache: bool) -> None:
+    content = memoryview(content_of(size))
+    file = make(tmp_path / "one", Stages(), past_cache=past_cache)
+    for start in range(0, size, piece):
+        file.write(content[start : start + piece])
+    file.finish()
+    assert os.pread(file.descriptor, 8, 0) == b"head" + content[:4], "the descriptor reads what was written"
+    file.close()
+    assert (tmp_path / "one").read_bytes() == b"head" + content
+    assert file.digest.hexdigest() == blake3(content).hexdigest()
+
+
+def test_whole_blocks_are_not_in_the_page_cache(tmp_path: Path) -> None:
+    described = (ctypes.c_long * 64)()
+    if LIBRARY.statfs(os.fsencode(tmp_path), described) != 0 or described[0] & 0xFFFFFFFF not in (EXT4, XFS):
+        leave_out("the folder for temporary files is neither on ext4 nor on XFS")
+    for name, past_cache in (("cached", False), ("direct", True)):
+        written(tmp_path / name, content_of(2 * STAGE_BYTES + 100), past_cache=past_cache)
+    assert all(cached_pages(tmp_path / "cached"))
+    direct = cached_pages(tmp_path / "direct")
+    assert not any(direct[:-1]) and direct[-1], "only the end, which fills no block, goes through the cache"
+
+
+def test_file_system_without_direct_writes_is_written_through_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr(temporary.fcntl, "fcntl", refuse)
+    written(tmp_path / "one", content_of(10_000))
+    assert (tmp_path / "one").read_bytes() == b"head" + content_of(10_000)
+
+
+def test_direct_write_that_is_refused_goes_through_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, calls = os.write, []
+
+    def refuse_the_second(descriptor: int, content: Any) -> int:
+        calls.append(len(memoryview(content)))
+        if len(calls) == 1:
+            return write(descriptor, memoryview(content)[:BLOCK_BYTES])  # a part only
+        if len(calls) == 2:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        return write(descriptor, content)
+
+    monkeypatch.setattr(os, "write", refuse_the_second)
+    written(tmp_path / "one", content_of(5 * BLOCK_BYTES))
+    assert calls == [5 * BLOCK_BYTES, 4 * BLOCK_BYTES, 4 * BLOCK_BYTES, 4]
+    assert (tmp_path / "one").read_bytes() == b"head" + content_of(5 * BLOCK_BYTES)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
+def test_failing_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def fail(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    stages = Stages()
+    file = make(tmp_path / "one", stages)
+    monkeypatch.setattr(os, "write", fail)
+    with pytest.raises(OSError, match=os.strerror(number)):
+        file.write(memoryview(content_of(STAGE_BYTES)))
+    file.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_that_are_written_beside_each_other_do_not_mix(tmp_path: Path) -> None:
+    stages = Stages()
+    files = [make(tmp_path / str(number), stages, head=bytes([number])) for number in range(3)]
+    for _ in range(3):
+        for number, file in enumerate(files):
+            file.write(memoryview(bytes([number]) * 5000))
+    for file in files:
+        file.finish()
+        file.close()
+    assert [set((tmp_path / str(number)).read_bytes()) for number in range(3)] == [{0}, {1}, {2}]
+
+
+def test_memory_is_used_again(tmp_path: Path) -> None:
+    stages = Stages()
+    for number in range(3):
+        file = make(tmp_path / str(number), stages)
+        file.finish()
+        file.close()
+        file.close()
+    make(tmp_path / "discarded", stages).remove()
+    first, second = stages.borrow(), stages.borrow()
+    assert len(first) == len(second) == STAGE_BYTES
+    first[0], second[0] = 1, 2
+    assert first[0] == 1, "nobody is lent what another has"
+
+
+def test_path_that_is_taken_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "one").write_bytes(b"another's")
+    with pytest.raises(FileExistsError):
+        make(tmp_path / "one", Stages())
+    assert (tmp_path / "one").read_bytes() == b"another's"
+
+
+def test_nothing_is_left_of_what_is_removed(tmp_path: Path) -> None:
+    before = open_descriptors()
+    file = make(tmp_path / "one", Stages())
+    file.write(memoryview(content_of(2 * STAGE_BYTES)))
+    file.remove()
+    file.remove()
+    assert list(tmp_path.iterdir()) == [] and open_descriptors() == before
