@@ -1,7 +1,7 @@
 """Which objects are committed together, and in which thread: whoever comes when nobody leads, leads.
 
-The leader waits a moment for objects of which all has come and only the digest is missing: a larger group costs each of
-its members less. Nobody waits for a sender.
+The leader waits a moment for objects of which all has come and only writing and digest are missing: a larger group
+costs each of its members less. Nobody waits for a sender.
 """
 
 import threading

@@ -1,11 +1,12 @@
 """Intake of one object: fragments become a temporary file and a digest, then a header, then a commit.
 
-Memory stays bounded whatever the size: fragments are views of the connection's buffer and are written out
-when it fills.
+Memory stays bounded whatever the size: fragments are views of the connection's buffer, and are copied to the file, of
+which at most `node.store.temporary.STAGE_BYTES` are in memory, when it fills.
 """
 
 import mmap
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
@@ -24,6 +25,7 @@ from node.store.tables.columns import EncodedJson
 from node.store.temporary import TemporaryFile
 
 _LONGEST_REPORT_BYTES = 1 << 24
+_READ_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -209,6 +211,7 @@ class IncomingObject:
         self._study_instance_uid = study_instance_uid
         self._refusal: Refused | None = None
         self._file: TemporaryFile | None = None
+        self._is_prepared = False
         self._failed_before = intake.files.file_system.failed_syncs
         self._file_meta = write_file_meta(
             command.affected_sop_class_uid,
@@ -232,21 +235,38 @@ class IncomingObject:
             self._fragments.append(fragment)
 
     def flush(self) -> None:
-        """Write what was added, so that its views may become void. A failing disk is answered at the end."""
+        """Copy what was added, so that its views may become void. A failing disk is answered at the end."""
         if self._refusal is not None:
             return
         fragments, self._fragments = self._fragments, []
-        is_first = self._file is None
         try:
-            if self._file is None:
-                self._file = self._intake.files.new_temporary(self._file_meta)
+            file = self._file or self._begin_file(fragments)
             for fragment in fragments:
-                self._file.write(fragment)
+                file.write(fragment)
         except OSError as error:
             self.refuse(Refused(OUT_OF_RESOURCES, "disk-failed", f"writing failed ({error.strerror})"))
+
+    def prepare(self) -> None:
+        """All has come: write what is left, and read the header. What is wrong is told by `complete`."""
+        self.flush()
+        if self._refusal is not None or self._is_prepared:
             return
-        if is_first and fragments:
-            self._header = self._beginnings.read(fragments[0], self._transfer_syntax_uid)
+        if self._file is None:
+            raise RuntimeError("flush() leaves a file or a refusal")
+        refusal = None
+        try:
+            try:
+                self._header = self._read_header(self._file)
+            except Refused as found:
+                refusal = found
+            self._file.finish()
+            self._file.close()
+        except OSError as error:
+            self.refuse(Refused(OUT_OF_RESOURCES, "disk-failed", f"storing failed ({error.strerror})"))
+            return
+        self._is_prepared = True
+        if refusal is not None:
+            self._set_aside(self._file, refusal)
 
     def complete(self) -> None:
         """The data set is complete: make it durable. Raises `Refused` with the status to answer."""
@@ -258,20 +278,14 @@ class IncomingObject:
 
     def _complete(self) -> None:
         with self._intake.committer.expect() as expected:
-            self.flush()
+            self.prepare()
             if self._refusal is not None:
                 raise self._refusal
-            if self._file is None:
-                raise RuntimeError("flush() leaves a file or a refusal")
-            self._file.finish()
-            try:
-                header = self._read_header(self._file)
-            except Refused as refusal:
-                self._set_aside(self._file, refusal)
-                raise
-            self._file.close()
-            file, self._file = self._file, None  # the committer uses it up
+            file, header = self._file, self._header
+            if file is None or header is None:
+                raise RuntimeError("prepare() leaves a file and a header, or a refusal")
             instance = self._instance(header, file.digest.hexdigest())
+            self._file = None  # the committer uses it up
             self._intake.committer.commit(instance, file.path, self._failed_before, expected)
         self.study_instance_uid = header.study_instance_uid
         self.series_instance_uid = header.series_instance_uid
@@ -284,19 +298,31 @@ class IncomingObject:
         if file is not None:
             file.remove()
 
+    def _begin_file(self, fragments: Sequence[memoryview]) -> TemporaryFile:
+        if fragments:
+            self._header = self._beginnings.read(fragments[0], self._transfer_syntax_uid)
+        file = self._file = self._intake.files.new_temporary(self._file_meta)
+        if self._header is None:
+            file.keep_in_cache()  # the whole is read for its header
+        return file
+
     def _read_header(self, file: TemporaryFile) -> InstanceHeader:
         header, self._data_set_offset = self._header, len(self._file_meta)
         if header is None or (header.pixel_offset or 0) + (header.pixel_length or 0) > self.size_bytes:
-            header, self._data_set_offset = self._read_file(file), 0
+            header, self._data_set_offset = self._read_whole(file), 0
         check_header(self.command, header, self._study_instance_uid)
         return header
 
-    def _read_file(self, file: TemporaryFile) -> InstanceHeader:
-        with mmap.mmap(file.descriptor, 0, access=mmap.ACCESS_READ) as mapped:
-            try:
+    def _read_whole(self, file: TemporaryFile) -> InstanceHeader:
+        try:
+            if file.is_in_memory:
+                return read_data_set(file.content, self._transfer_syntax_uid, len(self._file_meta))
+            file.finish()
+            _read_back(file.descriptor)
+            with mmap.mmap(file.descriptor, 0, access=mmap.ACCESS_READ) as mapped:
                 return read_data_set(mapped, self._transfer_syntax_uid, len(self._file_meta))
-            except HeaderError as error:
-                raise Refused(NOT_UNDERSTOOD, error.code, str(error)) from None
+        except HeaderError as error:
+            raise Refused(NOT_UNDERSTOOD, error.code, str(error)) from None
 
     def _instance(self, header: InstanceHeader, digest: str) -> ReceivedInstance:
         return ReceivedInstance(
@@ -320,8 +346,7 @@ class IncomingObject:
         )
 
     def _set_aside(self, file: TemporaryFile, refusal: Refused) -> None:
-        file.close()
-        self._file = None
+        self._refusal, self._file = refusal, None
         announced = self.command.affected_sop_instance_uid
         uid = announced if is_uid(announced) else ""
         self._intake.committer.set_aside(
@@ -335,3 +360,10 @@ class IncomingObject:
             ),
             uid or "no-uid",
         )
+
+
+def _read_back(descriptor: int) -> None:
+    """Read a file once. Raises `OSError` where the disk does not give it back: a mapping would end the process."""
+    at = 0
+    while count := len(os.pread(descriptor, _READ_BYTES, at)):
+        at += count

@@ -20,8 +20,8 @@ if sys.platform != "win32":
     import fcntl
 
 BLOCK_BYTES = 4096
-"""What goes past the page cache begins and ends at multiples of this, in the file and in memory: no disk has longer
-blocks."""
+"""What goes past the page cache begins and ends at multiples of this, in the file and in memory. Disks with longer
+blocks refuse it, and are written through the cache."""
 
 STAGE_BYTES = 1 << 20
 _IDLE_STAGES = 16
@@ -40,7 +40,7 @@ class Stages:
         try:
             return self._idle.pop()
         except IndexError:
-            return memoryview(mmap.mmap(-1, STAGE_BYTES))
+            return memoryview(_fresh(STAGE_BYTES))
 
     def give_back(self, stage: memoryview) -> None:
         """Nobody uses it any more."""
@@ -48,8 +48,15 @@ class Stages:
             self._idle.append(stage)
 
 
+def _fresh(size: int) -> mmap.mmap:
+    if sys.platform == "win32":
+        return mmap.mmap(-1, size)
+    return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+
+
 class TemporaryFile:
-    """A new file, written from its beginning to its end: `write` repeatedly, `finish`, `close`; or `remove`.
+    """A new file, written from its beginning to its end: `write` repeatedly, `finish`, `close`; or `remove`, which is
+    all that may follow an error.
 
     Parameters
     ----------
@@ -67,12 +74,30 @@ class TemporaryFile:
         self.path = path
         self.digest = new_digest()
         """Of what was written after `head`, once the file is finished."""
-        self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
-        self._is_past_cache = past_cache and self._leave_cache()
+        self.descriptor = -1
         self._stages = stages
         self._stage = stages.borrow()
+        try:
+            self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+        except BaseException:
+            self._leave_stage()
+            raise
+        self._is_past_cache = past_cache and self._leave_cache()
+        self.is_in_memory = True
+        """Nothing is written yet: `content` is all that came."""
+        self._is_kept = False
         self._filled = self._fresh = len(head)  # bytes in the stage; from where on they are not digested
         self._stage[: len(head)] = head
+
+    @property
+    def content(self) -> memoryview:
+        """What is in memory of it; all, while `is_in_memory`. Void after the next call."""
+        return self._stage[: self._filled]
+
+    def keep_in_cache(self) -> None:
+        """It will be read again soon: what is too long to stay in memory goes through the page cache."""
+        if self.is_in_memory:
+            self._is_kept = True
 
     def write(self, part: memoryview) -> None:
         """Take more of the file. Raises `OSError`."""
@@ -83,24 +108,28 @@ class TemporaryFile:
             self._filled = filled
             part = part[len(taken) :]
             if filled == STAGE_BYTES:
+                if self._is_kept:
+                    self._use_cache()
                 self._put_all()
 
     def finish(self) -> None:
         """Write what is left; the file is whole then, and whoever has the descriptor may read it. Raises `OSError`."""
-        self._put_all()
-        self._use_cache()
+        if self.descriptor >= 0:
+            self._put_all()
+            self._use_cache()
         self._leave_stage()
 
     def close(self) -> None:
         """Give the descriptor back; doing so again is fine."""
         self._leave_stage()
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-            self.descriptor = -1
+        descriptor, self.descriptor = self.descriptor, -1  # whose number is free also when closing fails
+        if descriptor >= 0:
+            os.close(descriptor)
 
     def remove(self) -> None:
         """Close it, and let nothing be left of it."""
-        self.close()
+        with suppress(OSError):
+            self.close()
         with suppress(OSError):
             Path(self.path).unlink()
 
@@ -111,8 +140,10 @@ class TemporaryFile:
 
     def _put_all(self) -> None:
         """Write what is in the stage: whole blocks, and if there is more, it is the end of the file."""
-        whole = self._filled - self._filled % BLOCK_BYTES
-        self._put(self._stage[:whole])
+        self.is_in_memory = False
+        whole = self._filled - self._filled % BLOCK_BYTES if self._is_past_cache else 0
+        if whole:
+            self._put(self._stage[:whole])
         if whole < self._filled:
             self._use_cache()
             self._put(self._stage[whole : self._filled])
@@ -138,7 +169,7 @@ class TemporaryFile:
             return False
         try:
             fcntl.fcntl(self.descriptor, fcntl.F_SETFL, _DIRECT)
-        except OSError:  # tmpfs, some network and foreign file systems
+        except OSError:  # file systems that cannot
             return False
         return True
 

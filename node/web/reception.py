@@ -197,7 +197,7 @@ class Reception:
         part, self._part = self._part, None
         if part is None:
             raise RuntimeError("the parser ends a part that began")
-        part.flush()
+        part.prepare()  # what waits for its turn below holds no memory
         if len(self._futures) >= _UNDER_WAY:
             self._futures[-_UNDER_WAY].result()
         self._futures.append(self._executor.submit(self._complete, part))
@@ -250,6 +250,11 @@ class _Part:
     def flush(self) -> None:
         if self._target is not None:
             self._target.flush()
+
+    def prepare(self) -> None:
+        """All has come: what is long is on its way to the disk when this returns, and no longer in memory."""
+        if self._target is not None:
+            self._target.prepare()
 
     def complete(self) -> Outcome:
         """Make the object durable. Raises `Refused`."""
@@ -317,14 +322,17 @@ class _Unreadable:
     def flush(self) -> None:
         """Nothing to do: `add` copies."""
 
-    def set_aside(self) -> Refused:
-        """Put the file into quarantine; what the part is refused with."""
+    def prepare(self) -> None:
         try:
             if self._file is not None:
                 self._file.finish()
                 self._file.close()
         except OSError as error:
             self._fail(error)
+
+    def set_aside(self) -> Refused:
+        """Put the file into quarantine; what the part is refused with."""
+        self.prepare()
         file, self._file = self._file, None
         if file is not None:
             item = Quarantined(

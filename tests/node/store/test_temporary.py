@@ -135,10 +135,79 @@ def test_memory_is_used_again(tmp_path: Path) -> None:
         file.close()
         file.close()
     make(tmp_path / "discarded", stages).remove()
+    assert len(stages._idle) == 1
     first, second = stages.borrow(), stages.borrow()
     assert len(first) == len(second) == STAGE_BYTES
     first[0], second[0] = 1, 2
     assert first[0] == 1, "nobody is lent what another has"
+
+
+def test_memory_that_is_kept_is_bounded(tmp_path: Path) -> None:
+    stages = Stages()
+    for stage in [stages.borrow() for _ in range(temporary._IDLE_STAGES + 3)]:
+        stages.give_back(stage)
+    assert len(stages._idle) == temporary._IDLE_STAGES
+
+
+def test_no_file_is_left_where_there_is_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(size: int) -> mmap.mmap:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    before = open_descriptors()
+    monkeypatch.setattr(temporary, "_fresh", fail)
+    with pytest.raises(OSError, match=os.strerror(errno.ENOMEM)):
+        make(tmp_path / "one", Stages())
+    assert list(tmp_path.iterdir()) == [] and open_descriptors() == before
+
+
+def test_descriptor_whose_closing_failed_is_not_closed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its number belongs to another file by then."""
+    close, closed = os.close, []
+
+    def fail(descriptor: int) -> None:
+        close(descriptor)
+        closed.append(descriptor)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    file = make(tmp_path / "one", Stages())
+    number = file.descriptor
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "close", fail)
+        with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+            file.close()
+        other = make(tmp_path / "other", Stages())
+        assert other.descriptor == number
+        file.remove()
+        assert closed == [number]
+    other.write(memoryview(b"others"))
+    other.finish()
+    other.close()
+    assert (tmp_path / "other").read_bytes() == b"headothers" and not (tmp_path / "one").exists()
+
+
+def test_file_is_removed_although_closing_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(descriptor: int) -> None:
+        close(descriptor)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    close, file = os.close, make(tmp_path / "one", Stages())
+    monkeypatch.setattr(os, "close", fail)
+    file.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_read_again_goes_through_the_cache_where_it_is_long(tmp_path: Path) -> None:
+    for name, size in (("short", 100_000), ("long", 3 * STAGE_BYTES)):
+        file = make(tmp_path / name, Stages())
+        file.keep_in_cache()
+        file.write(memoryview(content_of(size)))
+        assert file.is_in_memory == (name == "short")
+        if file.is_in_memory:
+            assert file.content == b"head" + content_of(size)
+        file.finish()
+        file.close()
+        assert (tmp_path / name).read_bytes() == b"head" + content_of(size)
+    assert all(cached_pages(tmp_path / "long"))
 
 
 def test_path_that_is_taken_is_an_error(tmp_path: Path) -> None:

@@ -1,0 +1,134 @@
+"""One object on its way into a file: what is read of it again, and from where."""
+
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+
+from node.errors import Refused
+from node.receive import intake as module
+from node.receive.command import Command, CommandField
+from node.receive.committer import Committer
+from node.receive.intake import IncomingObject, Intake, Sender
+from node.store.files import FileStore
+from node.store.temporary import STAGE_BYTES
+from tests.node.receive.wire import Encoded
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Iterator[FileStore]:
+    made = FileStore(tmp_path / "data")
+    made.open_session()
+    yield made
+    made.close_session()
+
+
+@pytest.fixture
+def intake(engine: Engine, files: FileStore) -> Iterator[Intake]:
+    committer = Committer(engine, files, lambda: None, durability="group", quiet_seconds=30)
+    yield Intake(files, committer, free_disk_bytes=0)
+    committer.close()
+
+
+@pytest.fixture
+def mapped(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Descriptors of files that were mapped."""
+    found: list[int] = []
+    real = module.mmap.mmap
+
+    def watch(descriptor: int, *arguments: Any, **named: Any) -> Any:
+        if descriptor >= 0:
+            found.append(descriptor)
+        return real(descriptor, *arguments, **named)
+
+    monkeypatch.setattr(module.mmap, "mmap", watch)
+    return found
+
+
+def begin(intake: Intake, image: Encoded, data_set: bytes, piece: int = 1 << 30) -> IncomingObject:
+    command = Command(CommandField.C_STORE_RQ, 1, image.sop_class, image.sop_instance, has_data_set=True)
+    incoming = intake.begin_object(command, image.transfer_syntax, Sender("SENDER", "NODE"))
+    view = memoryview(data_set)
+    for start in range(0, len(view), piece):
+        incoming.add(view[start : start + piece])
+        if start % (8 * piece) == 0 and start:
+            incoming.flush()
+    return incoming
+
+
+def stored(files: FileStore) -> list[bytes]:
+    return [path.read_bytes() for path in (files.data_dir / "instances").rglob("*.dcm")]
+
+
+def left_over(files: FileStore) -> list[Path]:
+    return list((files.data_dir / "incoming").rglob("*.part"))
+
+
+def test_header_beyond_the_first_fragment_is_read_from_memory(
+    intake: Intake, files: FileStore, images: list[Encoded], mapped: list[int]
+) -> None:
+    incoming = begin(intake, images[0], images[0].data_set, piece=64)
+    incoming.complete()
+    assert [content[-len(images[0].data_set) :] for content in stored(files)] == [images[0].data_set]
+    assert not mapped, "what is in memory is not read from the disk"
+    assert incoming.series_instance_uid
+
+
+def test_header_of_a_long_object_is_read_from_its_file(
+    intake: Intake, files: FileStore, images: list[Encoded], mapped: list[int]
+) -> None:
+    data_set = with_more_pixels(images[0], 2 * STAGE_BYTES)
+    begin(intake, images[0], data_set, piece=64 * 1024 + 2).complete()
+    assert not mapped, "its header was in the first fragment"
+    other = Encoded(images[1].sop_class, images[1].sop_instance, images[1].transfer_syntax, b"")
+    begin(intake, other, with_more_pixels(images[1], 2 * STAGE_BYTES), piece=200).complete()
+    assert len(mapped) == 1
+    assert len(stored(files)) == 2
+
+
+def test_long_object_that_the_disk_does_not_give_back_is_refused(
+    intake: Intake, files: FileStore, images: list[Encoded], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    incoming = begin(intake, images[0], with_more_pixels(images[0], 2 * STAGE_BYTES), piece=200)
+    monkeypatch.setattr(os, "pread", fail)
+    with pytest.raises(Refused) as refused:
+        incoming.complete()
+    assert refused.value.status == 0xA700
+    assert stored(files) == [] and left_over(files) == []
+
+
+def test_what_is_prepared_and_given_up_leaves_nothing(intake: Intake, files: FileStore, images: list[Encoded]) -> None:
+    incoming = begin(intake, images[0], images[0].data_set)
+    incoming.prepare()
+    incoming.prepare()
+    assert len(left_over(files)) == 1
+    incoming.discard()
+    assert left_over(files) == []
+    with pytest.raises(Refused):
+        incoming.complete()
+    assert stored(files) == []
+
+
+def test_object_that_waits_for_its_commit_holds_no_memory(
+    intake: Intake, files: FileStore, images: list[Encoded]
+) -> None:
+    waiting = [begin(intake, image, image.data_set) for image in images[:3]]
+    for incoming in waiting:
+        incoming.prepare()
+    assert len(files._stages._idle) == 1, "each had the memory of the one before"
+    for incoming in waiting:
+        incoming.complete()
+    assert len(stored(files)) == 3
+
+
+def with_more_pixels(image: Encoded, size: int) -> bytes:
+    """The same with Pixel Data of this many bytes, in Explicit VR Little Endian."""
+    start = image.data_set.index(b"\xe0\x7f\x10\0OW\0\0")
+    return image.data_set[: start + 8] + size.to_bytes(4, "little") + bytes(size)
