@@ -133,3 +133,44 @@ def test_fault_of_ours_costs_one_object_and_leaves_nothing(
     assert stored(engine) == 0 and list(files.data_dir.rglob("*.part")) == []
     committer.close()
     files.close_session()
+
+
+class KnownFiles(FileStore):
+    """Knows the temporary files that it made."""
+
+    def __init__(self, data_dir: Path) -> None:
+        super().__init__(data_dir)
+        self.made: list[TemporaryFile] = []
+
+    def new_temporary(self, head: bytes = b"") -> TemporaryFile:
+        self.made.append(super().new_temporary(head))
+        return self.made[-1]
+
+
+def test_parts_that_wait_for_their_turn_hold_no_memory(engine: Engine, tmp_path: Path) -> None:
+    images = make_series(shape=(4, 256, 256), modality="CT")
+    files, may_go_on = KnownFiles(tmp_path / "data"), threading.Event()
+    files.open_session()
+    committer = Committer(engine, files, lambda: None, durability="group", quiet_seconds=30)
+    content, content_type = compose(part10(image) for image in images)
+    boundary = content_type.partition('boundary="')[2].rstrip('"')
+    with ThreadPoolExecutor(1) as writers:
+        before_them = writers.submit(may_go_on.wait, PATIENCE)
+        reception = Reception(
+            Intake(files, committer, free_disk_bytes=0),
+            Sender("SENDER", "NODE"),
+            MultipartParser(boundary, 10),
+            writers,
+            maximum_object_bytes=1_000_000,
+            study_instance_uid="",
+            log=get_logger("web"),
+        )
+        reception.feed(content)
+        held = [len(file.content) for file in files.made]
+        may_go_on.set()
+        outcomes = reception.finish()
+        assert before_them.result()
+    assert held == [0] * len(images)
+    assert [outcome.status for outcome in outcomes] == [0] * len(images) and stored(engine) == len(images)
+    committer.close()
+    files.close_session()
