@@ -1,6 +1,7 @@
 """One object on its way into a file: what is read of it again, and from where."""
 
 import errno
+import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -90,6 +91,23 @@ def test_header_of_a_long_object_is_read_from_its_file(
     assert len(stored(files)) == 2
 
 
+def test_long_object_that_is_read_again_goes_through_the_cache(
+    intake: Intake, images: list[Encoded], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    write, ways = os.write, set[bool]()
+
+    def watch(descriptor: int, content: Any) -> int:
+        ways.add(bool(fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_DIRECT))
+        return write(descriptor, content)
+
+    monkeypatch.setattr(os, "write", watch)
+    begin(intake, images[0], with_more_pixels(images[0], 2 * STAGE_BYTES), piece=64 * 1024 + 2).prepare()
+    assert True in ways or not takes_direct_writes(tmp_path / "probe"), "its header was in the first fragment"
+    ways.clear()
+    begin(intake, images[1], with_more_pixels(images[1], 2 * STAGE_BYTES), piece=200).prepare()
+    assert ways == {False}
+
+
 def test_long_object_that_the_disk_does_not_give_back_is_refused(
     intake: Intake, files: FileStore, images: list[Encoded], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,6 +144,15 @@ def test_object_that_waits_for_its_commit_holds_no_memory(
     for incoming in waiting:
         incoming.complete()
     assert len(stored(files)) == 3
+
+
+def takes_direct_writes(path: Path) -> bool:
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_DIRECT)
+    except OSError:
+        return False
+    os.close(descriptor)
+    return True
 
 
 def with_more_pixels(image: Encoded, size: int) -> bytes:
