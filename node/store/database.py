@@ -9,6 +9,7 @@ first. A reader has REPEATABLE READ, which there, too, is one consistent state w
 """
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
@@ -26,6 +27,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from node.errors import Permanent
 
 BUSY_SECONDS = 30
+_BUSY_TICK_SECONDS = 0.01
 MIGRATIONS = Path(__file__).parent / "migrations"
 _MIGRATION_LOCK = 0x0EAD  # any number that nobody else uses for an advisory lock in this database
 
@@ -148,13 +150,23 @@ def _begin_reading(connection: Connection) -> None:
 
 def _set_pragmas(connection: sqlite3.Connection, foreign_keys: bool) -> None:
     connection.isolation_level = None  # the driver must not begin transactions of its own
-    for pragma in (
-        f"busy_timeout = {BUSY_SECONDS * 1000}",
-        "journal_mode = WAL",
-        "synchronous = FULL",
-        f"foreign_keys = {'ON' if foreign_keys else 'OFF'}",
-    ):
-        connection.execute(f"PRAGMA {pragma}").close()
+    connection.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000}").close()
+    _use_write_ahead_log(connection)
+    connection.execute("PRAGMA synchronous = FULL").close()
+    connection.execute(f"PRAGMA foreign_keys = {'ON' if foreign_keys else 'OFF'}").close()
+
+
+def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
+    """Several processes may turn a new database over to it at once, and SQLite does not wait for the other there."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL").close()
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
+                raise
+        time.sleep(_BUSY_TICK_SECONDS)
 
 
 def _begin(connection: Connection) -> None:

@@ -1,5 +1,6 @@
 import shutil
 import sqlite3
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -200,6 +201,37 @@ def test_a_database_of_a_newer_version_is_refused(url: str, tmp_path: Path) -> N
     with pytest.raises(SchemaMismatch, match="does not know"):
         check_schema(engine)
     engine.dispose()
+
+
+def test_new_database_that_another_is_making_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, waits = tmp_path / "new.sqlite", []
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")  # as who turns it over to the write-ahead log has it
+
+        def wait(seconds: float) -> None:
+            waits.append(seconds)
+            if len(waits) == 3:
+                other.execute("COMMIT")
+
+        monkeypatch.setattr(time, "sleep", wait)
+        engine = open_database(f"sqlite:///{path}")
+        with engine.connect() as connection:
+            assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        engine.dispose()
+    assert len(waits) == 3
+
+
+def test_new_database_that_stays_busy_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, passed = tmp_path / "new.sqlite", [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: passed[0])
+    monkeypatch.setattr(time, "sleep", lambda _: passed.__setitem__(0, passed[0] + 10))
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        engine = open_database(f"sqlite:///{path}")
+        with pytest.raises(OperationalError, match="locked"):
+            engine.connect()
+        engine.dispose()
+    assert passed[0] == 30
 
 
 def test_several_may_migrate_at_once(url: str, tmp_path: Path) -> None:
