@@ -105,7 +105,7 @@ def main() -> None:
     parser.add_argument("--objects", type=int, default=20)
     parser.add_argument("--megabytes", type=float, default=5.0)
     options = parser.parse_args()
-    senders = {
+    senders: dict[str, Callable[[Destination, Sequence[Path]], object]] = {
         "overread": send_ours,
         "storescu": send_dcmtk,
         "storescu TCP_NODELAY=1": partial(send_dcmtk, TCP_NODELAY="1"),

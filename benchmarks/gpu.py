@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +87,14 @@ def compare(peer_python: str, patch: int, rounds: int, device: str) -> None:
             assert peer.stdin is not None and peer.stdout is not None
             if "ready" not in peer.stdout.readline():
                 sys.exit(f"the peer did not start: {peer_python} needs torch, monai and onnx")
-            names = {"input_names": ["image"], "output_names": ["logits"]}
-            session = open_session("unet", folder / "model.onnx", **names, device=device, threads=0)
+            session = open_session(
+                "unet",
+                folder / "model.onnx",
+                input_names=["image"],
+                output_names=["logits"],
+                device=device,
+                threads=0,
+            )
 
             def ask(way: str) -> float:
                 assert peer.stdin is not None and peer.stdout is not None
@@ -132,7 +139,7 @@ def memory(runs: int, patch: int, device: str, budget_mb: int) -> None:
         folder = Path(name)
         for index in range(3):
             (folder / "models" / f"m{index}").mkdir(parents=True)
-            on_cpu.make_model(folder / "models" / f"m{index}", 2 + index, patch, "")
+            on_cpu.make_model(folder / "models" / f"m{index}", 2 + index, patch)
             text = (folder / "models" / f"m{index}" / "model.toml").read_text()
             (folder / "models" / f"m{index}" / "model.toml").write_text(text.replace('"benchmark"', f'"m{index}"', 1))
         volume = load_volume(write_series(folder / "series", shape=(2 * patch, patch, patch), modality="CT"))
@@ -179,6 +186,7 @@ def labels(patch: int, rounds: int, device: str, network: Path | None) -> None:
 
     from node.infer import Registry, analyse
     from node.infer.pool import Key
+    from node.infer.session import Session
     from node.volume import load_volume
     from tests.phantoms import write_series
 
@@ -196,19 +204,20 @@ def labels(patch: int, rounds: int, device: str, network: Path | None) -> None:
         volume = load_volume(paths)
         model = Registry([folder / "model"]).models()[0]
         (session,) = model.sessions(device, 0).values()
+        assert isinstance(session, Session)
         left = "left on the GPU" if session.scores else "left on the GPU (not so: CuPy is not there)"
         ways = {left: session, "brought back": replace(session, scores=None)}
         print(
             f"{device_name()}: {session.provider}, 200 x 256 x 256 voxels at 1.5 mm, patches of {patch}^3", flush=True
         )
         found = {}
-        for way, one in ways.items():
+        for way, changed in ways.items():
             seconds, shares = [], []
             for number in range(rounds + 1):
-                timed = Timed(one.engine)
-                watched = replace(one, engine=timed)
+                timed: Any = Timed(changed.engine)
+                watched = {"model.onnx": replace(changed, engine=timed)}
                 model.pool.close()
-                model.pool.sessions(Key(model.identifier, device, 0), lambda one=watched: {"model.onnx": one})
+                model.pool.sessions(Key(model.identifier, device, 0), partial(dict, watched))
                 started = time.perf_counter()
                 found[way] = analyse(model, {"image": volume}, device=device).labels
                 passed = time.perf_counter() - started
@@ -221,7 +230,7 @@ def labels(patch: int, rounds: int, device: str, network: Path | None) -> None:
                 flush=True,
             )
         one, other = found.values()
-        print(f"  labels equal on {100 * float((one == other).mean()):.4f} % of voxels")
+        print(f"  labels equal on {100 * np.mean(one == other):.4f} % of voxels")
 
 
 def exhaust(device: str) -> None:
@@ -231,9 +240,10 @@ def exhaust(device: str) -> None:
     from node.infer.session import OutOfMemory, open_session
 
     with tempfile.TemporaryDirectory() as name:
-        on_cpu.make_model(Path(name), 104, 96, "")
-        names = {"input_names": ["image"], "output_names": ["logits"]}
-        session = open_session("m", Path(name) / "model.onnx", **names, device=device, threads=0)
+        on_cpu.make_model(Path(name), 104, 96)
+        session = open_session(
+            "m", Path(name) / "model.onnx", input_names=["image"], output_names=["logits"], device=device, threads=0
+        )
         small = np.zeros((1, 1, 32, 32, 32), np.float32)
         expected = session.run({"image": small})["logits"]
         huge = np.broadcast_to(np.float32(1), (1, 1, 4096, 4096, 64))  # 104 channels of it: 447 GB

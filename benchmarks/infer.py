@@ -183,7 +183,7 @@ def status_mb(field: str) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1000
 
 
-def make_model(folder: Path, channels: int, patch: int, spacing: str, overlap: str) -> None:
+def make_model(folder: Path, channels: int, patch: int, spacing: str = "", overlap: str = "overlap = 0.25") -> None:
     """A network of one convolution with as many channels, and its manifest."""
     import hashlib
 

@@ -90,7 +90,7 @@ def make_ct(folder: Path, slices: int, syntax: str) -> list[Path]:
     if syntax in ENCODERS:
         for path, plane in zip(paths, voxels, strict=True):
             image = dcmread(path)
-            image.PixelData = encapsulate([ENCODERS[syntax](plane.astype(np.uint16))])
+            image.PixelData = encapsulate([bytes(ENCODERS[syntax](plane.astype(np.uint16)))])
             image["PixelData"].is_undefined_length = True
             image.file_meta.TransferSyntaxUID = SYNTAXES[syntax]
             image.save_as(path, implicit_vr=False, little_endian=True, force_encoding=True)

@@ -22,12 +22,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pydicom
 from pydicom.data import get_testdata_file
+from pydicom.uid import UID
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
@@ -281,7 +283,7 @@ def show_nagle(folder: Path, rounds: int) -> None:
     files = []
     image = pydicom.dcmread(str(get_testdata_file("CT_small.dcm")))
     for number in range(30):
-        image.SOPInstanceUID = image.file_meta.MediaStorageSOPInstanceUID = f"2.25.{10**30 + number}"
+        image.SOPInstanceUID = image.file_meta.MediaStorageSOPInstanceUID = UID(f"2.25.{10**30 + number}")
         files.append(folder / f"{number}.dcm")
         image.save_as(files[-1])
     rates: dict[str, list[float]] = {"with-quickack": [], "without-quickack": []}
@@ -316,7 +318,8 @@ def main() -> None:
         peers = [stack.enter_context(peer_server(peer, folder / peer)) for peer in dict.fromkeys(options.peer)]
         servers, image = [node, *peers], make_ct()
         for associations in (4, 1):
-            results = alternate(servers, options.rounds, lambda one, n=associations: send(one, image, n, options.count))
+            measure = partial(send, image=image, associations=associations, count=options.count)
+            results = alternate(servers, options.rounds, measure)
             show(f"{associations} association(s), CT of 0.53 MB", results)
         large, before = make_multi_frame(), node.rss_mb()
         others = [peer for peer in peers if peer.name == "dcmtk"]
