@@ -14,10 +14,15 @@ import itertools
 import mmap
 import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from node.store.native import BackgroundWriter
 
 CONTENT = os.urandom(530_742)
 FRAMES = os.urandom(4120)
@@ -47,6 +52,7 @@ class Disk:
         for at in range(0, 64 << 20, len(self._aligned)):
             os.pwrite(self._journal, self._aligned, at)
         self._at = 0
+        self._writer = BackgroundWriter()
         self.sync_all()
 
     def write(self, *, begin: bool = False, past_cache: bool = False) -> None:
@@ -66,6 +72,24 @@ class Disk:
             LIBC.sync_file_range(descriptor, 0, 0, 2)
         os.close(descriptor)
         compute(0.5)
+        os.link(temporary, final)
+        temporary.unlink()
+
+    def write_meanwhile(self) -> None:
+        """The same past the system's cache, while we compute: the file has its length first."""
+        number = next(self._numbers)
+        temporary, final = self._folder / f"{number}.part", self._folder / f"{number}.dcm"
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_DIRECT)
+        whole = len(CONTENT) // 4096 * 4096
+        os.ftruncate(descriptor, len(CONTENT))
+        self._writer.begin(descriptor, memoryview(self._aligned)[:whole])
+        compute(0.5)
+        if self._writer.wait() != whole:
+            raise OSError("the disk took a part only")
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, 0)
+        os.pwrite(descriptor, memoryview(self._aligned)[whole : len(CONTENT)], whole)
+        LIBC.sync_file_range(descriptor, 0, 0, 2)
+        os.close(descriptor)
         os.link(temporary, final)
         temporary.unlink()
 
@@ -100,6 +124,11 @@ def ways(disk: Disk) -> dict[str, Callable[[], None]]:
         disk.write_row()
         disk.sync_all()
 
+    def meanwhile() -> None:
+        disk.write_meanwhile()
+        disk.write_row()
+        disk.sync_all()
+
     return {
         "computing alone": lambda: compute(0.8),
         "file, then row": lambda: file_then_row(begin=False),
@@ -107,6 +136,7 @@ def ways(disk: Disk) -> dict[str, Callable[[], None]]:
         "one sync for both": lambda: together(begin=False),
         "one sync, begun early": lambda: together(begin=True),
         "one sync, past the page cache (the node)": lambda: together(begin=True, past_cache=True),
+        "the same, while it computes (the node, alone)": meanwhile,
         "one journal for both, no files": disk.append,
     }
 

@@ -96,6 +96,11 @@ class Committer:
         """Of an object all has come: a context to use until it is committed."""
         return Expected(self._groups)
 
+    @property
+    def is_idle(self) -> bool:
+        """Nobody else has an object to commit just now: while one waits for the disk, nobody computes."""
+        return self._groups.is_alone
+
     def commit(
         self,
         instance: ReceivedInstance,

@@ -73,6 +73,11 @@ class Groups:
         self._waiting: list[Waiting] = []
         self._has_leader = False
 
+    @property
+    def is_alone(self) -> bool:
+        """Nobody but the one that asks, if it is expected, is on the way to a commit; a glance without the lock."""
+        return self.expected <= 1 and not self._has_leader
+
     def join(self, item: Waiting, expected: Expected | None) -> bool:
         """Wait until the item is answered, or its thread is to lead the next group, which holds it: True."""
         with self.lock:

@@ -255,6 +255,8 @@ class IncomingObject:
             raise RuntimeError("flush() leaves a file or a refusal")
         refusal = None
         try:
+            if self._intake.committer.is_idle:
+                self._file.begin()
             try:
                 self._header = self._read_header(self._file)
             except Refused as found:

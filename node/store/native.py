@@ -1,9 +1,14 @@
-"""Calls of Linux that Python does not have: sync_file_range(2), renameat2(2). Other systems do without them."""
+"""Calls of Linux that Python does not have: sync_file_range(2), renameat2(2), io_submit(2) and what goes with it.
+
+Other systems do without them.
+"""
 
 import ctypes
 import errno
 import os
+import platform
 import shutil
+import struct
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +17,10 @@ from typing import Any
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
 _SYNC_FILE_RANGE_WRITE = 2
+_AIO_CALLS = {"x86_64": (206, 207, 208, 209), "aarch64": (0, 1, 4, 2)}  # io_setup, io_destroy, io_getevents, io_submit
+_IO_CONTROL_BLOCK = struct.Struct("<QIiHhIQQqQII")  # data, key, flags, operation, ..., file, memory, bytes, offset, ...
+_IO_EVENT = struct.Struct("<QQqq")  # data, object, result, second result
+_PWRITE = 1
 _NOT_HERE = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM)
 
 
@@ -71,3 +80,58 @@ def _move_by_link(source: str, target: str) -> None:
         os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
         shutil.copyfile(source, target)
     Path(source).unlink()
+
+
+class BackgroundWriter:
+    """Writes one piece of memory into a file while the caller goes on; one at a time. Where a file is written past the
+    page cache and has its length already, the call that begins it does not wait for the disk.
+
+    Raises `OSError` where the system does not have this, or has no more of it.
+    """
+
+    def __init__(self) -> None:
+        self._context = ctypes.c_ulong(0)
+        calls = _AIO_CALLS.get(platform.machine()) if sys.maxsize > 1 << 32 else None
+        system_call = _find("syscall")
+        if calls is None or system_call is None:
+            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+        self._system_call = system_call
+        setup, self._destroy, self._get_events, self._submit = calls
+        self._control = ctypes.create_string_buffer(_IO_CONTROL_BLOCK.size)
+        self._controls = (ctypes.c_void_p * 1)(ctypes.addressof(self._control))
+        self._event = ctypes.create_string_buffer(_IO_EVENT.size)
+        self._call(setup, ctypes.c_long(1), ctypes.byref(self._context))
+
+    def begin(self, descriptor: int, content: memoryview) -> None:
+        """Write `content` at the beginning of a file; it stays as it is until `wait`, which must follow. Raises
+        `OSError`, and nothing was begun."""
+        address = ctypes.addressof(ctypes.c_char.from_buffer(content))
+        _IO_CONTROL_BLOCK.pack_into(
+            self._control, 0, 0, 0, 0, _PWRITE, 0, descriptor, address, len(content), 0, 0, 0, 0
+        )
+        self._call(self._submit, self._context, ctypes.c_long(1), self._controls)
+
+    def wait(self) -> int:
+        """How many bytes were written, at least one. Raises `OSError`; nothing is under way then either."""
+        while True:
+            try:
+                self._call(self._get_events, self._context, ctypes.c_long(1), ctypes.c_long(1), self._event, None)
+                break
+            except InterruptedError:
+                continue
+        result = int(_IO_EVENT.unpack(self._event.raw)[2])
+        if result <= 0:
+            number = -result or errno.EIO
+            raise OSError(number, os.strerror(number))
+        return result
+
+    def close(self) -> None:
+        """Give it back; nothing is under way."""
+        if self._context:
+            self._system_call(ctypes.c_long(self._destroy), self._context)
+            self._context = ctypes.c_ulong(0)
+
+    def _call(self, number: int, *arguments: Any) -> None:
+        if self._system_call(ctypes.c_long(number), *arguments) < 0:
+            failure = ctypes.get_errno()
+            raise OSError(failure, os.strerror(failure))

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from node.store.digests import new_digest
-from node.store.native import find_write_back
+from node.store.native import BackgroundWriter, find_write_back
 
 if sys.platform != "win32":
     import fcntl
@@ -29,23 +29,40 @@ _DIRECT = getattr(os, "O_DIRECT", 0)
 _begin_write_back = find_write_back()
 
 
-class Stages:
-    """Memory in which files are put together, aligned to blocks; any number of threads."""
+class Stage:
+    """`STAGE_BYTES` of memory aligned to blocks, and what writes from it in the background; None where nothing does."""
 
     def __init__(self) -> None:
-        self._idle: list[memoryview] = []
+        self.memory = memoryview(_fresh(STAGE_BYTES))
+        self.writer: BackgroundWriter | None = None
+        with suppress(OSError):
+            self.writer = BackgroundWriter()
 
-    def borrow(self) -> memoryview:
-        """`STAGE_BYTES` of it, with whatever content."""
+    def close(self) -> None:
+        """Nobody will use it again."""
+        if self.writer is not None:
+            self.writer.close()
+
+
+class Stages:
+    """Memory in which files are put together; any number of threads."""
+
+    def __init__(self) -> None:
+        self._idle: list[Stage] = []
+
+    def borrow(self) -> Stage:
+        """One with whatever content."""
         try:
             return self._idle.pop()
         except IndexError:
-            return memoryview(_fresh(STAGE_BYTES))
+            return Stage()
 
-    def give_back(self, stage: memoryview) -> None:
+    def give_back(self, stage: Stage) -> None:
         """Nobody uses it any more."""
         if len(self._idle) < _IDLE_STAGES:
             self._idle.append(stage)
+        else:
+            stage.close()
 
 
 def _fresh(size: int) -> mmap.mmap:
@@ -76,7 +93,10 @@ class TemporaryFile:
         """Of what was written after `head`, once the file is finished."""
         self.descriptor = -1
         self._stages = stages
-        self._stage = stages.borrow()
+        self._borrowed: Stage | None = stages.borrow()
+        self._stage = self._borrowed.memory
+        self._writer = self._borrowed.writer
+        self._begun = 0  # bytes from the beginning on that are being written in the background
         try:
             self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
         except BaseException:
@@ -112,6 +132,16 @@ class TemporaryFile:
                     self._use_cache()
                 self._put_all()
 
+    def begin(self) -> None:
+        """All has come: let the disk begin with it, where it can, while `content` is read. Raises `OSError`."""
+        whole = self._filled - self._filled % BLOCK_BYTES
+        if self._writer is None or not (self._is_past_cache and self.is_in_memory and whole):
+            return
+        os.ftruncate(self.descriptor, self._filled)  # a file that grows is waited for
+        with suppress(OSError):  # `finish` writes it, or says what is wrong
+            self._writer.begin(self.descriptor, self._stage[:whole])
+            self._begun = whole
+
     def finish(self) -> None:
         """Write what is left; the file is whole then, and whoever has the descriptor may read it. Raises `OSError`."""
         if self.descriptor >= 0:
@@ -134,21 +164,48 @@ class TemporaryFile:
             Path(self.path).unlink()
 
     def _leave_stage(self) -> None:
-        if len(self._stage):
-            self._stages.give_back(self._stage)
-            self._stage = memoryview(b"")
+        with suppress(OSError):
+            self._wait()
+        borrowed, self._borrowed = self._borrowed, None
+        if borrowed is not None:
+            self._stage, self._writer = memoryview(b""), None
+            self._stages.give_back(borrowed)
 
     def _put_all(self) -> None:
         """Write what is in the stage: whole blocks, and if there is more, it is the end of the file."""
         self.is_in_memory = False
         whole = self._filled - self._filled % BLOCK_BYTES if self._is_past_cache else 0
-        if whole:
-            self._put(self._stage[:whole])
+        if self._begun:
+            self._take_digest()
+            done = self._wait()
+            os.lseek(self.descriptor, done, os.SEEK_SET)
+        else:
+            done = 0
+        if done < whole:
+            self._put(self._stage[done:whole])
         if whole < self._filled:
             self._use_cache()
             self._put(self._stage[whole : self._filled])
-        self.digest.update(self._stage[self._fresh : self._filled])
+        self._take_digest()
         self._filled = self._fresh = 0
+
+    def _take_digest(self) -> None:
+        self.digest.update(self._stage[self._fresh : self._filled])
+        self._fresh = self._filled
+
+    def _wait(self) -> int:
+        """Until nothing is written in the background any more; how many bytes, in whole blocks, need not be written
+        again. Raises `OSError`."""
+        begun, self._begun = self._begun, 0
+        if not begun or self._writer is None:
+            return 0
+        try:
+            written = self._writer.wait()
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            return 0  # the file system cannot: it is told once more, and then goes through the cache
+        return written - written % BLOCK_BYTES
 
     def _put(self, content: memoryview) -> None:
         while content:

@@ -16,7 +16,7 @@ from node.receive.command import Command, CommandField
 from node.receive.committer import Committer
 from node.receive.intake import IncomingObject, Intake, Sender
 from node.store.files import FileStore
-from node.store.temporary import STAGE_BYTES
+from node.store.temporary import STAGE_BYTES, TemporaryFile
 from tests.node.receive.wire import Encoded
 
 
@@ -120,6 +120,18 @@ def test_long_object_that_the_disk_does_not_give_back_is_refused(
         incoming.complete()
     assert refused.value.status == 0xA700
     assert stored(files) == [] and left_over(files) == []
+
+
+def test_lone_object_is_written_while_its_header_is_read(
+    intake: Intake, files: FileStore, images: list[Encoded], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[bool] = []
+    monkeypatch.setattr(TemporaryFile, "begin", lambda file: begun.append(file.is_in_memory))
+    begin(intake, images[0], images[0].data_set).complete()
+    assert begun == [True]
+    with intake.committer.expect(), intake.committer.expect():  # others are at work
+        begin(intake, images[1], images[1].data_set).complete()
+    assert begun == [True] and len(stored(files)) == 2
 
 
 def test_what_is_prepared_and_given_up_leaves_nothing(intake: Intake, files: FileStore, images: list[Encoded]) -> None:

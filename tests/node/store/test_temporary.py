@@ -10,6 +10,7 @@ import pytest
 from blake3 import blake3
 
 from node.store import temporary
+from node.store.native import BackgroundWriter
 from node.store.temporary import BLOCK_BYTES, STAGE_BYTES, Stages, TemporaryFile
 from tests.counterparts import leave_out
 
@@ -150,7 +151,7 @@ def test_memory_is_used_again(tmp_path: Path) -> None:
         file.close()
     make(tmp_path / "discarded", stages).remove()
     assert len(stages._idle) == 1
-    first, second = stages.borrow(), stages.borrow()
+    first, second = stages.borrow().memory, stages.borrow().memory
     assert len(first) == len(second) == STAGE_BYTES
     first[0], second[0] = 1, 2
     assert first[0] == 1, "nobody is lent what another has"
@@ -223,6 +224,125 @@ def test_what_is_read_again_goes_through_the_cache_where_it_is_long(tmp_path: Pa
         if name == "long":
             assert all(cached_pages(tmp_path / name))
         assert (tmp_path / name).read_bytes() == b"head" + content_of(size)
+
+
+BEGUN_SIZES = [0, 100, BLOCK_BYTES - 4, BLOCK_BYTES, 10 * BLOCK_BYTES + 7, STAGE_BYTES - 4, 2 * STAGE_BYTES + 5]
+
+
+@pytest.mark.parametrize("past_cache", [True, False])
+@pytest.mark.parametrize("size", BEGUN_SIZES)
+def test_file_that_is_begun_while_it_is_read_is_what_was_written(tmp_path: Path, size: int, past_cache: bool) -> None:
+    stages = Stages()
+    for name in ("one", "other"):
+        content = content_of(size)[::-1] if name == "other" else content_of(size)
+        file = make(tmp_path / name, stages, past_cache=past_cache)
+        file.write(memoryview(content))
+        file.begin()
+        if file.is_in_memory:
+            assert file.content == b"head" + content
+        file.finish()
+        file.close()
+        is_whole = (tmp_path / name).read_bytes() == b"head" + content  # what differs is of no interest, and long
+        assert is_whole
+        assert file.digest.hexdigest() == blake3(content).hexdigest()
+
+
+def begun(path: Path, stages: Stages, size: int = 20 * BLOCK_BYTES) -> TemporaryFile:
+    file = make(path, stages)
+    file.write(memoryview(content_of(size)))
+    file.begin()
+    return file
+
+
+def test_what_is_begun_is_written_past_the_cache_in_the_background(tmp_path: Path) -> None:
+    with TemporaryDirectory(dir=Path(__file__).parent) as beside:
+        folders = (folder for folder in (tmp_path, Path(beside)) if bypasses_the_cache(folder / "probe"))
+        folder = next(folders, None)
+        if folder is None:
+            leave_out("no file system here writes past the page cache")
+        file = begun(folder / "one", Stages())
+        assert file._begun == 20 * BLOCK_BYTES, "nothing was begun"
+        file.finish()
+        file.close()
+        pages = cached_pages(folder / "one")
+        assert not any(pages[:-1]) and pages[-1]
+
+
+@pytest.mark.parametrize("outcome", [errno.EINVAL, 3 * BLOCK_BYTES + 100])
+def test_what_the_background_leaves_is_written_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outcome: int
+) -> None:
+    real = BackgroundWriter.wait
+
+    def wait(writer: BackgroundWriter) -> int:
+        real(writer)
+        (tmp_path / "one").write_bytes(bytes((tmp_path / "one").stat().st_size))  # as if nothing had come of it
+        if outcome == errno.EINVAL:
+            raise OSError(outcome, os.strerror(outcome))
+        with (tmp_path / "one").open("r+b") as file:
+            file.write((b"head" + content_of(outcome))[:outcome])
+        return outcome
+
+    monkeypatch.setattr(BackgroundWriter, "wait", wait)
+    file = begun(tmp_path / "one", Stages())
+    file.finish()
+    file.close()
+    is_whole = (tmp_path / "one").read_bytes() == b"head" + content_of(20 * BLOCK_BYTES)
+    assert is_whole
+
+
+def test_disk_that_fails_in_the_background_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, stages = BackgroundWriter.wait, Stages()
+
+    def wait(writer: BackgroundWriter) -> int:
+        real(writer)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(BackgroundWriter, "wait", wait)
+    file = begun(tmp_path / "one", stages)
+    with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+        file.finish()
+    file.remove()
+    assert list(tmp_path.iterdir()) == [] and len(stages._idle) == 1
+
+
+def test_memory_is_not_given_back_while_it_is_written_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, stages, waited = BackgroundWriter.wait, Stages(), []
+
+    def wait(writer: BackgroundWriter) -> int:
+        waited.append(len(stages._idle))
+        return real(writer)
+
+    monkeypatch.setattr(BackgroundWriter, "wait", wait)
+    begun(tmp_path / "one", stages).remove()
+    begun(tmp_path / "other", stages).close()
+    assert waited == [0, 0] and len(stages._idle) == 1
+
+
+def test_system_without_background_writes_does_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    for method in ("__init__", "begin"):
+        with monkeypatch.context() as patched:
+            patched.setattr(BackgroundWriter, method, fail)
+            file = begun(tmp_path / method, Stages())
+            file.finish()
+            file.close()
+            assert (tmp_path / method).read_bytes() == b"head" + content_of(20 * BLOCK_BYTES)
+
+
+def test_background_writers_are_given_back() -> None:
+    writers = [BackgroundWriter() for _ in range(3)]
+    for writer in writers:
+        writer.close()
+        writer.close()
+    stages = Stages()
+    borrowed = [stages.borrow() for _ in range(20)]
+    for stage in borrowed:
+        stages.give_back(stage)
+    closed = [stage for stage in borrowed if stage.writer is not None and not stage.writer._context]
+    assert len(closed) == 4
 
 
 def test_path_that_is_taken_is_an_error(tmp_path: Path) -> None:
