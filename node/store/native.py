@@ -10,7 +10,9 @@ import platform
 import shutil
 import struct
 import sys
+import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +88,9 @@ class BackgroundWriter:
     """Writes one piece of memory into a file while the caller goes on; one at a time. Where a file is written past the
     page cache and has its length already, the call that begins it does not wait for the disk.
 
-    Raises `OSError` where the system does not have this, or has no more of it.
+    Raises `OSError` where the system does not have this, or has no more of it: it is given back when nobody refers to
+    the writer any more, and nothing may be under way then. No library stands between, since those that there are
+    (caio) ask for an event loop and a thread that is woken; here the thread that begins is the one that waits.
     """
 
     def __init__(self) -> None:
@@ -96,11 +100,12 @@ class BackgroundWriter:
         if calls is None or system_call is None:
             raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
         self._system_call = system_call
-        setup, self._destroy, self._get_events, self._submit = calls
+        setup, destroy, self._get_events, self._submit = calls
         self._control = ctypes.create_string_buffer(_IO_CONTROL_BLOCK.size)
         self._controls = (ctypes.c_void_p * 1)(ctypes.addressof(self._control))
         self._event = ctypes.create_string_buffer(_IO_EVENT.size)
         self._call(setup, ctypes.c_long(1), ctypes.byref(self._context))
+        weakref.finalize(self, system_call, ctypes.c_long(destroy), self._context).atexit = False
 
     def begin(self, descriptor: int, content: memoryview) -> None:
         """Write `content` at the beginning of a file; it stays as it is until `wait`, which must follow. Raises
@@ -109,29 +114,26 @@ class BackgroundWriter:
         _IO_CONTROL_BLOCK.pack_into(
             self._control, 0, 0, 0, 0, _PWRITE, 0, descriptor, address, len(content), 0, 0, 0, 0
         )
-        self._call(self._submit, self._context, ctypes.c_long(1), self._controls)
+        if self._call(self._submit, self._context, ctypes.c_long(1), self._controls) != 1:
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
     def wait(self) -> int:
         """How many bytes were written, at least one. Raises `OSError`; nothing is under way then either."""
-        while True:
-            try:
-                self._call(self._get_events, self._context, ctypes.c_long(1), ctypes.c_long(1), self._event, None)
-                break
-            except InterruptedError:
-                continue
+        came = 0
+        while came != 1:
+            with suppress(InterruptedError):
+                came = self._call(
+                    self._get_events, self._context, ctypes.c_long(1), ctypes.c_long(1), self._event, None
+                )
         result = int(_IO_EVENT.unpack(self._event.raw)[2])
         if result <= 0:
             number = -result or errno.EIO
             raise OSError(number, os.strerror(number))
         return result
 
-    def close(self) -> None:
-        """Give it back; nothing is under way."""
-        if self._context:
-            self._system_call(ctypes.c_long(self._destroy), self._context)
-            self._context = ctypes.c_ulong(0)
-
-    def _call(self, number: int, *arguments: Any) -> None:
-        if self._system_call(ctypes.c_long(number), *arguments) < 0:
+    def _call(self, number: int, *arguments: Any) -> int:
+        result = int(self._system_call(ctypes.c_long(number), *arguments))
+        if result < 0:
             failure = ctypes.get_errno()
             raise OSError(failure, os.strerror(failure))
+        return result

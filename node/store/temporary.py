@@ -38,11 +38,6 @@ class Stage:
         with suppress(OSError):
             self.writer = BackgroundWriter()
 
-    def close(self) -> None:
-        """Nobody will use it again."""
-        if self.writer is not None:
-            self.writer.close()
-
 
 class Stages:
     """Memory in which files are put together; any number of threads."""
@@ -61,8 +56,6 @@ class Stages:
         """Nobody uses it any more."""
         if len(self._idle) < _IDLE_STAGES:
             self._idle.append(stage)
-        else:
-            stage.close()
 
 
 def _fresh(size: int) -> mmap.mmap:

@@ -2,6 +2,8 @@ import ctypes
 import errno
 import mmap
 import os
+import platform
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 import pytest
 from blake3 import blake3
 
-from node.store import temporary
+from node.store import native, temporary
 from node.store.native import BackgroundWriter
 from node.store.temporary import BLOCK_BYTES, STAGE_BYTES, Stages, TemporaryFile
 from tests.counterparts import leave_out
@@ -75,16 +77,32 @@ def test_file_is_what_was_written(tmp_path: Path, size: int, piece: int, past_ca
     assert file.digest.hexdigest() == blake3(content).hexdigest()
 
 
-def test_whole_blocks_are_not_in_the_page_cache(tmp_path: Path) -> None:
+@pytest.fixture
+def direct_folder(tmp_path: Path) -> Iterator[Path]:
+    """A folder whose files can be written past the page cache."""
     with TemporaryDirectory(dir=Path(__file__).parent) as beside:  # where temporary files lie in memory alone
-        folders = (folder for folder in (tmp_path, Path(beside)) if bypasses_the_cache(folder / "probe"))
-        folder = next(folders, None)
-        if folder is None:
+        folders = [folder for folder in (tmp_path, Path(beside)) if bypasses_the_cache(folder / "probe")]
+        if not folders:
             leave_out("no file system here writes past the page cache")
-        for name, past_cache in (("cached", False), ("direct", True)):
-            written(folder / name, content_of(2 * STAGE_BYTES + 100), past_cache=past_cache)
-        assert all(cached_pages(folder / "cached"))
-        direct = cached_pages(folder / "direct")
+        (folders[0] / "probe").unlink()
+        yield folders[0]
+
+
+@pytest.fixture
+def background_folder(direct_folder: Path) -> Path:
+    """A folder whose files can be written in the background too."""
+    try:
+        BackgroundWriter()
+    except OSError as error:
+        leave_out(f"nothing is written in the background here: {error}")
+    return direct_folder
+
+
+def test_whole_blocks_are_not_in_the_page_cache(direct_folder: Path) -> None:
+    for name, is_past_cache in (("cached", False), ("direct", True)):
+        written(direct_folder / name, content_of(2 * STAGE_BYTES + 100), past_cache=is_past_cache)
+    assert all(cached_pages(direct_folder / "cached"))
+    direct = cached_pages(direct_folder / "direct")
     assert not any(direct[:-1]) and direct[-1], "only the end, which fills no block, goes through the cache"
 
 
@@ -254,44 +272,39 @@ def begun(path: Path, stages: Stages, size: int = 20 * BLOCK_BYTES) -> Temporary
     return file
 
 
-def test_what_is_begun_is_written_past_the_cache_in_the_background(tmp_path: Path) -> None:
-    with TemporaryDirectory(dir=Path(__file__).parent) as beside:
-        folders = (folder for folder in (tmp_path, Path(beside)) if bypasses_the_cache(folder / "probe"))
-        folder = next(folders, None)
-        if folder is None:
-            leave_out("no file system here writes past the page cache")
-        file = begun(folder / "one", Stages())
-        assert file._begun == 20 * BLOCK_BYTES, "nothing was begun"
-        file.finish()
-        file.close()
-        pages = cached_pages(folder / "one")
-        assert not any(pages[:-1]) and pages[-1]
+def test_what_is_begun_is_written_past_the_cache_in_the_background(background_folder: Path) -> None:
+    file = begun(background_folder / "one", Stages())
+    assert file._begun == 20 * BLOCK_BYTES, "nothing was begun"
+    file.finish()
+    file.close()
+    pages = cached_pages(background_folder / "one")
+    assert not any(pages[:-1]) and pages[-1]
 
 
 @pytest.mark.parametrize("outcome", [errno.EINVAL, 3 * BLOCK_BYTES + 100])
 def test_what_the_background_leaves_is_written_afterwards(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outcome: int
+    background_folder: Path, monkeypatch: pytest.MonkeyPatch, outcome: int
 ) -> None:
-    real = BackgroundWriter.wait
+    real, path, waited = BackgroundWriter.wait, background_folder / "one", []
 
     def wait(writer: BackgroundWriter) -> int:
-        real(writer)
-        (tmp_path / "one").write_bytes(bytes((tmp_path / "one").stat().st_size))  # as if nothing had come of it
+        waited.append(real(writer))
+        path.write_bytes(bytes(path.stat().st_size))  # as if nothing had come of it
         if outcome == errno.EINVAL:
             raise OSError(outcome, os.strerror(outcome))
-        with (tmp_path / "one").open("r+b") as file:
+        with path.open("r+b") as file:
             file.write((b"head" + content_of(outcome))[:outcome])
         return outcome
 
     monkeypatch.setattr(BackgroundWriter, "wait", wait)
-    file = begun(tmp_path / "one", Stages())
+    file = begun(path, Stages())
     file.finish()
     file.close()
-    is_whole = (tmp_path / "one").read_bytes() == b"head" + content_of(20 * BLOCK_BYTES)
-    assert is_whole
+    is_whole = path.read_bytes() == b"head" + content_of(20 * BLOCK_BYTES)
+    assert is_whole and waited == [20 * BLOCK_BYTES]
 
 
-def test_disk_that_fails_in_the_background_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_disk_that_fails_in_the_background_is_told(background_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real, stages = BackgroundWriter.wait, Stages()
 
     def wait(writer: BackgroundWriter) -> int:
@@ -299,14 +312,16 @@ def test_disk_that_fails_in_the_background_is_told(tmp_path: Path, monkeypatch: 
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(BackgroundWriter, "wait", wait)
-    file = begun(tmp_path / "one", stages)
+    file = begun(background_folder / "one", stages)
     with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
         file.finish()
     file.remove()
-    assert list(tmp_path.iterdir()) == [] and len(stages._idle) == 1
+    assert list(background_folder.iterdir()) == [] and len(stages._idle) == 1
 
 
-def test_memory_is_not_given_back_while_it_is_written_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_not_given_back_while_it_is_written_from(
+    background_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real, stages, waited = BackgroundWriter.wait, Stages(), []
 
     def wait(writer: BackgroundWriter) -> int:
@@ -314,8 +329,8 @@ def test_memory_is_not_given_back_while_it_is_written_from(tmp_path: Path, monke
         return real(writer)
 
     monkeypatch.setattr(BackgroundWriter, "wait", wait)
-    begun(tmp_path / "one", stages).remove()
-    begun(tmp_path / "other", stages).close()
+    begun(background_folder / "one", stages).remove()
+    begun(background_folder / "other", stages).close()
     assert waited == [0, 0] and len(stages._idle) == 1
 
 
@@ -332,17 +347,56 @@ def test_system_without_background_writes_does_without(tmp_path: Path, monkeypat
             assert (tmp_path / method).read_bytes() == b"head" + content_of(20 * BLOCK_BYTES)
 
 
-def test_background_writers_are_given_back() -> None:
-    writers = [BackgroundWriter() for _ in range(3)]
-    for writer in writers:
-        writer.close()
-        writer.close()
+def watch_system_calls(monkeypatch: pytest.MonkeyPatch, results: dict[int, list[int]]) -> list[int]:
+    """The numbers of those that background writers make from now on; what the first calls of some return is given."""
+    find, made = native._find, []
+
+    def find_and_watch(name: str) -> Any:
+        real = find(name)
+
+        def call(number: ctypes.c_long, *arguments: Any) -> int:
+            made.append(number.value)
+            planned = results.get(number.value)
+            return planned.pop(0) if planned else real(number, *arguments)
+
+        return call
+
+    monkeypatch.setattr(native, "_find", find_and_watch)
+    return made
+
+
+def test_background_writers_are_given_back(background_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = watch_system_calls(monkeypatch, {})
+    setup, destroy, *_ = native._AIO_CALLS[platform.machine()]
     stages = Stages()
     borrowed = [stages.borrow() for _ in range(20)]
-    for stage in borrowed:
-        stages.give_back(stage)
-    closed = [stage for stage in borrowed if stage.writer is not None and not stage.writer._context]
-    assert len(closed) == 4
+    while borrowed:
+        stages.give_back(borrowed.pop())
+    assert (made.count(setup), made.count(destroy)) == (20, 20 - temporary._IDLE_STAGES)
+    del stages
+    assert made.count(destroy) == 20
+
+
+def test_write_that_the_system_did_not_take_was_not_begun(
+    background_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    *_, submit = native._AIO_CALLS[platform.machine()]
+    made = watch_system_calls(monkeypatch, {submit: [0]})
+    file = begun(background_folder / "one", Stages())
+    assert made[-1] == submit and file._begun == 0
+    file.finish()
+    file.close()
+    assert (background_folder / "one").read_bytes() == b"head" + content_of(20 * BLOCK_BYTES)
+
+
+def test_wait_that_ends_without_an_outcome_goes_on(background_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, _, get_events, _ = native._AIO_CALLS[platform.machine()]
+    made = watch_system_calls(monkeypatch, {get_events: [0, 0]})
+    file = begun(background_folder / "one", Stages())
+    file.finish()
+    file.close()
+    assert made.count(get_events) == 3
+    assert (background_folder / "one").read_bytes() == b"head" + content_of(20 * BLOCK_BYTES)
 
 
 def test_path_that_is_taken_is_an_error(tmp_path: Path) -> None:
