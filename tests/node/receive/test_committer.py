@@ -17,15 +17,15 @@ from sqlalchemy import Engine, delete, func, select, update
 from sqlalchemy.exc import OperationalError
 
 from node.errors import Refused
-from node.receive.command import Command, CommandField
 from node.receive.committer import Committer
-from node.receive.intake import IncomingObject, Intake, Sender
+from node.receive.intake import IncomingObject, Intake
 from node.store import tables
 from node.store.database import open_database, read_transaction, write_transaction
 from node.store.digests import is_old, matches
 from node.store.files import FileStore
 from node.store.sync_point import SyncPoint
 from tests.counterparts import wait_until
+from tests.node.receive.objects import begin, in_session, taking
 from tests.node.receive.wire import Encoded
 
 PATIENCE = 90
@@ -58,25 +58,14 @@ def engine(empty_database: Path, tmp_path: Path) -> Iterator[Engine]:
 def files(engine: Engine) -> Iterator[WatchedFiles]:
     database = engine.url.database
     assert database is not None
-    made = WatchedFiles(Path(database).parent)
-    made.open_session()
-    yield made
-    made.close_session()
+    with in_session(WatchedFiles(Path(database).parent)) as files:
+        yield files
 
 
 @pytest.fixture
 def intake(engine: Engine, files: WatchedFiles) -> Iterator[Intake]:
-    committer = Committer(engine, files, lambda: None, durability="group", quiet_seconds=30)
-    yield Intake(files, committer, free_disk_bytes=0)
-    committer.close()
-
-
-def begin(intake: Intake, image: Encoded) -> IncomingObject:
-    command = Command(CommandField.C_STORE_RQ, 1, image.sop_class, image.sop_instance, has_data_set=True)
-    incoming = intake.begin_object(command, image.transfer_syntax, Sender("SENDER", "NODE"))
-    incoming.add(memoryview(image.data_set))
-    incoming.flush()
-    return incoming
+    with taking(engine, files) as intake:
+        yield intake
 
 
 @contextmanager
@@ -284,13 +273,12 @@ def test_rows_and_files_on_two_file_systems_are_synced_one_after_the_other(
     engine: Engine, files: WatchedFiles, images: list[Encoded], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(files.file_system, "holds", lambda path: False)
-    committer = Committer(engine, files, lambda: None, durability="group", quiet_seconds=30)
     seen: list[int] = []
     files.syncing = lambda: seen.append(rows(engine))
-    begin(Intake(files, committer, free_disk_bytes=0), images[0]).complete()
+    with taking(engine, files) as intake:
+        begin(intake, images[0]).complete()
     assert seen == [0] and rows(engine) == 1
     assert not (files.data_dir / "synced").exists()
-    committer.close()
 
 
 def test_other_file_system_bytes_before_a_failed_sync_are_never_acknowledged(
@@ -298,15 +286,13 @@ def test_other_file_system_bytes_before_a_failed_sync_are_never_acknowledged(
 ) -> None:
     """As with one sync: it may have been a storage commitment to which the failure was told."""
     monkeypatch.setattr(files.file_system, "holds", lambda path: False)
-    committer = Committer(engine, files, lambda: None, durability="group", quiet_seconds=30)
-    under_way = begin(Intake(files, committer, free_disk_bytes=0), images[0])
-
-    with failing_syncs(files), pytest.raises(OSError, match="error"):
-        files.file_system.sync()
-    with pytest.raises(Refused):
-        under_way.complete()
+    with taking(engine, files) as intake:
+        under_way = begin(intake, images[0])
+        with failing_syncs(files), pytest.raises(OSError, match="error"):
+            files.file_system.sync()
+        with pytest.raises(Refused):
+            under_way.complete()
     assert rows(engine) == 0 and not placed(files)
-    committer.close()
 
 
 def test_log_that_may_have_a_gap_is_emptied_before_anything_is_acknowledged(
@@ -340,23 +326,19 @@ def test_object_that_another_process_takes_back_stays_with_whoever_acknowledged_
     engine: Engine, files: WatchedFiles, intake: Intake, images: list[Encoded]
 ) -> None:
     """Both processes see the row at once; only one of them is told of a failure."""
-    others = WatchedFiles(files.data_dir)
-    others.open_session()
-    theirs = Committer(engine, others, lambda: None, durability="group", quiet_seconds=30)
 
     def fail() -> None:
         begin(intake, images[0]).complete()
         raise OSError(5, os.strerror(5))
 
-    others.syncing = fail
-    with pytest.raises(Refused):
-        begin(Intake(others, theirs, free_disk_bytes=0), images[0]).complete()
-    (kept,) = placed(files)
-    with read_transaction(engine) as connection:
-        assert files.absolute(connection.scalar(select(tables.instance.c.path)) or "") == kept
-    assert kept.read_bytes().endswith(images[0].data_set)
-    theirs.close()
-    others.close_session()
+    with in_session(WatchedFiles(files.data_dir)) as others, taking(engine, others) as theirs:
+        others.syncing = fail
+        with pytest.raises(Refused):
+            begin(theirs, images[0]).complete()
+        (kept,) = placed(files)
+        with read_transaction(engine) as connection:
+            assert files.absolute(connection.scalar(select(tables.instance.c.path)) or "") == kept
+        assert kept.read_bytes().endswith(images[0].data_set)
 
 
 def test_object_that_another_process_made_durable_keeps_its_file(
@@ -364,22 +346,16 @@ def test_object_that_another_process_made_durable_keeps_its_file(
 ) -> None:
     """Also for a process that had nothing to do since: somebody may be reading the file."""
     times = iter(datetime(2026, 3, 1, hour, tzinfo=UTC) for hour in range(24))
-
-    def make(store: FileStore) -> Intake:
-        own = Committer(engine, store, lambda: None, durability="group", quiet_seconds=30, now=lambda: next(times))
-        return Intake(store, own, free_disk_bytes=0)
-
-    others = WatchedFiles(files.data_dir)
-    others.open_session()
-    idle, busy = make(files), make(others)
-    begin(idle, images[1]).complete()
-    begin(busy, images[0]).complete()
-    before = set(placed(files))
-    begin(idle, images[0]).complete()
-    assert set(placed(files)) == before and len(before) == 2
-    for each in (idle, busy):
-        each.committer.close()
-    others.close_session()
+    with (
+        in_session(WatchedFiles(files.data_dir)) as others,
+        taking(engine, files, now=lambda: next(times)) as idle,
+        taking(engine, others, now=lambda: next(times)) as busy,
+    ):
+        begin(idle, images[1]).complete()
+        begin(busy, images[0]).complete()
+        before = set(placed(files))
+        begin(idle, images[0]).complete()
+        assert set(placed(files)) == before and len(before) == 2
 
 
 def test_row_that_vanishes_before_its_copy_is_answered_is_written_again(
@@ -423,8 +399,6 @@ def test_clock_that_is_set_back_leaves_no_row_unlooked_at(
     engine: Engine, files: WatchedFiles, images: list[Encoded]
 ) -> None:
     times = iter(datetime(2026, 3, 1, 12, tzinfo=UTC) - timedelta(hours=hours) for hours in range(9))
-    committer = Committer(engine, files, lambda: None, durability="group", quiet_seconds=30, now=lambda: next(times))
-    intake = Intake(files, committer, free_disk_bytes=0)
 
     def look() -> None:
         point = SyncPoint(files.data_dir).read()
@@ -435,10 +409,10 @@ def test_clock_that_is_set_back_leaves_no_row_unlooked_at(
 
     looked: list[datetime] = []
     files.syncing = look
-    for image in images[:2]:
-        begin(intake, image).complete()
+    with taking(engine, files, now=lambda: next(times)) as intake:
+        for image in images[:2]:
+            begin(intake, image).complete()
     assert looked[1] < looked[0]
-    committer.close()
 
 
 def test_file_that_could_not_be_withdrawn_is_not_trusted(
@@ -469,22 +443,20 @@ def test_next_start_looks_at_what_could_not_be_withdrawn(
     engine: Engine, files: WatchedFiles, images: list[Encoded], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     times = iter(datetime(2026, 3, 1, hour, tzinfo=UTC) for hour in range(24))
-    committer = Committer(engine, files, lambda: None, durability="group", quiet_seconds=30, now=lambda: next(times))
-    intake = Intake(files, committer, free_disk_bytes=0)
 
     def refuse(*arguments: object) -> None:
         raise OperationalError("", {}, Exception())
 
-    with failing_syncs(files), monkeypatch.context() as broken:
-        broken.setattr("node.receive.committer.forget_instances", refuse)
-        with pytest.raises(Refused):
-            begin(intake, images[0]).complete()
-    begin(intake, images[1]).complete()
+    with taking(engine, files, now=lambda: next(times)) as intake:
+        with failing_syncs(files), monkeypatch.context() as broken:
+            broken.setattr("node.receive.committer.forget_instances", refuse)
+            with pytest.raises(Refused):
+                begin(intake, images[0]).complete()
+        begin(intake, images[1]).complete()
     with read_transaction(engine) as connection:
         oldest = connection.scalar(select(func.min(tables.instance.c.received_at)))
     point = SyncPoint(files.data_dir).read()
     assert rows(engine) == 2 and point is not None and oldest is not None and point < oldest
-    committer.close()
 
 
 def test_copy_that_heals_is_on_disk_before_a_row_names_it(
@@ -586,24 +558,19 @@ def test_object_that_comes_while_another_of_it_is_taken_back_keeps_its_file(
     engine: Engine, files: WatchedFiles, intake: Intake, images: list[Encoded]
 ) -> None:
     """The first is refused. The second takes its place meanwhile, and the third that of the second."""
-    others = WatchedFiles(files.data_dir)
-    others.open_session()
-    theirs = Committer(engine, others, lambda: None, durability="group", quiet_seconds=30)
 
     def fail() -> None:
         for _ in range(2):  # neither knows that the row of the one before is on disk
-            again = Committer(engine, files, lambda: None, durability="group", quiet_seconds=30)
-            begin(Intake(files, again, free_disk_bytes=0), images[0]).complete()
-            again.close()
+            with taking(engine, files) as again:
+                begin(again, images[0]).complete()
         raise OSError(5, os.strerror(5))
 
-    others.syncing = fail
-    with pytest.raises(Refused):
-        begin(Intake(others, theirs, free_disk_bytes=0), images[0]).complete()
+    with in_session(WatchedFiles(files.data_dir)) as others, taking(engine, others) as theirs:
+        others.syncing = fail
+        with pytest.raises(Refused):
+            begin(theirs, images[0]).complete()
     path = path_of_row(engine, images[0])
     assert path is not None and files.absolute(path).exists()
-    theirs.close()
-    others.close_session()
 
 
 def test_object_with_a_digest_of_an_earlier_version_is_healed_when_it_comes_again(

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,27 +13,23 @@ from sqlalchemy import Engine
 
 from node.errors import Refused
 from node.receive import intake as module
-from node.receive.command import Command, CommandField
-from node.receive.committer import Committer
-from node.receive.intake import IncomingObject, Intake, Sender
+from node.receive.intake import Intake
 from node.store.files import FileStore
 from node.store.temporary import STAGE_BYTES, TemporaryFile
+from tests.node.receive.objects import begin, in_session, taking
 from tests.node.receive.wire import Encoded
 
 
 @pytest.fixture
 def files(tmp_path: Path) -> Iterator[FileStore]:
-    made = FileStore(tmp_path / "data")
-    made.open_session()
-    yield made
-    made.close_session()
+    with in_session(FileStore(tmp_path / "data")) as files:
+        yield files
 
 
 @pytest.fixture
 def intake(engine: Engine, files: FileStore) -> Iterator[Intake]:
-    committer = Committer(engine, files, lambda: None, durability="group", quiet_seconds=30)
-    yield Intake(files, committer, free_disk_bytes=0)
-    committer.close()
+    with taking(engine, files) as intake:
+        yield intake
 
 
 @pytest.fixture
@@ -50,17 +47,6 @@ def mapped(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return found
 
 
-def begin(intake: Intake, image: Encoded, data_set: bytes, piece: int = 1 << 30) -> IncomingObject:
-    command = Command(CommandField.C_STORE_RQ, 1, image.sop_class, image.sop_instance, has_data_set=True)
-    incoming = intake.begin_object(command, image.transfer_syntax, Sender("SENDER", "NODE"))
-    view = memoryview(data_set)
-    for start in range(0, len(view), piece):
-        incoming.add(view[start : start + piece])
-        if start % (8 * piece) == 0 and start:
-            incoming.flush()
-    return incoming
-
-
 def stored(files: FileStore) -> list[bytes]:
     return [path.read_bytes() for path in (files.data_dir / "instances").rglob("*.dcm")]
 
@@ -72,7 +58,7 @@ def left_over(files: FileStore) -> list[Path]:
 def test_header_beyond_the_first_fragment_is_read_from_memory(
     intake: Intake, files: FileStore, images: list[Encoded], mapped: list[int]
 ) -> None:
-    incoming = begin(intake, images[0], images[0].data_set, piece=64)
+    incoming = begin(intake, images[0], piece=64)
     incoming.complete()
     assert [content[-len(images[0].data_set) :] for content in stored(files)] == [images[0].data_set]
     assert not mapped, "what is in memory is not read from the disk"
@@ -82,11 +68,9 @@ def test_header_beyond_the_first_fragment_is_read_from_memory(
 def test_header_of_a_long_object_is_read_from_its_file(
     intake: Intake, files: FileStore, images: list[Encoded], mapped: list[int]
 ) -> None:
-    data_set = with_more_pixels(images[0], 2 * STAGE_BYTES)
-    begin(intake, images[0], data_set, piece=64 * 1024 + 2).complete()
+    begin(intake, with_more_pixels(images[0]), piece=64 * 1024 + 2).complete()
     assert not mapped, "its header was in the first fragment"
-    other = Encoded(images[1].sop_class, images[1].sop_instance, images[1].transfer_syntax, b"")
-    begin(intake, other, with_more_pixels(images[1], 2 * STAGE_BYTES), piece=200).complete()
+    begin(intake, with_more_pixels(images[1]), piece=200).complete()
     assert len(mapped) == 1
     assert len(stored(files)) == 2
 
@@ -101,10 +85,10 @@ def test_long_object_that_is_read_again_goes_through_the_cache(
         return write(descriptor, content)
 
     monkeypatch.setattr(os, "write", watch)
-    begin(intake, images[0], with_more_pixels(images[0], 2 * STAGE_BYTES), piece=64 * 1024 + 2).prepare()
+    begin(intake, with_more_pixels(images[0]), piece=64 * 1024 + 2).prepare()
     assert True in ways or not takes_direct_writes(tmp_path / "probe"), "its header was in the first fragment"
     ways.clear()
-    begin(intake, images[1], with_more_pixels(images[1], 2 * STAGE_BYTES), piece=200).prepare()
+    begin(intake, with_more_pixels(images[1]), piece=200).prepare()
     assert ways == {False}
 
 
@@ -114,7 +98,7 @@ def test_long_object_that_the_disk_does_not_give_back_is_refused(
     def fail(*_: object) -> bytes:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    incoming = begin(intake, images[0], with_more_pixels(images[0], 2 * STAGE_BYTES), piece=200)
+    incoming = begin(intake, with_more_pixels(images[0]), piece=200)
     monkeypatch.setattr(os, "pread", fail)
     with pytest.raises(Refused) as refused:
         incoming.complete()
@@ -127,15 +111,15 @@ def test_lone_object_is_written_while_its_header_is_read(
 ) -> None:
     begun: list[bool] = []
     monkeypatch.setattr(TemporaryFile, "begin", lambda file: begun.append(file.is_in_memory))
-    begin(intake, images[0], images[0].data_set).complete()
+    begin(intake, images[0]).complete()
     assert begun == [True]
     with intake.committer.expect(), intake.committer.expect():  # others are at work
-        begin(intake, images[1], images[1].data_set).complete()
+        begin(intake, images[1]).complete()
     assert begun == [True] and len(stored(files)) == 2
 
 
 def test_what_is_prepared_and_given_up_leaves_nothing(intake: Intake, files: FileStore, images: list[Encoded]) -> None:
-    incoming = begin(intake, images[0], images[0].data_set)
+    incoming = begin(intake, images[0])
     incoming.prepare()
     incoming.prepare()
     assert len(left_over(files)) == 1
@@ -149,9 +133,10 @@ def test_what_is_prepared_and_given_up_leaves_nothing(intake: Intake, files: Fil
 def test_object_that_waits_for_its_commit_holds_no_memory(
     intake: Intake, files: FileStore, images: list[Encoded]
 ) -> None:
-    waiting = [begin(intake, image, image.data_set) for image in images[:3]]
-    for incoming in waiting:
-        incoming.prepare()
+    waiting = []
+    for image in images[:3]:
+        waiting.append(begin(intake, image))
+        waiting[-1].prepare()
     assert len(files._stages._idle) == 1, "each had the memory of the one before"
     for incoming in waiting:
         incoming.complete()
@@ -167,7 +152,7 @@ def takes_direct_writes(path: Path) -> bool:
     return True
 
 
-def with_more_pixels(image: Encoded, size: int) -> bytes:
-    """The same with Pixel Data of this many bytes, in Explicit VR Little Endian."""
-    start = image.data_set.index(b"\xe0\x7f\x10\0OW\0\0")
-    return image.data_set[: start + 8] + size.to_bytes(4, "little") + bytes(size)
+def with_more_pixels(image: Encoded) -> Encoded:
+    """The same with Pixel Data too long for memory, in Explicit VR Little Endian."""
+    start, size = image.data_set.index(b"\xe0\x7f\x10\0OW\0\0"), 2 * STAGE_BYTES
+    return replace(image, data_set=image.data_set[: start + 8] + size.to_bytes(4, "little") + bytes(size))

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Executor, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
@@ -11,15 +11,14 @@ from sqlalchemy import Engine, func, select
 
 from node.errors import Refused
 from node.logs import get_logger
-from node.receive.command import Command, CommandField
-from node.receive.committer import Committer
-from node.receive.intake import Intake, Sender
+from node.receive.intake import Intake
 from node.receive.multipart import MultipartParser
 from node.store import tables
 from node.store.database import read_transaction
 from node.store.files import FileStore
 from node.store.temporary import TemporaryFile
 from node.web.reception import Reception
+from tests.node.receive.objects import SENDER, begin, in_session, taking
 from tests.node.receive.wire import encode
 from tests.node.web.conftest import compose, part10
 from tests.phantoms import make_series
@@ -43,17 +42,30 @@ class SlowFiles(FileStore):
 
 @pytest.fixture
 def files(tmp_path: Path) -> Iterator[SlowFiles]:
-    made = SlowFiles(tmp_path / "data")
-    made.open_session()
-    yield made
-    made.close_session()
+    with in_session(SlowFiles(tmp_path / "data")) as files:
+        yield files
 
 
 @pytest.fixture
 def intake(engine: Engine, files: SlowFiles) -> Iterator[Intake]:
-    committer = Committer(engine, files, lambda: None, durability="group", quiet_seconds=30)
-    yield Intake(files, committer, free_disk_bytes=0)
-    committer.close()
+    with taking(engine, files) as intake:
+        yield intake
+
+
+def request(intake: Intake, writers: Executor, images: list[Dataset]) -> tuple[Reception, bytes]:
+    """A STOW-RS request with these images, and its content."""
+    content, content_type = compose(part10(image) for image in images)
+    boundary = content_type.partition('boundary="')[2].rstrip('"')
+    reception = Reception(
+        intake,
+        SENDER,
+        MultipartParser(boundary, 10),
+        writers,
+        maximum_object_bytes=1_000_000,
+        study_instance_uid="",
+        log=get_logger("web"),
+    )
+    return reception, content
 
 
 def stored(engine: Engine) -> int:
@@ -65,11 +77,7 @@ def test_object_that_was_forgotten_is_never_stored(
     engine: Engine, files: SlowFiles, intake: Intake, images: list[Dataset]
 ) -> None:
     files.may_go_on.set()
-    image = encode(images[0])
-    command = Command(CommandField.C_STORE_RQ, 1, image.sop_class, image.sop_instance, has_data_set=True)
-    incoming = intake.begin_object(command, image.transfer_syntax, Sender("SENDER", "NODE"))
-    incoming.add(memoryview(image.data_set))
-    incoming.flush()
+    incoming = begin(intake, encode(images[0]))
     incoming.discard()
     with pytest.raises(Refused):
         incoming.complete()
@@ -79,18 +87,9 @@ def test_object_that_was_forgotten_is_never_stored(
 def test_ending_a_request_waits_for_the_thread_that_takes_its_bytes(
     engine: Engine, files: SlowFiles, intake: Intake, tmp_path: Path
 ) -> None:
-    content, content_type = compose([part10(make_series(shape=(1, 256, 256), modality="CT")[0])])
-    boundary = content_type.partition('boundary="')[2].rstrip('"')
+    images = make_series(shape=(1, 256, 256), modality="CT")
     with ThreadPoolExecutor(1) as writers, ThreadPoolExecutor(2) as readers:
-        reception = Reception(
-            intake,
-            Sender("SENDER", "NODE"),
-            MultipartParser(boundary, 10),
-            writers,
-            maximum_object_bytes=1_000_000,
-            study_instance_uid="",
-            log=get_logger("web"),
-        )
+        reception, content = request(intake, writers, images)
         feeding = readers.submit(reception.feed, content[:100_000])
         assert files.is_asked.wait(PATIENCE)
         ending = readers.submit(reception.abandon)
@@ -112,27 +111,16 @@ class BrokenFiles(FileStore):
 def test_fault_of_ours_costs_one_object_and_leaves_nothing(
     engine: Engine, images: list[Dataset], tmp_path: Path
 ) -> None:
-    files = BrokenFiles(tmp_path / "data")
-    files.open_session()
-    committer = Committer(engine, files, lambda: None, durability="group", quiet_seconds=30)
-    content, content_type = compose(part10(image) for image in images)
-    boundary = content_type.partition('boundary="')[2].rstrip('"')
-    with ThreadPoolExecutor(2) as writers:
-        reception = Reception(
-            Intake(files, committer, free_disk_bytes=0),
-            Sender("SENDER", "NODE"),
-            MultipartParser(boundary, 10),
-            writers,
-            maximum_object_bytes=1_000_000,
-            study_instance_uid="",
-            log=get_logger("web"),
-        )
+    with (
+        in_session(BrokenFiles(tmp_path / "data")) as files,
+        taking(engine, files) as intake,
+        ThreadPoolExecutor(2) as writers,
+    ):
+        reception, content = request(intake, writers, images)
         reception.feed(content)
         outcomes = reception.finish()
-    assert {outcome.status for outcome in outcomes} <= {0x0110, 0xA700} and len(outcomes) == len(images)
-    assert stored(engine) == 0 and list(files.data_dir.rglob("*.part")) == []
-    committer.close()
-    files.close_session()
+        assert {outcome.status for outcome in outcomes} <= {0x0110, 0xA700} and len(outcomes) == len(images)
+        assert stored(engine) == 0 and list(files.data_dir.rglob("*.part")) == []
 
 
 class KnownFiles(FileStore):
@@ -148,23 +136,14 @@ class KnownFiles(FileStore):
 
 
 def test_parts_that_wait_for_their_turn_hold_no_memory(engine: Engine, tmp_path: Path) -> None:
-    images = make_series(shape=(4, 256, 256), modality="CT")
-    files, may_go_on = KnownFiles(tmp_path / "data"), threading.Event()
-    files.open_session()
-    committer = Committer(engine, files, lambda: None, durability="group", quiet_seconds=30)
-    content, content_type = compose(part10(image) for image in images)
-    boundary = content_type.partition('boundary="')[2].rstrip('"')
-    with ThreadPoolExecutor(1) as writers:
+    images, may_go_on = make_series(shape=(4, 256, 256), modality="CT"), threading.Event()
+    with (
+        in_session(KnownFiles(tmp_path / "data")) as files,
+        taking(engine, files) as intake,
+        ThreadPoolExecutor(1) as writers,
+    ):
         before_them = writers.submit(may_go_on.wait, PATIENCE)
-        reception = Reception(
-            Intake(files, committer, free_disk_bytes=0),
-            Sender("SENDER", "NODE"),
-            MultipartParser(boundary, 10),
-            writers,
-            maximum_object_bytes=1_000_000,
-            study_instance_uid="",
-            log=get_logger("web"),
-        )
+        reception, content = request(intake, writers, images)
         reception.feed(content)
         held = [len(file.content) for file in files.made]
         may_go_on.set()
@@ -172,5 +151,3 @@ def test_parts_that_wait_for_their_turn_hold_no_memory(engine: Engine, tmp_path:
         assert before_them.result()
     assert held == [0] * len(images)
     assert [outcome.status for outcome in outcomes] == [0] * len(images) and stored(engine) == len(images)
-    committer.close()
-    files.close_session()
