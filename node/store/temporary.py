@@ -11,6 +11,7 @@ import mmap
 import os
 import sys
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 
 from node.store.digests import new_digest
@@ -30,13 +31,19 @@ _begin_write_back = find_write_back()
 
 
 class Stage:
-    """`STAGE_BYTES` of memory aligned to blocks, and what writes from it in the background; None where nothing does."""
+    """`STAGE_BYTES` of memory aligned to blocks."""
 
     def __init__(self) -> None:
         self.memory = memoryview(_fresh(STAGE_BYTES))
-        self.writer: BackgroundWriter | None = None
-        with suppress(OSError):
-            self.writer = BackgroundWriter()
+
+    @cached_property
+    def writer(self) -> BackgroundWriter | None:
+        """What writes from it in the background; None where nothing does. Most never need it, and the system takes some
+        30 ms to have one back."""
+        try:
+            return BackgroundWriter()
+        except OSError:
+            return None
 
 
 class Stages:
@@ -88,7 +95,7 @@ class TemporaryFile:
         self._stages = stages
         self._borrowed: Stage | None = stages.borrow()
         self._stage = self._borrowed.memory
-        self._writer = self._borrowed.writer
+        self._writer: BackgroundWriter | None = None
         self._begun = 0  # bytes from the beginning on that are being written in the background
         try:
             self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
@@ -128,7 +135,10 @@ class TemporaryFile:
     def begin(self) -> None:
         """All has come: let the disk begin with it, where it can, while `content` is read. Raises `OSError`."""
         whole = self._filled - self._filled % BLOCK_BYTES
-        if self._writer is None or not (self._is_past_cache and self.is_in_memory and whole):
+        if self._borrowed is None or not (self._is_past_cache and self.is_in_memory and whole):
+            return
+        self._writer = self._borrowed.writer
+        if self._writer is None:
             return
         os.ftruncate(self.descriptor, self._filled)  # a file that grows is waited for
         with suppress(OSError):  # `finish` writes it, or says what is wrong

@@ -369,12 +369,16 @@ def test_background_writers_are_given_back(background_folder: Path, monkeypatch:
     made = watch_system_calls(monkeypatch, {})
     setup, destroy, *_ = native._AIO_CALLS[platform.machine()]
     stages = Stages()
-    borrowed = [stages.borrow() for _ in range(20)]
+    borrowed = [stages.borrow() for _ in range(temporary._IDLE_STAGES + 1)]
+    assert not made, "nothing was to be written in the background"
+    begun(background_folder / "one", stages).remove()
+    assert (made.count(setup), made.count(destroy)) == (1, 0)
     while borrowed:
         stages.give_back(borrowed.pop())
-    assert (made.count(setup), made.count(destroy)) == (20, 20 - temporary._IDLE_STAGES)
+    begun(background_folder / "one", stages).remove()
+    assert (made.count(setup), made.count(destroy)) == (2, 0)
     del stages
-    assert made.count(destroy) == 20
+    assert made.count(destroy) == 2
 
 
 def test_write_that_the_system_did_not_take_was_not_begun(
