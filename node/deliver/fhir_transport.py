@@ -8,14 +8,13 @@ from sqlalchemy import Engine
 from node.deliver.fhir import build_bundle, read_issues
 from node.deliver.fhir_replacement import Bundle, Entry, replacing, withdraw, withdraw_unread
 from node.deliver.http import HttpPeer
-from node.deliver.replaced import replaced_deliveries
+from node.deliver.replaced import replaced_parcels, reservation
 from node.deliver.statement import read_statement, statement_identifier
 from node.deliver.transport import Check, NeverTaken, NotTaken, Parcel, Receipt
 from node.destination_settings import FhirDestination
 from node.errors import Permanent
 from node.jobs.queue import get_job
 from node.store.database import read_transaction
-from node.store.results import get_result
 
 _FHIR_JSON = "application/fhir+json"
 _CONFLICT = 409
@@ -36,7 +35,7 @@ class FhirTransport:
         self._one_at_a_time = Lock()
 
     def send(self, parcel: Parcel, check: Check) -> Receipt:
-        earlier, reservation = self._withdrawn(parcel)
+        earlier, unsaid = self._withdrawn(parcel)
         body = json.dumps(replacing(self._bundle(parcel), earlier)).encode("utf-8")
         headers = {"Content-Type": _FHIR_JSON, "Accept": _FHIR_JSON}
         with self._one_at_a_time:
@@ -47,7 +46,7 @@ class FhirTransport:
             read = None
         if answer.status_code == 200:
             if isinstance(read, dict) and read.get("resourceType") == "Bundle":
-                return Receipt((), reservation=reservation)
+                return Receipt((), reservation=unsaid)
             raise NotTaken(f"{self._peer.describe()} answered something that is no Bundle: check url")
         problem = self._peer.problem(answer, "the transaction", {})
         issues = read_issues(read)
@@ -61,19 +60,14 @@ class FhirTransport:
 
     def _withdrawn(self, parcel: Parcel) -> tuple[list[list[Entry]], str | None]:
         """The entries of the results that this one replaces, and what the destination is not told of them."""
-        with read_transaction(self._engine) as connection:
-            jobs = replaced_deliveries(connection, parcel)
-            parcels = [Parcel(job, get_result(connection, job.result_id or 0), parcel.data_dir) for job in jobs]
         entries, unread = [], []
-        for one in parcels:
+        for one in replaced_parcels(self._engine, parcel):
             try:
                 entries.append(withdraw(self._bundle(one)))
             except Permanent:
                 entries.append(self._withdrawn_unread(one))
-                unread.append(str(one.result.result_id))
-        which = ", ".join(unread)
-        said = f"the Observations of result {which} stay as they are: its files are not here any more"
-        return entries, said if unread else None
+                unread.append(one)
+        return entries, reservation(unread)
 
     def _withdrawn_unread(self, parcel: Parcel) -> list[Entry]:
         result = parcel.result

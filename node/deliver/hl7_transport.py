@@ -9,11 +9,13 @@ from dicom_sr.profile import DestinationProfile, Role
 from node.deliver import oru
 from node.deliver.line import Line, LineLost, Patience, TlsFailed, connect
 from node.deliver.oru_template import load_template
+from node.deliver.replaced import replaced_parcels, reservation
 from node.deliver.rerender import objects_in_profile
-from node.deliver.statement import read_documents, read_statement
+from node.deliver.statement import Statement, read_documents, read_statement
 from node.deliver.tls import client_tls
 from node.deliver.transport import Check, NeverTaken, NotTaken, Parcel, Receipt, Unreachable
 from node.destination_settings import Hl7Destination
+from node.errors import Permanent
 
 _START, _END = b"\x0b", b"\x1c\r"
 _LONGEST_ANSWER_BYTES = 1 << 20
@@ -41,7 +43,8 @@ class Hl7Transport:
 
     def send(self, parcel: Parcel, check: Check) -> Receipt:
         statement = read_statement(parcel, self._documents(parcel))
-        message = oru.encode_oru(statement, self._names, self._template, self._now())
+        earlier, unsaid = self._replaced(parcel)
+        message = oru.encode_oru(statement, self._names, self._template, self._now(), earlier)
         line = self._connect(Patience(self._timeout_seconds, check))
         try:
             line.send(_START + message.encode("utf-8") + _END)
@@ -61,7 +64,18 @@ class Hl7Transport:
             )
         if not answer.is_taken:
             raise NotTaken(f"{self._describe()} answered {answer.code} to control ID {answer.control_id}")
-        return Receipt(())
+        return Receipt((), reservation=unsaid)
+
+    def _replaced(self, parcel: Parcel) -> tuple[list[Statement], str | None]:
+        """The results that this one replaces, and what the destination is not told of them."""
+        statements, unread = [], []
+        for one in replaced_parcels(self._engine, parcel):
+            try:
+                # What an earlier document said is of no interest, only that there may have been one.
+                statements.append(read_statement(one, documents=(b"",)))
+            except Permanent:
+                unread.append(one)
+        return statements, reservation(unread)
 
     def _documents(self, parcel: Parcel) -> tuple[bytes, ...]:
         """PDFs of the result, made only where the template has a place for them."""

@@ -1,7 +1,7 @@
 """HL7 v2.5.1 ORU^R01 of a statement, and what its acknowledgement means. Pure."""
 
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from unicodedata import category
@@ -18,6 +18,7 @@ _SYSTEMS = {"SCT": "SCT", "DCM": "DCM", "LN": "LN", "UCUM": "UCUM"}
 _ACKNOWLEDGEMENT_CODES = frozenset({"AA", "AE", "AR", "CA", "CE", "CR"})
 CRITICALLY_ABNORMAL = "AA"
 """Abnormal flag (HL7 table 0078)."""
+_DELETED = "D"
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,14 @@ class Names:
     receiving_facility: str
 
 
-def encode_oru(statement: Statement, names: Names, template: OruTemplate, now: datetime) -> str:
-    """The message; segments end with a carriage return. Its control ID is the same whenever it is sent again."""
+def encode_oru(
+    statement: Statement, names: Names, template: OruTemplate, now: datetime, earlier: Sequence[Statement] = ()
+) -> str:
+    """The message; segments end with a carriage return. Its control ID is the same whenever it is sent again.
+
+    Observations of `earlier` statements, which this one replaces, are deleted where it does not make them (OBX-11 D,
+    HL7 table 0085): a receiver takes those of the same OBX-3 and OBX-4 for newer ones, and would keep the others.
+    """
     head = [
         "MSH",
         "^~\\&",
@@ -48,7 +55,11 @@ def encode_oru(statement: Statement, names: Names, template: OruTemplate, now: d
         *[""] * 5,
         "UNICODE UTF-8",
     ]
-    return "|".join(head) + "\r" + "".join(_segments(statement, template, now))
+    segments = list(_segments(statement, template, now))
+    if template.deletes:
+        replaced = [segment for one in earlier for segment in _segments(one, template, now)]
+        _insert_behind_observations(segments, _deletions(segments, replaced))
+    return "|".join(head) + "\r" + "".join(segments)
 
 
 def control_id(statement: Statement) -> str:
@@ -66,6 +77,36 @@ def _segments(statement: Statement, template: OruTemplate, now: datetime) -> Ite
                 continue
             numbers[entry.name] = numbers.get(entry.name, 0) + 1
             yield entry.fill({**shared, **item, "number": numbers[entry.name]})
+
+
+def _deletions(segments: Sequence[str], replaced: Sequence[str]) -> Iterator[str]:
+    """What deletes each observation that was made by segments that are replaced, and is not made any more."""
+    observations = _observations(segments)
+    made, number = {_identity(row) for row in observations}, len(observations)
+    for row in _observations(replaced):
+        identity = _identity(row)
+        if row[3] and identity not in made:
+            made.add(identity)
+            number += 1
+            yield "|".join(["OBX", str(number), *row[2:5], *[""] * 6, _DELETED]) + "\r"
+
+
+def _observations(segments: Sequence[str]) -> list[list[str]]:
+    """The fields of each OBX as far as OBX-4, at least."""
+    rows = [segment.rstrip("\r").split("|") for segment in segments]
+    return [row + [""] * (5 - len(row)) for row in rows if row[0] == "OBX"]
+
+
+def _identity(row: Sequence[str]) -> tuple[str, str, str]:
+    """What tells an observation of a report from the others: code and system of OBX-3, whatever its text, and OBX-4."""
+    code, _, system = [*row[3].split("^"), "", ""][:3]
+    return code, system, row[4]
+
+
+def _insert_behind_observations(segments: list[str], more: Iterable[str]) -> None:
+    """At the end where there are none."""
+    last = max((at for at, segment in enumerate(segments) if segment.startswith("OBX|")), default=len(segments) - 1)
+    segments[last + 1 : last + 1] = more
 
 
 def _shared_values(statement: Statement, now: datetime) -> Values:

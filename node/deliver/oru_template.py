@@ -92,6 +92,8 @@ class OruTemplate(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    deletes: bool = True
+    """Whether observations of an earlier result that the next one does not make are sent as deleted."""
     segment: tuple[SegmentTemplate, ...] = Field(min_length=1)
 
     def wants(self, each: Each) -> bool:

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import re
+import shutil
 import socket
 import ssl
 import threading
@@ -20,6 +21,7 @@ from hl7apy.parser import parse_message
 from pydicom.sr.coding import Code
 from structlog.testing import capture_logs
 
+from dicom_sr.archive import load_result, save_result
 from dicom_sr.findings import Finding, Likelihood, Presence, Qualifier
 from node.deliver import oru
 from node.deliver.oru_template import STANDARD as STANDARD_FILE
@@ -28,11 +30,14 @@ from node.deliver.statement import Statement
 from node.destination_settings import Hl7Destination, Tls
 from node.errors import Permanent
 from node.jobs.job import Job
+from node.store.database import read_transaction
+from node.store.results import get_result
 from node.store.tables import JobState
 from tests.certificates import make_authority
 from tests.counterparts import LOOPBACK, free_port, wait_until
 from tests.mllp_server import acknowledge, mllp_server
 from tests.node.deliver.conftest import Node
+from tests.node.deliver.test_fhir_replacement import first_result, next_result
 
 NOW = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
 NAMES = oru.Names("OVERREAD", "HOSPITAL", "RIS", "")
@@ -267,6 +272,74 @@ def test_everything_of_a_finding_is_a_valid_observation(statement: Statement):
         ["4", "CWE", "272741003^Laterality^SCT", "Bleeding", "7771000^Left^SCT"],
         ["5", "CWE", "246112005^Severity^SCT", "Bleeding", "24484000^Severe^SCT"],
     ]
+
+
+def observations(text: str) -> list[list[str]]:
+    return [row.split("|") for row in text.rstrip("\r").split("\r") if row.startswith("OBX|")]
+
+
+def test_what_the_next_result_does_not_say_is_deleted(statement: Statement):
+    kept, gone = (
+        Finding(Code("1386000", "SCT", "Intracranial hemorrhage"), tracking, presence=Presence.PRESENT)
+        for tracking in ("Bleeding 1", "Bleeding 2")
+    )
+    renamed = replace(kept, finding=Code("1386000", "SCT", "Haemorrhage"))
+    before = replace(statement, findings=(gone, kept), draft=("one", "two", "three"))
+    after = replace(statement, identifier="2.25.9", findings=(renamed,), draft=("one",), remarks=())
+    text = oru.encode_oru(after, NAMES, STANDARD, NOW, [before, before])
+    parse_message(text, VALIDATION_LEVEL.STRICT, find_groups=True).validate()
+    rows = observations(text)
+    assert [row[1] for row in rows] == [str(number) for number in range(1, len(rows) + 1)]
+    lines = len(after.impression)
+    assert [row[11] for row in rows] == ["P"] * (1 + lines) + ["D"] * (1 + len(before.impression) - lines)
+    assert [row[2:] for row in rows[1 + lines : 3 + lines]] == [
+        ["CWE", "1386000^Intracranial hemorrhage^SCT", "Bleeding 2", *[""] * 6, "D"],
+        ["TX", "19005-8^Impression^LN", str(lines + 1), *[""] * 6, "D"],
+    ]
+    assert oru.encode_oru(before, NAMES, STANDARD, NOW, [before]) == oru.encode_oru(before, NAMES, STANDARD, NOW)
+
+
+def test_deletions_stand_behind_the_observations_and_can_be_left_out(statement: Statement, tmp_path: Path):
+    path = tmp_path / "oru.toml"
+    template = (
+        '[[segment]]\nname = "OBX"\neach = "measurement"\nfields = { 2 = "NM", 3 = "{concept}", 4 = "{tracking}" }\n'
+        '[[segment]]\nname = "OBX"\neach = "document"\nfields = { 2 = "ED", 3 = "18748-4^Report^LN" }\n'
+        '[[segment]]\nname = "NTE"\n'
+    )
+    path.write_text(template)
+    silent = replace(statement, findings=(), documents=(b"%PDF",))
+    earlier = replace(statement, documents=(b"",))
+    rows = oru.encode_oru(silent, NAMES, load_template(path), NOW, [earlier]).rstrip("\r").split("\r")
+    measured = sum(len(finding.measurements) for finding in statement.findings)
+    assert rows[1].startswith("OBX||ED|") and rows[-1] == "NTE"
+    assert [row.rpartition("|")[2] for row in rows[2:-1]] == ["D"] * measured
+    path.write_text("deletes = false\n" + template)
+    assert oru.encode_oru(silent, NAMES, load_template(path), NOW, [earlier]).count("OBX") == 1
+
+
+def test_receiver_is_told_what_does_not_hold_any_more(node: Node):
+    """Where the files of the earlier result are gone, it is said that it is not."""
+    with mllp_server([]) as (port, received):
+
+        def deliver(job: Job) -> str | None:
+            with node.outbox(node.settings(hl7_destination(port))):
+                return node.wait_for_end(job).last_error
+
+        first = first_result(node)
+        assert deliver(first) is None
+        second = next_result(node, first, "d2")
+        with read_transaction(node.engine) as connection:
+            folder = node.folder / get_result(connection, second.result_id or 0).folder
+        save_result(replace(load_result(folder), findings=()), folder)
+        assert deliver(second) is None
+        third = next_result(node, first, "d3")
+        shutil.rmtree(folder)
+        assert f"Observations of result {second.result_id} stay" in str(deliver(third))
+    said, then, last = (observations(message) for message in received)
+    assert {row[11] for row in said} == {row[11] for row in last} == {"P"}
+    deleted, kept = ([tuple(row[3:5]) for row in then if row[11] == status] for status in ("D", "P"))
+    assert sorted(deleted + kept) == sorted(tuple(row[3:5]) for row in said)
+    assert "118565006^Volume^SCT" in dict(deleted) and "19005-8^Impression^LN" in dict(kept)
 
 
 def test_site_maps_fields_without_code(statement: Statement):
