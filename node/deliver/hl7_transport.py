@@ -67,7 +67,10 @@ class Hl7Transport:
         return Receipt((), reservation=unsaid)
 
     def _replaced(self, parcel: Parcel) -> tuple[list[Statement], str | None]:
-        """The results that this one replaces, and what the destination is not told of them."""
+        """The results that this one replaces, and what the destination is not told of them; none where the template
+        deletes nothing."""
+        if not self._template.deletes:
+            return [], None
         statements, unread = [], []
         for one in replaced_parcels(self._engine, parcel):
             try:

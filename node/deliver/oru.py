@@ -56,9 +56,8 @@ def encode_oru(
         "UNICODE UTF-8",
     ]
     segments = list(_segments(statement, template, now))
-    if template.deletes:
-        replaced = [segment for one in earlier for segment in _segments(one, template, now)]
-        _insert_behind_observations(segments, _deletions(segments, replaced))
+    replaced = [segment for one in earlier for segment in _segments(one, template, now)]
+    _insert_behind_observations(segments, _deletions(segments, replaced))
     return "|".join(head) + "\r" + "".join(segments)
 
 

@@ -299,7 +299,7 @@ def test_what_the_next_result_does_not_say_is_deleted(statement: Statement):
     assert oru.encode_oru(before, NAMES, STANDARD, NOW, [before]) == oru.encode_oru(before, NAMES, STANDARD, NOW)
 
 
-def test_deletions_stand_behind_the_observations_and_can_be_left_out(statement: Statement, tmp_path: Path):
+def test_deletions_stand_behind_the_observations(statement: Statement, tmp_path: Path):
     path = tmp_path / "oru.toml"
     template = (
         '[[segment]]\nname = "OBX"\neach = "measurement"\nfields = { 2 = "NM", 3 = "{concept}", 4 = "{tracking}" }\n'
@@ -313,30 +313,39 @@ def test_deletions_stand_behind_the_observations_and_can_be_left_out(statement: 
     measured = sum(len(finding.measurements) for finding in statement.findings)
     assert rows[1].startswith("OBX||ED|") and rows[-1] == "NTE"
     assert [row.rpartition("|")[2] for row in rows[2:-1]] == ["D"] * measured
-    path.write_text("deletes = false\n" + template)
-    assert oru.encode_oru(silent, NAMES, load_template(path), NOW, [earlier]).count("OBX") == 1
+
+
+def without_findings(node: Node, job: Job) -> Path:
+    """The folder of the result of this delivery, which has found nothing from now on."""
+    with read_transaction(node.engine) as connection:
+        folder = node.folder / get_result(connection, job.result_id or 0).folder
+    save_result(replace(load_result(folder), findings=()), folder)
+    return folder
 
 
 def test_receiver_is_told_what_does_not_hold_any_more(node: Node):
     """Where the files of the earlier result are gone, it is said that it is not."""
     with mllp_server([]) as (port, received):
 
-        def deliver(job: Job) -> str | None:
-            with node.outbox(node.settings(hl7_destination(port))):
+        def deliver(job: Job, **more: Any) -> str | None:
+            with node.outbox(node.settings(hl7_destination(port, **more))):
                 return node.wait_for_end(job).last_error
 
         first = first_result(node)
         assert deliver(first) is None
         second = next_result(node, first, "d2")
-        with read_transaction(node.engine) as connection:
-            folder = node.folder / get_result(connection, second.result_id or 0).folder
-        save_result(replace(load_result(folder), findings=()), folder)
+        folder = without_findings(node, second)
         assert deliver(second) is None
         third = next_result(node, first, "d3")
         shutil.rmtree(folder)
         assert f"Observations of result {second.result_id} stay" in str(deliver(third))
-    said, then, last = (observations(message) for message in received)
-    assert {row[11] for row in said} == {row[11] for row in last} == {"P"}
+        fourth = next_result(node, first, "d4")
+        without_findings(node, fourth)
+        template = node.folder / "oru.toml"
+        template.write_text("deletes = false\n" + STANDARD_FILE.read_text())
+        assert deliver(fourth, template=template) is None
+    said, then, *later = (observations(message) for message in received)
+    assert {row[11] for rows in (said, *later) for row in rows} == {"P"} and len(later) == 2
     deleted, kept = ([tuple(row[3:5]) for row in then if row[11] == status] for status in ("D", "P"))
     assert sorted(deleted + kept) == sorted(tuple(row[3:5]) for row in said)
     assert "118565006^Volume^SCT" in dict(deleted) and "19005-8^Impression^LN" in dict(kept)
