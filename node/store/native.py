@@ -12,7 +12,6 @@ import struct
 import sys
 import weakref
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +104,8 @@ class BackgroundWriter:
         self._controls = (ctypes.c_void_p * 1)(ctypes.addressof(self._control))
         self._event = ctypes.create_string_buffer(_IO_EVENT.size)
         self._call(setup, ctypes.c_long(1), ctypes.byref(self._context))
-        weakref.finalize(self, system_call, ctypes.c_long(destroy), self._context).atexit = False
+        self._give_back = weakref.finalize(self, system_call, ctypes.c_long(destroy), self._context)
+        self._give_back.atexit = False
 
     def begin(self, descriptor: int, content: memoryview) -> None:
         """Write `content` at the beginning of a file; it stays as it is until `wait`, which must follow. Raises
@@ -118,13 +118,18 @@ class BackgroundWriter:
             raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
     def wait(self) -> int:
-        """How many bytes were written, at least one. Raises `OSError`; nothing is under way then either."""
-        came = 0
+        """How many bytes were written, at least one. Raises `OSError`; nothing is under way then either. It is EIO
+        where the system does not say what became of it, and this writer begins nothing any more."""
+        came, one = 0, ctypes.c_long(1)
         while came != 1:
-            with suppress(InterruptedError):
-                came = self._call(
-                    self._get_events, self._context, ctypes.c_long(1), ctypes.c_long(1), self._event, None
-                )
+            try:
+                came = self._call(self._get_events, self._context, one, one, self._event, None)
+            except InterruptedError:
+                continue
+            except OSError:
+                self._give_back()  # which waits for what is under way: the memory may be used again then
+                self._context = ctypes.c_ulong(0)  # the number may become another writer's
+                raise OSError(errno.EIO, os.strerror(errno.EIO)) from None
         result = int(_IO_EVENT.unpack(self._event.raw)[2])
         if result <= 0:
             number = -result or errno.EIO

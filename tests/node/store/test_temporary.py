@@ -403,6 +403,27 @@ def test_wait_that_ends_without_an_outcome_goes_on(background_folder: Path, monk
     assert (background_folder / "one").read_bytes() == b"head" + content_of(20 * BLOCK_BYTES)
 
 
+def test_background_write_of_unknown_outcome_is_waited_for_and_told(
+    background_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be under way: the memory must not be lent to the next file before it is over."""
+    _, destroy, get_events, submit = native._AIO_CALLS[platform.machine()]
+    made = watch_system_calls(monkeypatch, {get_events: [-1]})
+    stages = Stages()
+    file = begun(background_folder / "one", stages)
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        file.finish()
+    assert made[-3:] == [submit, get_events, destroy] and not stages._idle
+    file.remove()
+    successor = BackgroundWriter()  # which may be given the number of the one that went
+    other = begun(background_folder / "other", stages)
+    assert other._begun == 0 and successor._context
+    other.finish()
+    other.close()
+    assert (background_folder / "other").read_bytes() == b"head" + content_of(20 * BLOCK_BYTES)
+    assert made.count(destroy) == 1
+
+
 def test_path_that_is_taken_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "one").write_bytes(b"another's")
     with pytest.raises(FileExistsError):
